@@ -1,0 +1,189 @@
+//! What the provider (Twilio) can say about a message, in the service's own words.
+//!
+//! The adapter turns HTTP answers and callbacks into these types; the state machines only ever see them.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::ProviderId;
+
+/// What a Twilio error code asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorClass {
+    /// Not executed: try again soon, full jitter.
+    Retry,
+    /// Nobody knows whether it was executed: look it up before a resend.
+    Ambiguous,
+    /// Refused for now: one more try after a pause, then the next channel.
+    Delay,
+    /// This number or channel will not work: the next channel goes at once.
+    Switch,
+    /// The recipient has opted out of this sender: the next channel, and the operator is told.
+    OptOut,
+    /// Needs an approved template instead of free text: resend with one, else the next channel; the operator is told.
+    Template,
+    /// Our account, sender, template or request is at fault: the next channel, and the operator is told.
+    Config,
+}
+
+/// A fault that Twilio named: at the create call, or later in a receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderFault {
+    /// Twilio's error code; `None` where the answer carried none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u32>,
+    /// What the code asks for.
+    pub class: ErrorClass,
+    /// How long a `Delay` should wait: the shortest and the longest pause, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_s: Option<(u32, u32)>,
+}
+
+/// What became of one create call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// Twilio has it.
+    Accepted {
+        /// Twilio's id of the message.
+        provider_id: ProviderId,
+        /// The initial status (`queued`, `accepted`, …).
+        status: MessageStatus,
+    },
+    /// Surely not executed (429, connection refused before anything was written): may be sent again.
+    NotExecuted {
+        /// What Twilio asked for in `Retry-After`, unclamped.
+        retry_after: Option<Duration>,
+        /// The fault, where Twilio named one.
+        fault: Option<ProviderFault>,
+    },
+    /// Refused for good or for a while, by the fault's class.
+    Refused(ProviderFault),
+    /// Time-out, connection lost after the request was written, 5xx: may or may not have been executed.
+    Unknown {
+        /// Which of these it was, for the log and the audit: a fixed word, never provider text.
+        cause: UnknownCause,
+        /// What Twilio asked for in `Retry-After` (a 503 may carry it), unclamped.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// Why nobody knows what became of a create call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownCause {
+    /// No answer in time.
+    TimeOut,
+    /// The connection broke after the request may have been written.
+    ConnectionLost,
+    /// HTTP 5xx.
+    ServerError,
+    /// An answer that could not be read.
+    UnreadableAnswer,
+    /// The sender died, or was too slow: its lease ran out.
+    LeaseExpired,
+}
+
+/// Twilio's message status. Ordered by how far along the way it is; see [`MessageStatus::rank`].
+///
+/// Source: Twilio's OpenAPI description, `message.enum.status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageStatus {
+    /// Waits for its send time.
+    Scheduled,
+    /// Taken by a messaging service.
+    Accepted,
+    /// Waits for the sender's turn.
+    Queued,
+    /// On its way to the carrier.
+    Sending,
+    /// The carrier has it. May be the last status ever.
+    Sent,
+    /// On the phone.
+    Delivered,
+    /// Seen, if the recipient shares that.
+    Read,
+    /// The carrier gave up.
+    Undelivered,
+    /// Twilio gave up.
+    Failed,
+    /// Withdrawn before sending.
+    Canceled,
+}
+
+impl MessageStatus {
+    /// Parses Twilio's word; `None` for inbound and unknown ones, which change nothing here.
+    pub fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "scheduled" => Self::Scheduled,
+            "accepted" => Self::Accepted,
+            "queued" => Self::Queued,
+            "sending" => Self::Sending,
+            "sent" => Self::Sent,
+            "delivered" | "partially_delivered" => Self::Delivered,
+            "read" => Self::Read,
+            "undelivered" => Self::Undelivered,
+            "failed" => Self::Failed,
+            "canceled" => Self::Canceled,
+            _ => return None,
+        })
+    }
+
+    /// Place in the forward-only merge: a status of lower or equal rank changes nothing.
+    ///
+    /// `Failed`, `Undelivered` and `Canceled` rank above `Sent` and below `Delivered`: a phone that has the message
+    /// has it, whatever is said later or was said before.
+    pub const fn rank(self) -> u8 {
+        match self {
+            Self::Scheduled => 0,
+            Self::Accepted => 1,
+            Self::Queued => 2,
+            Self::Sending => 3,
+            Self::Sent => 4,
+            Self::Canceled => 5,
+            Self::Undelivered => 6,
+            Self::Failed => 7,
+            Self::Delivered => 8,
+            Self::Read => 9,
+        }
+    }
+
+    /// Whether the message will not reach the phone.
+    pub const fn is_failure(self) -> bool {
+        matches!(self, Self::Undelivered | Self::Failed | Self::Canceled)
+    }
+
+    /// Whether the phone has it.
+    pub const fn has_arrived(self) -> bool {
+        matches!(self, Self::Delivered | Self::Read)
+    }
+
+    /// Twilio's word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Accepted => "accepted",
+            Self::Queued => "queued",
+            Self::Sending => "sending",
+            Self::Sent => "sent",
+            Self::Delivered => "delivered",
+            Self::Read => "read",
+            Self::Undelivered => "undelivered",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+        }
+    }
+}
+
+/// One thing that Twilio said about a message: in a callback, a look-up or a poll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Twilio's id of the message.
+    pub provider_id: ProviderId,
+    /// What it says.
+    pub status: MessageStatus,
+    /// The fault, with a failure.
+    pub fault: Option<ProviderFault>,
+}

@@ -1,0 +1,4 @@
+//! crisis-relay.
+pub mod clock;
+pub mod domain;
+pub mod ports;

@@ -5,8 +5,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+use crate::domain::alert::{Alert, StateName};
+use crate::domain::audit::{AuditEntry, AuditHead, AuditStream};
+use crate::domain::consent::ConsentRecord;
 use crate::domain::contact::{Channel, PhoneNumber};
-use crate::domain::ids::{AttemptRef, OrganisationId, PersonKey, ProviderId};
+use crate::domain::event::EventDetails;
+use crate::domain::ids::{
+    AddressKey, AlertId, AttemptRef, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
+};
 use crate::domain::provider::{Receipt, SendOutcome};
 use crate::domain::sealed::Sealed;
 
@@ -219,4 +225,210 @@ pub struct Fault {
     pub problem: String,
     /// What to do.
     pub remedy: String,
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Store
+
+/// Why the store did not do what was asked. None of these says whether a commit took effect: see [`StoreError::Unknown`].
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached or cannot write (locked, disk full, read-only, overloaded): nothing was changed.
+    #[error("the store is unavailable: {what}")]
+    Unavailable {
+        /// What failed, for the log: never a value from a row.
+        what: String,
+    },
+    /// The commit was sent and no answer came: it may or may not have taken effect.
+    #[error("the outcome of a commit is unknown: {what}")]
+    Unknown {
+        /// What failed, for the log.
+        what: String,
+    },
+    /// What is stored cannot be read: damaged, or written by a newer version.
+    #[error("stored data cannot be read: {what}")]
+    Corrupt {
+        /// What cannot be read, for the log: never a value from a row.
+        what: String,
+    },
+}
+
+/// An answer that was given to a request with an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyRecord {
+    /// The key, hashed with organisation and caller.
+    pub key: IdempotencyKey,
+    /// A keyed hash of the request's body.
+    pub body: [u8; 32],
+    /// The answer's HTTP status.
+    pub status: u16,
+    /// The answer's JSON; nothing personal stands in it.
+    pub answer: String,
+    /// When it was given.
+    pub created_at: Timestamp,
+}
+
+/// What the decision on an event needs to know.
+#[derive(Debug, Clone, Default)]
+pub struct IntakeContext {
+    /// The answer that was given before, if the key was used before.
+    pub idempotency: Option<IdempotencyRecord>,
+    /// The student's open alert.
+    pub open_alert: Option<Alert>,
+    /// What the student has said.
+    pub consent: Option<ConsentRecord>,
+    /// The student's data key.
+    pub data_key: Option<WrappedDataKey>,
+}
+
+/// A change of one alert, committed as a whole or not at all.
+#[derive(Debug, Clone)]
+pub struct AlertCommit {
+    /// The alert as it shall be.
+    pub alert: Alert,
+    /// The version it was made from; `None` inserts.
+    pub from_version: Option<u64>,
+    /// Its audit entries.
+    pub audit: Vec<AuditEntry>,
+    /// Ids by which Twilio knows its messages, newly known.
+    pub provider_ids: Vec<ProviderId>,
+    /// What was written along with an event.
+    pub event: Option<EventDetails>,
+    /// The answer to be kept for its idempotency key.
+    pub idempotency: Option<IdempotencyRecord>,
+    /// The student's data key, if this event made it.
+    pub data_key: Option<WrappedDataKey>,
+}
+
+/// What a commit came to. Only `Committed` changed anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// It is durable.
+    Committed,
+    /// The alert is no longer at that version: load it again.
+    VersionConflict,
+    /// The student has an open alert already: join it.
+    SubjectHasOpenAlert,
+    /// Another alert has this reference: draw another.
+    ReferenceTaken,
+    /// The idempotency key was used in the meantime: look at the answer given then.
+    IdempotencyKeyUsed,
+    /// The student was given a data key in the meantime: use that one.
+    DataKeyExists,
+}
+
+/// A change of a consent record, committed as a whole or not at all.
+#[derive(Debug, Clone)]
+pub struct ConsentCommit {
+    /// The record as it shall be; its version is one above the one it was made from.
+    pub record: ConsentRecord,
+    /// Its audit entries.
+    pub audit: Vec<AuditEntry>,
+}
+
+/// Where a listing goes on: opaque to callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListCursor {
+    /// When the last alert of the page before was opened.
+    pub opened_at: Timestamp,
+    /// Its id.
+    pub id: AlertId,
+}
+
+/// How much is stored and waiting: for metrics and readiness.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Open alerts by state.
+    pub open: Vec<(StateName, u64)>,
+    /// When the oldest due work was due, if any is due or planned.
+    pub next_due_at: Option<Timestamp>,
+}
+
+/// Where everything is kept. One method, one intention, one transaction. No rule lives in here: it compares and swaps,
+/// and says what it found. One conformance suite runs against every implementation.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// All that the decision on an event needs, in one trip.
+    async fn intake_context(
+        &self,
+        organisation: &OrganisationId,
+        subject: SubjectKey,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<IntakeContext, StoreError>;
+    /// Commits a change of an alert. Durable once it returns `Committed`.
+    async fn commit_alert(&self, commit: AlertCommit) -> Result<Committed, StoreError>;
+    /// Keeps an answer that changed nothing else. `false`: the key was used in the meantime.
+    async fn keep_answer(&self, record: IdempotencyRecord) -> Result<bool, StoreError>;
+    /// The answer that was given for a key.
+    async fn answer(&self, key: IdempotencyKey) -> Result<Option<IdempotencyRecord>, StoreError>;
+    /// Forgets answers given before `before`, at most `limit` of them; says how many.
+    async fn forget_answers(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
+    /// One alert.
+    async fn alert(&self, id: AlertId) -> Result<Option<Alert>, StoreError>;
+    /// One alert by its code.
+    async fn alert_by_reference(
+        &self,
+        organisation: &OrganisationId,
+        reference: Reference,
+    ) -> Result<Option<Alert>, StoreError>;
+    /// The alert that a message of Twilio's belongs to.
+    async fn alert_of_message(&self, id: &ProviderId) -> Result<Option<Alert>, StoreError>;
+    /// Alerts that are escalating and have told this number, newest first, at most `limit`.
+    async fn escalating_alerts_of(
+        &self,
+        organisation: &OrganisationId,
+        address: AddressKey,
+        limit: usize,
+    ) -> Result<Vec<Alert>, StoreError>;
+    /// Alerts with something to do at or before `until`, the longest due first, at most `limit`.
+    async fn due_alerts(&self, until: Timestamp, limit: usize) -> Result<Vec<Alert>, StoreError>;
+    /// Alerts that have any next action, in order of id, after `after`, at most `limit`: for the recovery at start.
+    async fn unfinished_alerts(&self, after: Option<AlertId>, limit: usize) -> Result<Vec<Alert>, StoreError>;
+    /// Alerts newest first, at most `limit`, of one state or of all.
+    async fn list_alerts(
+        &self,
+        organisation: &OrganisationId,
+        state: Option<StateName>,
+        after: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<Vec<Alert>, StoreError>;
+    /// What was written along with an alert's events, oldest first.
+    async fn event_details(&self, alert: AlertId) -> Result<Vec<EventDetails>, StoreError>;
+    /// What a student has said.
+    async fn consent(
+        &self,
+        organisation: &OrganisationId,
+        subject: SubjectKey,
+    ) -> Result<Option<ConsentRecord>, StoreError>;
+    /// Commits a change of consent. `false`: it was changed in the meantime; load it again.
+    async fn commit_consent(&self, commit: ConsentCommit) -> Result<bool, StoreError>;
+    /// A person's data key.
+    async fn data_key(
+        &self,
+        organisation: &OrganisationId,
+        person: PersonKey,
+    ) -> Result<Option<WrappedDataKey>, StoreError>;
+    /// Keeps a new data key. `false`: the person has one already; use that one.
+    async fn insert_data_key(&self, key: WrappedDataKey) -> Result<bool, StoreError>;
+    /// Appends to a chain that has no owner to remember its head. `false`: somebody was faster; read the head again.
+    async fn append_audit(&self, entry: AuditEntry) -> Result<bool, StoreError>;
+    /// The end of a chain, as stored.
+    async fn audit_head(&self, stream: &AuditStream) -> Result<AuditHead, StoreError>;
+    /// The entries of a chain after number `after`, in order, at most `limit`.
+    async fn audit_entries(
+        &self,
+        stream: &AuditStream,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditEntry>, StoreError>;
+    /// The chains there are, in order, after `after`, at most `limit`.
+    async fn audit_streams(&self, after: Option<&str>, limit: usize) -> Result<Vec<AuditStream>, StoreError>;
+    /// How much is stored and waiting.
+    async fn stats(&self) -> Result<StoreStats, StoreError>;
+    /// Proves that the store can be read and written, by doing both.
+    async fn probe(&self, now: Timestamp) -> Result<(), StoreError>;
+    /// Whether this process alone works on the store: then leases of others are void when it starts.
+    fn is_exclusive(&self) -> bool;
+    /// Waits for what is under way and closes. Later calls fail as unavailable.
+    async fn close(&self);
 }

@@ -1,6 +1,13 @@
 //! The rules. Pure: no I/O, no async, no clock, no randomness; time and jitter are arguments.
 
+pub mod alert;
+pub mod audit;
+pub mod consent;
 pub mod contact;
+pub mod delivery;
+pub mod event;
 pub mod ids;
+pub mod message;
+pub mod policy;
 pub mod provider;
 pub mod sealed;

@@ -1,0 +1,427 @@
+//! Alert: the case the service works on, as one aggregate with its deliveries and the head of its audit chain.
+//!
+//! ```text
+//! Withheld{why}                      no permission; nobody told; a person may escalate it with an override
+//! Escalating{stage, next_step_at}
+//!     -- ack -->            Acknowledged{by, via, at, action_due_at}
+//!     -- step due -->       Escalating{next stage}; after the last step the next round; after the last round: the
+//!                           last responder every few minutes and an operational alarm, until a human answers
+//! Acknowledged -- no action in time --> Escalating (from the bottom of the ladder: still open)
+//! any open    -- resolve -->         Resolved{by, outcome, at}
+//! ```
+//!
+//! | state | who moves it out | what a crash in it does |
+//! |---|---|---|
+//! | `Withheld` | a person, with an override or an outcome; an event that comes with a ground | nothing: nothing is due |
+//! | `Escalating` | the worker, when `next_step_at` has come; a human's acknowledgement or outcome | nothing: the next poll finds it |
+//! | `Acknowledged` | a human's outcome; the worker, when `action_due_at` has come | nothing: the next poll finds it |
+//! | `Resolved` | nobody | nothing |
+//!
+//! Every change is [`Alert::on`]: a pure function of the alert, an [`Input`] and the [`Situation`], which gives a
+//! [`Transition`]: the changed alert, its audit entries, and what the worker has to do. The store commits all of it at
+//! once, guarded by the version.
+//!
+//! The invariant that everything hangs on: an alert that is `Escalating` or `Acknowledged` has a
+//! [`Alert::next_action_at`].
+
+mod deed;
+mod transition;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use deed::{Deed, DeliveryDeed};
+pub use transition::{Input, NewAlert, Rejection};
+
+use super::audit::{Actor, AuditEntry, AuditHead};
+use super::consent::Ground;
+use super::contact::{Channel, Directory, Language};
+use super::delivery::{Delivery, DeliveryRules, Lease, Settled};
+use super::event::{Score, Trigger};
+use super::ids::{AlertId, AttemptNo, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey};
+use super::message::Composed;
+use super::policy::{Policy, Stage};
+use super::provider::ErrorClass;
+use super::sealed::Sealed;
+
+/// Whether an alert is about a real person. Neither kind can turn into the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A real case.
+    Live,
+    /// An exercise, marked as such everywhere.
+    Drill,
+}
+
+/// How a human took the case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AckVia {
+    /// An authenticated call of the API.
+    Api,
+    /// A reply from the phone that was told.
+    Reply,
+}
+
+/// How a case ended, in a human's judgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Spoken to in person, and safe.
+    SafeInPerson,
+    /// Spoken to by phone, and safe.
+    SafeByPhone,
+    /// A safety plan was made.
+    SafetyPlan,
+    /// A hospital or a helpline has taken over, and said so.
+    HandedOver,
+    /// The family was informed.
+    FamilyInformed,
+    /// Could not be reached; only an administrator may close a case so.
+    UnableToReach,
+    /// There was no crisis.
+    FalseAlarm,
+    /// The same case as another alert.
+    Duplicate,
+    /// An exercise.
+    Drill,
+    /// The student died.
+    Deceased,
+}
+
+/// Where an alert stands. See the module's diagram.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum AlertState {
+    /// No permission: nobody was told. People who may decide otherwise can see it.
+    Withheld {
+        /// Why.
+        why: WithheldReason,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// Somebody is being told.
+    Escalating {
+        /// Where on the ladder.
+        stage: Stage,
+        /// When the next stage begins.
+        next_step_at: Timestamp,
+    },
+    /// A human has taken it.
+    Acknowledged {
+        /// Who.
+        by: Actor,
+        /// How.
+        via: AckVia,
+        /// When.
+        at: Timestamp,
+        /// When it is escalated again unless an outcome follows.
+        action_due_at: Timestamp,
+    },
+    /// A human has closed it.
+    Resolved {
+        /// Who.
+        by: Actor,
+        /// How it ended.
+        outcome: Outcome,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// Why nobody was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WithheldReason {
+    /// Neither consent nor an emergency override.
+    NoConsent,
+}
+
+impl AlertState {
+    /// The state's name, as in the API and in metric labels.
+    pub const fn name(&self) -> StateName {
+        match self {
+            Self::Withheld { .. } => StateName::Withheld,
+            Self::Escalating { .. } => StateName::Escalating,
+            Self::Acknowledged { .. } => StateName::Acknowledged,
+            Self::Resolved { .. } => StateName::Resolved,
+        }
+    }
+}
+
+/// The name of an alert's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StateName {
+    /// Nobody was told.
+    Withheld,
+    /// Somebody is being told.
+    Escalating,
+    /// A human has taken it.
+    Acknowledged,
+    /// A human has closed it.
+    Resolved,
+}
+
+impl StateName {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Withheld, Self::Escalating, Self::Acknowledged, Self::Resolved];
+
+    /// The name as text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Withheld => "withheld",
+            Self::Escalating => "escalating",
+            Self::Acknowledged => "acknowledged",
+            Self::Resolved => "resolved",
+        }
+    }
+}
+
+/// The case. Everything personal in it is a keyed hash or sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// Its id.
+    pub id: AlertId,
+    /// The code that people read out.
+    pub reference: Reference,
+    /// The college.
+    pub organisation: OrganisationId,
+    /// The student.
+    pub subject: SubjectKey,
+    /// Live or drill.
+    pub kind: Kind,
+    /// Counts the changes, from 1; the store saves a change only onto the version it was made from.
+    pub version: u64,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// When it changed last.
+    pub updated_at: Timestamp,
+    /// The student's user id, sealed under their data key.
+    pub identity: Sealed,
+    /// The gravest event so far.
+    pub severity: Score,
+    /// The gravest that somebody was told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paged_severity: Option<Score>,
+    /// The newest event.
+    pub trigger: Trigger,
+    /// How many events it unites.
+    pub events: u32,
+    /// Why sending is allowed; `None` while nothing may be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ground: Option<Ground>,
+    /// The ladder it runs on.
+    pub policy: Arc<Policy>,
+    /// Where it stands.
+    pub state: AlertState,
+    /// The messages, oldest first. Settled ones are dropped from the front when they grow many; the audit keeps all.
+    pub deliveries: Vec<Delivery>,
+    /// How many deliveries were ever planned.
+    pub deliveries_planned: u32,
+    /// The head of the chain `alert/<id>`.
+    pub audit_head: AuditHead,
+}
+
+impl Alert {
+    /// When this alert must be looked at next. Always `Some` while it is escalating or acknowledged.
+    pub fn next_action_at(&self) -> Option<Timestamp> {
+        let own = match &self.state {
+            AlertState::Escalating { next_step_at, .. } => Some(*next_step_at),
+            AlertState::Acknowledged { action_due_at, .. } => Some(*action_due_at),
+            AlertState::Withheld { .. } | AlertState::Resolved { .. } => None,
+        };
+        self.deliveries.iter().filter_map(Delivery::next_action_at).chain(own).min()
+    }
+
+    /// Whether further events of the student join this alert: every state but `Resolved`.
+    pub fn is_open(&self) -> bool {
+        !matches!(self.state, AlertState::Resolved { .. })
+    }
+
+    /// The delivery with this number.
+    pub fn delivery(&self, no: DeliveryNo) -> Option<&Delivery> {
+        self.deliveries.iter().find(|delivery| delivery.no == no)
+    }
+}
+
+/// What a recipient may be told of: there is no more to it than this.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts<'a> {
+    /// The code.
+    pub reference: Reference,
+    /// The score; `None` where a person raised the case.
+    pub score: Option<Score>,
+    /// How grave it is.
+    pub severity: Score,
+    /// When the newest event was accepted.
+    pub at: Timestamp,
+    /// When an answer is expected by.
+    pub respond_by: Timestamp,
+    /// An exercise.
+    pub drill: bool,
+    /// The channel.
+    pub channel: Channel,
+    /// The recipient's language.
+    pub language: &'a Language,
+}
+
+/// Makes a message text of facts: pure, from the organisation's templates.
+pub trait Compose: Send + Sync {
+    /// The text, or `None` if the templates cannot make one (which the check at start rules out).
+    fn compose(&self, facts: &Facts<'_>) -> Option<Composed>;
+}
+
+/// How alerts behave: from the configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rules {
+    /// By how much the score must rise above what was told, for people to be told again.
+    pub repage_rise: f64,
+    /// When every delivery of a stage has failed, the next stage begins after this, if not sooner.
+    pub retry_when_all_failed: std::time::Duration,
+    /// How deliveries are tried.
+    pub delivery: DeliveryRules,
+}
+
+/// What a change depends on besides the alert and the input.
+pub struct Situation<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// In `0.0..1.0`.
+    pub jitter: f64,
+    /// Who or what acts.
+    pub actor: &'a Actor,
+    /// How alerts behave.
+    pub rules: &'a Rules,
+    /// The people.
+    pub directory: &'a Directory,
+    /// The templates.
+    pub composer: &'a dyn Compose,
+    /// If given, deliveries that are due are claimed under this lease, and the transition says what to send.
+    pub lease: Option<&'a Lease>,
+}
+
+/// What the worker has to do after the commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Send this, under the lease that the commit took.
+    Send {
+        /// The delivery.
+        delivery: DeliveryNo,
+        /// The attempt.
+        attempt: AttemptNo,
+        /// The text.
+        message: Composed,
+    },
+    /// Ask Twilio whether it has this attempt's message.
+    LookUp {
+        /// The delivery.
+        delivery: DeliveryNo,
+        /// The attempt.
+        attempt: AttemptNo,
+    },
+    /// Ask Twilio how far this message got.
+    Poll {
+        /// The delivery.
+        delivery: DeliveryNo,
+        /// The attempt.
+        attempt: AttemptNo,
+        /// Twilio's id of it.
+        provider_id: ProviderId,
+    },
+}
+
+/// Something that the operator must hear of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Alarm {
+    /// Every round was in vain; the last responder is told again and again.
+    LadderExhausted,
+    /// A stage had nobody to tell.
+    NobodyToTell,
+    /// Twilio refused for a reason that only an operator can mend.
+    ProviderRefused {
+        /// The fault's class.
+        class: ErrorClass,
+        /// Twilio's error code.
+        code: Option<u32>,
+    },
+    /// Attempts or time for a delivery were used up.
+    DeliveryExhausted,
+    /// No text could be made.
+    NotComposable,
+    /// Acknowledged, but no outcome in time.
+    Reopened,
+}
+
+impl Alarm {
+    /// The alarm's name, as in metric labels.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::LadderExhausted => "ladder_exhausted",
+            Self::NobodyToTell => "nobody_to_tell",
+            Self::ProviderRefused { .. } => "provider_refused",
+            Self::DeliveryExhausted => "delivery_exhausted",
+            Self::NotComposable => "not_composable",
+            Self::Reopened => "reopened",
+        }
+    }
+}
+
+/// What an event came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// The score is below the threshold: nothing was opened.
+    BelowThreshold,
+    /// It joined the student's open alert.
+    Merged,
+    /// Neither consent nor an override: nobody is told.
+    WithheldNoConsent,
+    /// Somebody is being told.
+    Escalated,
+}
+
+impl Decision {
+    /// The decision's name, as in metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BelowThreshold => "below_threshold",
+            Self::Merged => "merged",
+            Self::WithheldNoConsent => "withheld_no_consent",
+            Self::Escalated => "escalated",
+        }
+    }
+}
+
+/// A change, ready to be committed.
+#[derive(Debug, Clone)]
+pub struct Transition {
+    /// The alert after the change.
+    pub alert: Alert,
+    /// The version it was made from; `None` for a new alert.
+    pub from_version: Option<u64>,
+    /// The audit entries that tell of it.
+    pub audit: Vec<AuditEntry>,
+    /// What to do after the commit.
+    pub actions: Vec<Action>,
+    /// What the operator must hear of.
+    pub alarms: Vec<Alarm>,
+    /// Ids that Twilio gave, newly known.
+    pub provider_ids: Vec<ProviderId>,
+    /// What happened to deliveries, for the metrics.
+    pub settled: Vec<(DeliveryNo, Settled)>,
+    /// What an event came to, if the input was one.
+    pub decision: Option<Decision>,
+    /// Whether somebody is told again because of it.
+    pub paged: bool,
+}
+
+impl Transition {
+    /// Whether there is anything to commit.
+    pub fn is_empty(&self) -> bool {
+        self.from_version == Some(self.alert.version)
+    }
+}

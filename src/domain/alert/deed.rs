@@ -1,0 +1,163 @@
+//! What an alert's audit entries say.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{AckVia, Decision, Kind, Outcome, WithheldReason};
+use crate::domain::consent::Ground;
+use crate::domain::contact::{Channel, ContactRole};
+use crate::domain::delivery::{Disclosed, FailureReason};
+use crate::domain::event::{Score, Trigger};
+use crate::domain::ids::{AddressKey, AttemptNo, ContactId, DeliveryNo, PolicyId, ProviderId, Reference, SubjectKey};
+use crate::domain::policy::Stage;
+use crate::domain::provider::{MessageStatus, ProviderFault};
+use crate::domain::sealed::Sealed;
+
+/// One thing that happened to an alert. The order of the fields is part of the canonical text.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "deed", rename_all = "snake_case")]
+pub enum Deed<'a> {
+    /// An event opened it.
+    Opened {
+        /// The code.
+        reference: Reference,
+        /// The student.
+        subject: SubjectKey,
+        /// Live or drill.
+        kind: Kind,
+        /// What set it going.
+        trigger: &'a Trigger,
+        /// What was decided.
+        decision: Decision,
+        /// The ladder.
+        policy: &'a PolicyId,
+        /// Its version.
+        policy_version: u32,
+    },
+    /// A further event joined it.
+    EventJoined {
+        /// The event.
+        trigger: &'a Trigger,
+        /// The gravest so far.
+        severity: Score,
+        /// What was decided.
+        decision: Decision,
+        /// Whether people are told again; if not, this entry records the suppression.
+        paged: bool,
+    },
+    /// Sending is allowed from here on.
+    GroundRecorded {
+        /// Why.
+        ground: &'a Ground,
+    },
+    /// Nobody may be told.
+    Withheld {
+        /// Why.
+        why: WithheldReason,
+    },
+    /// A stage of the ladder began.
+    StageBegun {
+        /// Which.
+        stage: Stage,
+        /// When the next one begins.
+        next_step_at: Timestamp,
+        /// How many messages it planned.
+        deliveries: u32,
+    },
+    /// Something about one delivery.
+    Delivery {
+        /// Which.
+        delivery: DeliveryNo,
+        /// What.
+        #[serde(flatten)]
+        what: DeliveryDeed<'a>,
+    },
+    /// A human has taken it.
+    Acknowledged {
+        /// How.
+        via: AckVia,
+        /// When it is escalated again unless an outcome follows.
+        action_due_at: Timestamp,
+    },
+    /// No outcome in time, or a graver event: it is escalated again.
+    Reopened,
+    /// A human has closed it.
+    Resolved {
+        /// How it ended.
+        outcome: Outcome,
+        /// What they noted, sealed under the student's data key.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        note: Option<&'a Sealed>,
+    },
+}
+
+/// One thing that happened to a delivery.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum DeliveryDeed<'a> {
+    /// An attempt is about to be made. Written before the call: whatever reaches the recipient stands here.
+    AttemptBegun {
+        /// Which.
+        attempt: AttemptNo,
+        /// The recipient.
+        contact: &'a ContactId,
+        /// Why they are told.
+        role: ContactRole,
+        /// The channel.
+        channel: Channel,
+        /// The number's keyed hash.
+        address: AddressKey,
+        /// The ground's kind.
+        ground: &'static str,
+        /// What they are to read.
+        disclosed: &'a Disclosed,
+    },
+    /// Twilio has it.
+    Accepted {
+        /// Which attempt.
+        attempt: AttemptNo,
+        /// Twilio's id.
+        provider_id: &'a ProviderId,
+        /// Its first status.
+        status: MessageStatus,
+    },
+    /// It will be tried again.
+    RetryPlanned {
+        /// The attempt that was in vain.
+        attempt: AttemptNo,
+        /// When the next one is due.
+        at: Timestamp,
+        /// What Twilio named.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fault: Option<ProviderFault>,
+    },
+    /// Nobody knows what became of an attempt.
+    OutcomeUnknown {
+        /// Which.
+        attempt: AttemptNo,
+        /// When Twilio is asked.
+        look_up_at: Timestamp,
+    },
+    /// Twilio told how far it got.
+    Receipt {
+        /// Which attempt.
+        attempt: AttemptNo,
+        /// Twilio's id.
+        provider_id: &'a ProviderId,
+        /// How far.
+        status: MessageStatus,
+        /// What Twilio named.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fault: Option<ProviderFault>,
+    },
+    /// It will not arrive.
+    Failed {
+        /// Why.
+        reason: FailureReason,
+        /// What Twilio named.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fault: Option<ProviderFault>,
+    },
+    /// It is no longer wanted.
+    Cancelled,
+}

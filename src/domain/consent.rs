@@ -1,0 +1,113 @@
+//! Consent, and the ground on which a send is allowed.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::audit::{Actor, AuditHead};
+use super::contact::Channel;
+use super::event::Label;
+use super::ids::{OrganisationId, SubjectKey};
+use super::sealed::Sealed;
+
+/// What a student said about one channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelConsent {
+    /// Whether the service may tell the student's counsellor over this channel.
+    pub granted: bool,
+    /// When it was said.
+    pub at: Timestamp,
+    /// Where it was said (`app_settings`, `onboarding`, …).
+    pub source: Label,
+    /// Which notice the student had read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice_version: Option<Label>,
+}
+
+/// All that a student has said. No record means that nothing was ever said, which is not a yes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsentRecord {
+    /// The college.
+    pub organisation: OrganisationId,
+    /// The student.
+    pub subject: SubjectKey,
+    /// Counts the changes, from 1.
+    pub version: u64,
+    /// The latest word on each channel.
+    pub channels: BTreeMap<Channel, ChannelConsent>,
+    /// The head of the audit chain `consent/<subject>`.
+    pub audit_head: AuditHead,
+}
+
+impl ConsentRecord {
+    /// The channels that are granted now.
+    pub fn granted(&self) -> impl Iterator<Item = (Channel, &ChannelConsent)> {
+        self.channels.iter().filter(|(_, consent)| consent.granted).map(|(channel, consent)| (*channel, consent))
+    }
+}
+
+/// Why a send is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Ground {
+    /// The student agreed beforehand.
+    Consent {
+        /// Version of the consent record that was read.
+        version: u64,
+        /// When the newest of these channels was granted.
+        granted_at: Timestamp,
+        /// The channels it covers, and no other.
+        channels: Vec<Channel>,
+    },
+    /// Somebody decided that life is at stake. Covers every channel.
+    EmergencyOverride {
+        /// Who decided, and why, in their words: sealed under the student's data key.
+        statement: Sealed,
+        /// Who handed the decision in.
+        authorised_by: Actor,
+        /// When it was handed in.
+        at: Timestamp,
+    },
+}
+
+impl Ground {
+    /// Whether this ground covers a send over `channel`.
+    pub fn allows(&self, channel: Channel) -> bool {
+        match self {
+            Self::Consent { channels, .. } => channels.contains(&channel),
+            Self::EmergencyOverride { .. } => true,
+        }
+    }
+
+    /// The ground's kind, as in the API and in the audit.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Consent { .. } => "consent",
+            Self::EmergencyOverride { .. } => "emergency_override",
+        }
+    }
+}
+
+/// The ground on which the `needed` channels may be used, if there is one.
+///
+/// Consent that covers all of them is preferred, because it is the student's own word; then an override, which covers
+/// everything; then consent that covers some of them.
+pub fn ground_for(
+    consent: Option<&ConsentRecord>,
+    emergency_override: Option<Ground>,
+    needed: &[Channel],
+) -> Option<Ground> {
+    let covered: Vec<(Channel, Timestamp)> = consent
+        .into_iter()
+        .flat_map(ConsentRecord::granted)
+        .filter(|(channel, _)| needed.contains(channel))
+        .map(|(channel, consent)| (channel, consent.at))
+        .collect();
+    if emergency_override.is_some() && covered.len() < needed.len() {
+        return emergency_override;
+    }
+    let granted_at = covered.iter().map(|(_, at)| *at).max()?;
+    let version = consent?.version;
+    Some(Ground::Consent { version, granted_at, channels: covered.into_iter().map(|(channel, _)| channel).collect() })
+}

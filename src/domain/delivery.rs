@@ -1,0 +1,563 @@
+//! Delivery: one message to one contact method within an alert, with its attempts.
+//!
+//! ```text
+//! Due{at} -- claim --> Sending{attempt, lease} -- accepted --> Accepted{status: queued .. sent .. delivered .. read}
+//! Sending -- not executed (429, refused connection) --> Due{later, full jitter}
+//! Sending -- refused for good --> Failed
+//! Sending -- unknown (time-out, 5xx; crash: lease expired) --> Unknown -- look-up, or a callback --> Accepted | Due
+//! Accepted -- no receipt in time --> polled
+//! Accepted -- undelivered, failed --> Failed, or once more Due where the code says that a pause helps
+//! Due -- acknowledged, resolved --> Cancelled
+//! ```
+//!
+//! | state | who moves it out | what a crash in it does |
+//! |---|---|---|
+//! | `Due` | the worker that claims it, when `at` has come | nothing: the next poll finds it |
+//! | `Sending` | the worker that holds the lease | the lease runs out, and it becomes `Unknown` |
+//! | `Unknown` | a look-up, or a callback that bears the attempt's number | nothing: the next look-up is due |
+//! | `Accepted` | receipts, by callback or by poll; nothing needs to | nothing: the next poll is due |
+//! | `Failed`, `Cancelled` | nobody, but a late receipt may tell that a message arrived after all | nothing |
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::contact::{Channel, ContactRole, Language};
+use super::event::Score;
+use super::ids::{AddressKey, AttemptNo, ContactId, DeliveryNo, PersonKey, ProviderId};
+use super::policy::Stage;
+use super::provider::{ErrorClass, MessageStatus, ProviderFault, Receipt, SendOutcome, UnknownCause};
+use super::sealed::Sealed;
+
+/// How deliveries are retried, looked up and polled: from the configuration, the same for every alert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryRules {
+    /// How many attempts a delivery gets.
+    pub attempts_max: u32,
+    /// How long after it was planned a delivery may still be tried again.
+    pub give_up_after: Duration,
+    /// The first retry waits for a random time up to this; each further one up to twice as long.
+    pub backoff_base: Duration,
+    /// The longest of those limits.
+    pub backoff_max: Duration,
+    /// The longest `Retry-After` that is honoured: a crisis does not wait for longer.
+    pub retry_after_max: Duration,
+    /// How long after a send of unknown outcome Twilio is asked first.
+    pub look_up_first: Duration,
+    /// How long between further look-ups.
+    pub look_up_then: Duration,
+    /// How many look-ups, answered or not, before the message is sent again.
+    pub look_ups_max: u32,
+    /// How long after acceptance Twilio is asked for a receipt that did not come.
+    pub receipt_poll_first: Duration,
+    /// Polls grow apart up to this.
+    pub receipt_poll_max: Duration,
+    /// How many such polls.
+    pub receipt_polls_max: u32,
+}
+
+/// The right to send: who has it, and until when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The instance of the service.
+    pub owner: String,
+    /// When the right ends.
+    pub until: Timestamp,
+}
+
+/// What the recipient was to read: enough to prove it, nothing to repeat it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disclosed {
+    /// The template's name.
+    pub template: String,
+    /// Its version.
+    pub template_version: u32,
+    /// The language that was used.
+    pub language: Language,
+    /// SHA-256 of the exact rendered text, in hexadecimal.
+    pub text_sha256: String,
+}
+
+/// One call to the provider. Attempts are only ever added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its number, from 1.
+    pub no: AttemptNo,
+    /// When it was claimed: the call came after this.
+    pub begun_at: Timestamp,
+    /// What the recipient was to read.
+    pub disclosed: Disclosed,
+    /// What came of the call.
+    pub result: AttemptResult,
+    /// Twilio's id of the message, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_id: Option<ProviderId>,
+    /// The furthest status that Twilio told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<MessageStatus>,
+    /// When it told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_at: Option<Timestamp>,
+    /// The fault it named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<ProviderFault>,
+}
+
+/// What came of one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptResult {
+    /// Not known yet.
+    Pending,
+    /// Twilio has it.
+    Accepted,
+    /// Surely not executed.
+    NotExecuted,
+    /// Refused.
+    Refused,
+    /// Nobody knows.
+    Unknown(UnknownCause),
+    /// Twilio was asked, and has no such message.
+    NotFound,
+    /// Nobody knows, and Twilio could not be asked either.
+    Unresolved,
+}
+
+/// Why a delivery failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureReason {
+    /// Twilio or a carrier refused it.
+    Refused,
+    /// Attempts or time used up.
+    Exhausted,
+    /// No text could be made for it.
+    NotComposable,
+}
+
+/// Where a delivery stands. See the module's diagram.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum DeliveryState {
+    /// To be sent from `at` on.
+    Due {
+        /// When.
+        at: Timestamp,
+    },
+    /// A worker is at it.
+    Sending {
+        /// The attempt.
+        attempt: AttemptNo,
+        /// Its right to send.
+        lease: Lease,
+    },
+    /// The attempt may or may not have been executed.
+    Unknown {
+        /// The attempt.
+        attempt: AttemptNo,
+        /// Since when nobody knows.
+        since: Timestamp,
+        /// How often Twilio was asked.
+        look_ups: u32,
+        /// When it is asked next.
+        next_look_up_at: Timestamp,
+    },
+    /// Twilio has it.
+    Accepted {
+        /// The attempt.
+        attempt: AttemptNo,
+        /// How far it got.
+        status: MessageStatus,
+        /// How often Twilio was polled for a receipt.
+        polls: u32,
+        /// When it is polled next; `None` once it arrived, or polls are used up.
+        poll_at: Option<Timestamp>,
+    },
+    /// It will not arrive.
+    Failed {
+        /// Why.
+        reason: FailureReason,
+        /// What Twilio named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fault: Option<ProviderFault>,
+        /// Since when.
+        at: Timestamp,
+    },
+    /// No longer wanted.
+    Cancelled {
+        /// Since when.
+        at: Timestamp,
+    },
+}
+
+impl DeliveryState {
+    /// The state's name, as in the API.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Due { .. } => "due",
+            Self::Sending { .. } => "sending",
+            Self::Unknown { .. } => "unknown",
+            Self::Accepted { status, .. } => match status {
+                MessageStatus::Sent => "sent",
+                MessageStatus::Delivered => "delivered",
+                MessageStatus::Read => "read",
+                MessageStatus::Scheduled
+                | MessageStatus::Accepted
+                | MessageStatus::Queued
+                | MessageStatus::Sending
+                | MessageStatus::Undelivered
+                | MessageStatus::Failed
+                | MessageStatus::Canceled => "accepted",
+            },
+            Self::Failed { .. } => "failed",
+            Self::Cancelled { .. } => "cancelled",
+        }
+    }
+}
+
+/// One message to one contact method.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Its number within the alert, from 1.
+    pub no: DeliveryNo,
+    /// The stage of the ladder that planned it.
+    pub stage: Stage,
+    /// The recipient.
+    pub contact: ContactId,
+    /// The recipient as the owner of a data key.
+    pub person: PersonKey,
+    /// Why they are told.
+    pub role: ContactRole,
+    /// Their language.
+    pub language: Language,
+    /// The channel.
+    pub channel: Channel,
+    /// The number, sealed under the recipient's data key.
+    pub address: Sealed,
+    /// The number's keyed hash.
+    pub address_key: AddressKey,
+    /// The score that its text shows; `None` where a person raised the case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<Score>,
+    /// When it was planned.
+    pub planned_at: Timestamp,
+    /// Whether the pause that an error code asked for was already granted: it is granted once.
+    #[serde(default)]
+    pub paused_once: bool,
+    /// The calls to the provider.
+    pub attempts: Vec<Attempt>,
+    /// Where it stands.
+    pub state: DeliveryState,
+}
+
+/// What a change of a delivery came to: one word for the audit and the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Twilio has it now.
+    Accepted,
+    /// It will be tried again at this time.
+    Retry {
+        /// When.
+        at: Timestamp,
+    },
+    /// Nobody knows; Twilio will be asked at this time.
+    Unknown {
+        /// When.
+        look_up_at: Timestamp,
+    },
+    /// It will not arrive.
+    Failed {
+        /// Why.
+        reason: FailureReason,
+        /// The class of the fault, where there was one.
+        class: Option<ErrorClass>,
+    },
+    /// It is no longer wanted.
+    Cancelled,
+    /// It got further along its way.
+    Progressed,
+    /// Nothing that was not known.
+    Unchanged,
+}
+
+impl Delivery {
+    /// When this delivery must be looked at next, if ever.
+    pub fn next_action_at(&self) -> Option<Timestamp> {
+        match &self.state {
+            DeliveryState::Due { at } => Some(*at),
+            DeliveryState::Sending { lease, .. } => Some(lease.until),
+            DeliveryState::Unknown { next_look_up_at, .. } => Some(*next_look_up_at),
+            DeliveryState::Accepted { poll_at, .. } => *poll_at,
+            DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. } => None,
+        }
+    }
+
+    /// Whether a send is still to come, or nobody knows whether it was.
+    pub fn is_pending(&self) -> bool {
+        match self.state {
+            DeliveryState::Due { .. } | DeliveryState::Sending { .. } | DeliveryState::Unknown { .. } => true,
+            DeliveryState::Accepted { .. } | DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. } => false,
+        }
+    }
+
+    /// The attempt with this number.
+    pub fn attempt(&self, no: AttemptNo) -> Option<&Attempt> {
+        self.attempts.iter().find(|attempt| attempt.no == no)
+    }
+
+    fn attempt_mut(&mut self, no: AttemptNo) -> Option<&mut Attempt> {
+        self.attempts.iter_mut().find(|attempt| attempt.no == no)
+    }
+
+    /// Takes the delivery in hand: a new attempt begins under `lease`.
+    pub(super) fn claim(&mut self, now: Timestamp, lease: Lease, disclosed: Disclosed) -> AttemptNo {
+        let no = AttemptNo(self.attempts.last().map_or(1, |last| last.no.0 + 1));
+        self.attempts.push(Attempt {
+            no,
+            begun_at: now,
+            disclosed,
+            result: AttemptResult::Pending,
+            provider_id: None,
+            status: None,
+            status_at: None,
+            fault: None,
+        });
+        self.state = DeliveryState::Sending { attempt: no, lease };
+        no
+    }
+
+    /// Books what came of an attempt's call. An attempt that is no longer in hand changes only its own record,
+    /// unless it turns out that Twilio has the message after all.
+    pub(super) fn settle(&mut self, no: AttemptNo, outcome: &SendOutcome, cx: &Change<'_>) -> Settled {
+        if let SendOutcome::Accepted { provider_id, status } = outcome {
+            let receipt = Receipt { provider_id: provider_id.clone(), status: *status, fault: None };
+            return self.receive(no, &receipt, cx);
+        }
+        let Some(attempt) = self.attempt_mut(no) else { return Settled::Unchanged };
+        if attempt.provider_id.is_some() {
+            // A callback was faster than the answer: the message exists, whatever the call says.
+            return Settled::Unchanged;
+        }
+        let fault = match outcome {
+            SendOutcome::NotExecuted { fault, .. } => *fault,
+            SendOutcome::Refused(fault) => Some(*fault),
+            SendOutcome::Accepted { .. } | SendOutcome::Unknown { .. } => None,
+        };
+        attempt.fault = fault.or(attempt.fault);
+        attempt.result = match outcome {
+            SendOutcome::NotExecuted { .. } => AttemptResult::NotExecuted,
+            SendOutcome::Refused(_) => AttemptResult::Refused,
+            SendOutcome::Unknown { cause, .. } => AttemptResult::Unknown(*cause),
+            SendOutcome::Accepted { .. } => AttemptResult::Accepted,
+        };
+        if !self.holds(no) {
+            return Settled::Unchanged;
+        }
+        match outcome {
+            SendOutcome::NotExecuted { retry_after, .. } => self.retry(cx, *retry_after, fault),
+            SendOutcome::Refused(fault) => self.refuse(*fault, cx),
+            SendOutcome::Unknown { retry_after, .. } => {
+                let pause = cx.rules.look_up_first.max(clamp(*retry_after, cx.rules));
+                self.lose(no, cx.now, pause)
+            }
+            SendOutcome::Accepted { .. } => Settled::Unchanged,
+        }
+    }
+
+    /// The lease ran out before the attempt was settled: nobody knows.
+    pub(super) fn lose_lease(&mut self, now: Timestamp) -> Settled {
+        let DeliveryState::Sending { attempt, .. } = self.state else { return Settled::Unchanged };
+        if let Some(record) = self.attempt_mut(attempt) {
+            record.result = AttemptResult::Unknown(UnknownCause::LeaseExpired);
+        }
+        // The call, if there was one, is a lease's time ago: Twilio can be asked at once.
+        self.lose(attempt, now, Duration::ZERO)
+    }
+
+    fn lose(&mut self, attempt: AttemptNo, now: Timestamp, pause: Duration) -> Settled {
+        let look_up_at = later(now, pause);
+        self.state = DeliveryState::Unknown { attempt, since: now, look_ups: 0, next_look_up_at: look_up_at };
+        Settled::Unknown { look_up_at }
+    }
+
+    /// Books that Twilio was asked for an unknown attempt in vain: it has no such message (`answered`), or could not be
+    /// asked. After the last look-up the message is sent again: a second message is better than none.
+    pub(super) fn look_up_failed(&mut self, no: AttemptNo, answered: bool, cx: &Change<'_>) -> Settled {
+        let DeliveryState::Unknown { attempt, look_ups, next_look_up_at, .. } = &mut self.state else {
+            return Settled::Unchanged;
+        };
+        if *attempt != no {
+            return Settled::Unchanged;
+        }
+        *look_ups += 1;
+        if *look_ups < cx.rules.look_ups_max {
+            *next_look_up_at = later(cx.now, cx.rules.look_up_then);
+            return Settled::Unknown { look_up_at: *next_look_up_at };
+        }
+        if let Some(record) = self.attempt_mut(no) {
+            record.result = if answered { AttemptResult::NotFound } else { AttemptResult::Unresolved };
+        }
+        self.again(cx.now, cx, None)
+    }
+
+    /// Merges what Twilio says of an attempt's message: by rank, forward only. Late, repeated and reordered
+    /// receipts change nothing; one that comes before the call was answered settles the call.
+    pub(super) fn receive(&mut self, no: AttemptNo, receipt: &Receipt, cx: &Change<'_>) -> Settled {
+        let Some(attempt) = self.attempt_mut(no) else { return Settled::Unchanged };
+        if attempt.provider_id.as_ref().is_some_and(|known| *known != receipt.provider_id) {
+            // One attempt made one message. A second id is not of our making.
+            return Settled::Unchanged;
+        }
+        if attempt.status.is_some_and(|known| known.rank() >= receipt.status.rank()) {
+            return Settled::Unchanged;
+        }
+        let first = attempt.provider_id.is_none();
+        attempt.provider_id = Some(receipt.provider_id.clone());
+        attempt.status = Some(receipt.status);
+        attempt.status_at = Some(cx.now);
+        attempt.fault = receipt.fault.or(attempt.fault);
+        attempt.result = AttemptResult::Accepted;
+        self.follow(no, receipt, first, cx)
+    }
+
+    /// Moves the delivery after a receipt that told something new.
+    fn follow(&mut self, no: AttemptNo, receipt: &Receipt, first: bool, cx: &Change<'_>) -> Settled {
+        let last = self.attempts.last().is_some_and(|attempt| attempt.no == no);
+        let concerns = match &self.state {
+            DeliveryState::Sending { attempt, .. }
+            | DeliveryState::Unknown { attempt, .. }
+            | DeliveryState::Accepted { attempt, .. } => *attempt == no || receipt.status.has_arrived(),
+            DeliveryState::Due { .. } => last || !receipt.status.is_failure(),
+            DeliveryState::Failed { .. } => receipt.status.has_arrived(),
+            DeliveryState::Cancelled { .. } => false,
+        };
+        if !concerns {
+            return Settled::Progressed;
+        }
+        if receipt.status.is_failure() {
+            let fault = receipt.fault.unwrap_or(ProviderFault { code: None, class: ErrorClass::Switch, delay_s: None });
+            return self.refuse(fault, cx);
+        }
+        if let DeliveryState::Sending { attempt, .. } = &self.state
+            && *attempt != no
+        {
+            // An earlier message arrived while a later attempt is in hand: that one settles by itself.
+            return Settled::Progressed;
+        }
+        let (polls, poll_at) = match &self.state {
+            DeliveryState::Accepted { polls, poll_at, .. } => (*polls, *poll_at),
+            DeliveryState::Due { .. }
+            | DeliveryState::Sending { .. }
+            | DeliveryState::Unknown { .. }
+            | DeliveryState::Failed { .. }
+            | DeliveryState::Cancelled { .. } => (0, Some(later(cx.now, cx.rules.receipt_poll_first))),
+        };
+        let poll_at = poll_at.filter(|_| !receipt.status.has_arrived());
+        self.state = DeliveryState::Accepted { attempt: no, status: receipt.status, polls, poll_at };
+        if first { Settled::Accepted } else { Settled::Progressed }
+    }
+
+    /// A poll for a receipt is under way: the next one is due later, and later each time.
+    pub(super) fn polled(&mut self, now: Timestamp, rules: &DeliveryRules) {
+        if let DeliveryState::Accepted { polls, poll_at, .. } = &mut self.state {
+            *polls += 1;
+            let pause = rules.receipt_poll_first.saturating_mul(1 << (*polls).min(16)).min(rules.receipt_poll_max);
+            *poll_at = (*polls < rules.receipt_polls_max).then(|| later(now, pause));
+        }
+    }
+
+    /// A look-up is under way: if whoever makes it dies, the next one is due then.
+    pub(super) fn looking_up(&mut self, again_at: Timestamp) {
+        if let DeliveryState::Unknown { next_look_up_at, .. } = &mut self.state {
+            *next_look_up_at = again_at;
+        }
+    }
+
+    /// No longer wanted. What is already in hand or with Twilio cannot be called back.
+    pub(super) fn cancel(&mut self, now: Timestamp) -> bool {
+        let due = matches!(self.state, DeliveryState::Due { .. });
+        if due {
+            self.state = DeliveryState::Cancelled { at: now };
+        }
+        due
+    }
+
+    pub(super) fn fail(&mut self, reason: FailureReason, fault: Option<ProviderFault>, now: Timestamp) -> Settled {
+        self.state = DeliveryState::Failed { reason, fault, at: now };
+        Settled::Failed { reason, class: fault.map(|fault| fault.class) }
+    }
+
+    fn holds(&self, no: AttemptNo) -> bool {
+        match &self.state {
+            DeliveryState::Sending { attempt, .. } | DeliveryState::Unknown { attempt, .. } => *attempt == no,
+            DeliveryState::Due { .. }
+            | DeliveryState::Accepted { .. }
+            | DeliveryState::Failed { .. }
+            | DeliveryState::Cancelled { .. } => false,
+        }
+    }
+
+    /// Does what the fault's class asks for. The one place that decides it.
+    fn refuse(&mut self, fault: ProviderFault, cx: &Change<'_>) -> Settled {
+        match fault.class {
+            ErrorClass::Retry => self.retry(cx, None, Some(fault)),
+            ErrorClass::Delay if !self.paused_once => {
+                self.paused_once = true;
+                let (shortest, longest) = fault.delay_s.unwrap_or((30, 300));
+                let pause = f64::from(shortest) + f64::from(longest.saturating_sub(shortest)) * cx.jitter;
+                // A crisis does not wait for hours, whatever the carrier would like.
+                let pause = Duration::from_secs_f64(pause).min(cx.rules.give_up_after);
+                self.again(later(cx.now, pause), cx, Some(fault))
+            }
+            ErrorClass::Delay
+            | ErrorClass::Ambiguous
+            | ErrorClass::Switch
+            | ErrorClass::OptOut
+            | ErrorClass::Template
+            | ErrorClass::Config => self.fail(FailureReason::Refused, Some(fault), cx.now),
+        }
+    }
+
+    /// Tries again after full jitter, or after what Twilio asked for, within bounds.
+    fn retry(&mut self, cx: &Change<'_>, retry_after: Option<Duration>, fault: Option<ProviderFault>) -> Settled {
+        let made = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
+        let limit = cx.rules.backoff_base.saturating_mul(1 << made.saturating_sub(1).min(16)).min(cx.rules.backoff_max);
+        let pause = limit.mul_f64(cx.jitter).max(clamp(retry_after, cx.rules));
+        self.again(later(cx.now, pause), cx, fault)
+    }
+
+    /// Back to `Due`, if attempts and time are left and it is still wanted.
+    fn again(&mut self, at: Timestamp, cx: &Change<'_>, fault: Option<ProviderFault>) -> Settled {
+        if !cx.still_wanted {
+            self.state = DeliveryState::Cancelled { at: cx.now };
+            return Settled::Cancelled;
+        }
+        let attempts_used = self.attempts.len() >= cx.rules.attempts_max as usize;
+        let time_used = cx.now > later(self.planned_at, cx.rules.give_up_after);
+        if attempts_used || time_used {
+            return self.fail(FailureReason::Exhausted, fault, cx.now);
+        }
+        self.state = DeliveryState::Due { at };
+        Settled::Retry { at }
+    }
+}
+
+/// What a change of a delivery depends on besides the delivery.
+pub(super) struct Change<'a> {
+    pub(super) now: Timestamp,
+    /// In `0.0..1.0`.
+    pub(super) jitter: f64,
+    pub(super) rules: &'a DeliveryRules,
+    /// Whether the alert still wants somebody to be told.
+    pub(super) still_wanted: bool,
+}
+
+/// `at` plus `by`, bounded by the end of time.
+pub(super) fn later(at: Timestamp, by: Duration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
+fn clamp(retry_after: Option<Duration>, rules: &DeliveryRules) -> Duration {
+    retry_after.unwrap_or(Duration::ZERO).min(rules.retry_after_max)
+}

@@ -1,0 +1,144 @@
+//! Escalation policies: who is told when, and what happens if nobody answers.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::contact::Channel;
+use super::ids::{ContactId, PolicyId};
+
+/// Who a step tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// One person.
+    Contact(ContactId),
+}
+
+/// One rung of the ladder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// How long after the step before it (the first: after the alert opened).
+    #[serde(with = "millis")]
+    pub after: Duration,
+    /// Who is told.
+    pub targets: Vec<Target>,
+    /// Over which channels, in this order.
+    pub channels: Vec<Channel>,
+}
+
+/// The ladder. An alert keeps the version that it runs on.
+///
+/// ```text
+/// round 1: step 1 .. step n   round 2: step 1 .. step n   …   then the last responder, again and again,
+/// until a human answers
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// The policy's id.
+    pub id: PolicyId,
+    /// Counts its changes, from 1.
+    pub version: u32,
+    /// The rungs; never empty.
+    pub steps: Vec<Step>,
+    /// How often the whole ladder is climbed; at least once.
+    pub rounds: u32,
+    /// From the last step of a round to the first of the next.
+    #[serde(with = "millis")]
+    pub repeat_every: Duration,
+    /// Who is told when every round was in vain.
+    pub last_responder: Target,
+    /// Over which channels, in this order.
+    pub last_responder_channels: Vec<Channel>,
+    /// How often the last responder is told again.
+    #[serde(with = "millis")]
+    pub last_responder_every: Duration,
+    /// How soon after an acknowledgement an outcome must follow, else the case is escalated again.
+    #[serde(with = "millis")]
+    pub act_within: Duration,
+    /// The respond-by time that a message names, counted from when it is planned.
+    #[serde(with = "millis")]
+    pub respond_within: Duration,
+}
+
+impl Policy {
+    /// Every channel that the policy may use: a ground is sought for these.
+    pub fn channels(&self) -> Vec<Channel> {
+        let mut channels: Vec<Channel> =
+            self.steps.iter().flat_map(|step| &step.channels).chain(&self.last_responder_channels).copied().collect();
+        channels.sort_unstable();
+        channels.dedup();
+        channels
+    }
+}
+
+/// Where on the ladder an alert stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "at", rename_all = "snake_case")]
+pub enum Stage {
+    /// On a rung; both count from 0.
+    Step {
+        /// The round.
+        round: u32,
+        /// The rung.
+        step: u32,
+    },
+    /// Every round was in vain.
+    LastResponder {
+        /// How often the last responder was told, from 1.
+        times: u32,
+    },
+}
+
+impl Stage {
+    /// The bottom of the ladder.
+    pub const FIRST: Self = Self::Step { round: 0, step: 0 };
+
+    /// Who this stage tells, over which channels.
+    pub fn targets<'a>(&self, policy: &'a Policy) -> (&'a [Target], &'a [Channel]) {
+        let last = (std::slice::from_ref(&policy.last_responder), policy.last_responder_channels.as_slice());
+        match self {
+            Self::Step { step, .. } => policy
+                .steps
+                .get(*step as usize)
+                .map_or(last, |step| (step.targets.as_slice(), step.channels.as_slice())),
+            Self::LastResponder { .. } => last,
+        }
+    }
+
+    /// How long this stage waits for an answer before the next one.
+    pub fn patience(&self, policy: &Policy) -> Duration {
+        match self {
+            Self::Step { step, .. } => {
+                policy.steps.get(*step as usize + 1).map_or(policy.repeat_every, |next| next.after)
+            }
+            Self::LastResponder { .. } => policy.last_responder_every,
+        }
+    }
+
+    /// The stage after this one. There always is one: an open alert never ends in silence.
+    pub fn next(&self, policy: &Policy) -> Self {
+        match *self {
+            Self::Step { round, step } if (step as usize + 1) < policy.steps.len() => {
+                Self::Step { round, step: step + 1 }
+            }
+            Self::Step { round, .. } if round + 1 < policy.rounds => Self::Step { round: round + 1, step: 0 },
+            Self::Step { .. } => Self::LastResponder { times: 1 },
+            Self::LastResponder { times } => Self::LastResponder { times: times.saturating_add(1) },
+        }
+    }
+}
+
+/// Durations as whole milliseconds.
+pub(crate) mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}

@@ -1,0 +1,3 @@
+//! Where everything is kept: the implementations of [`crate::ports::Store`].
+
+pub mod sqlite;

@@ -1,0 +1,416 @@
+//! The embedded store: one SQLite file, WAL, `synchronous=FULL`, one writer with group commit, reads beside it.
+//!
+//! A file belongs to one process at a time: a lock file beside it says so. That is why leases of others are void when
+//! the store is opened, and why recovery after a crash need not wait for them.
+
+mod migrate;
+mod readers;
+mod rows;
+mod writer;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+pub use migrate::LATEST as LATEST_SCHEMA;
+
+use self::readers::Readers;
+use self::writer::Writer;
+use crate::domain::alert::{Alert, StateName};
+use crate::domain::audit::{AuditEntry, AuditHead, AuditStream};
+use crate::domain::consent::ConsentRecord;
+use crate::domain::event::EventDetails;
+use crate::domain::ids::{
+    AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
+};
+use crate::ports::{
+    AlertCommit, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Store, StoreError, StoreStats,
+    WrappedDataKey,
+};
+
+/// How the file is used.
+#[derive(Debug, Clone)]
+pub struct SqliteSettings {
+    /// The file; made if it is not there.
+    pub path: PathBuf,
+    /// Connections for reading.
+    pub readers: usize,
+    /// How many changes share one commit at the most.
+    pub group_commit_max: usize,
+    /// How long a lock held by another process is waited for.
+    pub busy_timeout: Duration,
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("another process is using this database (it holds the lock file beside it)")]
+    InUse,
+    /// The folder or the lock file cannot be made.
+    #[error("the database's folder cannot be used: {0}")]
+    Folder(#[from] std::io::Error),
+    /// It holds something else.
+    #[error("the file is not a database of crisis-relay")]
+    ForeignFile,
+    /// A newer build wrote it.
+    #[error("the database has schema version {found}, but this build knows only {known}: start the newer build")]
+    TooNew {
+        /// Its version.
+        found: usize,
+        /// Ours.
+        known: usize,
+    },
+    /// There is none, or it has not been migrated.
+    #[error("the database has schema version {found}, and {known} is needed: start the service once to migrate it")]
+    NotMigrated {
+        /// Its version.
+        found: usize,
+        /// Ours.
+        known: usize,
+    },
+    /// SQLite says no.
+    #[error("SQLite refuses the file: {}", describe(.0))]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// A store in one SQLite file.
+pub struct SqliteStore {
+    writer: Writer,
+    readers: Readers,
+    exclusive: bool,
+    /// Held for as long as the store lives.
+    _lock: Option<File>,
+}
+
+impl SqliteStore {
+    /// Opens the file for this process alone, makes it if need be, and brings its schema up to date.
+    pub fn open(settings: &SqliteSettings) -> Result<Self, OpenError> {
+        if let Some(folder) = settings.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder)?;
+        }
+        let lock = lock(&settings.path)?;
+        let mut connection = Connection::open(&settings.path)?;
+        restrict(&settings.path)?;
+        prepare(&connection, settings.busy_timeout)?;
+        migrate::migrate(&mut connection, migrate::LATEST)?;
+        Self::with(connection, settings, Some(lock))
+    }
+
+    /// Opens a file that another process may be using, to read it: for the audit's commands.
+    pub fn open_to_read(settings: &SqliteSettings) -> Result<Self, OpenError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&settings.path, flags)?;
+        connection.busy_timeout(settings.busy_timeout)?;
+        let found = migrate::version(&connection)?;
+        if found > migrate::LATEST {
+            return Err(OpenError::TooNew { found, known: migrate::LATEST });
+        }
+        if found < migrate::LATEST {
+            return Err(OpenError::NotMigrated { found, known: migrate::LATEST });
+        }
+        connection.pragma_update(None, "query_only", true)?;
+        Self::with(connection, settings, None)
+    }
+
+    fn with(connection: Connection, settings: &SqliteSettings, lock: Option<File>) -> Result<Self, OpenError> {
+        let readers = Readers::open(settings)?;
+        let writer = Writer::start(connection, settings.group_commit_max)?;
+        Ok(Self { writer, readers, exclusive: lock.is_some(), _lock: lock })
+    }
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = File::options().create(true).truncate(false).write(true).open(name)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse),
+        Err(std::fs::TryLockError::Error(error)) => Err(OpenError::Folder(error)),
+    }
+}
+
+/// The file holds pseudonymous and sealed data only, but it is nobody else's business either.
+#[cfg(unix)]
+fn restrict(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+}
+#[cfg(not(unix))]
+fn restrict(_: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
+fn prepare(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
+    connection.busy_timeout(busy_timeout)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // A write-ahead log that once grew large does not stay so.
+    connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+/// SQLite's own words, which name tables and files but never a value.
+fn describe(error: &rusqlite::Error) -> String {
+    if let rusqlite::Error::SqliteFailure(code, _) = error {
+        return format!("{code} (SQLite code {})", code.extended_code);
+    }
+    match error.sqlite_error_code() {
+        Some(code) => format!("{code:?}"),
+        None => "a row cannot be read".to_owned(),
+    }
+}
+
+fn store_error(error: &rusqlite::Error) -> StoreError {
+    use rusqlite::ErrorCode;
+    let what = describe(error);
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { what },
+        Some(_) => StoreError::Unavailable { what },
+        None => StoreError::Corrupt { what },
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn intake_context(
+        &self,
+        organisation: &OrganisationId,
+        subject: SubjectKey,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<IntakeContext, StoreError> {
+        let organisation = organisation.clone();
+        self.readers
+            .read(move |connection| {
+                Ok(IntakeContext {
+                    idempotency: match idempotency {
+                        Some(key) => rows::answer(connection, key)?,
+                        None => None,
+                    },
+                    open_alert: rows::open_alert(connection, &organisation, subject)?,
+                    consent: rows::consent(connection, &organisation, subject)?,
+                    data_key: rows::data_key(connection, &organisation, subject.into())?,
+                })
+            })
+            .await
+    }
+
+    async fn commit_alert(&self, commit: AlertCommit) -> Result<Committed, StoreError> {
+        let body = rows::to_json(&commit.alert)?;
+        self.writer.write(move |connection| rows::commit_alert(connection, &commit, &body)).await
+    }
+
+    async fn keep_answer(&self, record: IdempotencyRecord) -> Result<bool, StoreError> {
+        self.writer.write(move |connection| rows::insert_answer(connection, &record)).await
+    }
+
+    async fn answer(&self, key: IdempotencyKey) -> Result<Option<IdempotencyRecord>, StoreError> {
+        self.readers.read(move |connection| rows::answer(connection, key)).await
+    }
+
+    async fn forget_answers(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let sql = "DELETE FROM answers WHERE key IN (SELECT key FROM answers WHERE created_at < ?1 LIMIT ?2)";
+        self.writer
+            .write(move |connection| {
+                connection.prepare_cached(sql)?.execute(params![before.as_microsecond(), rows::bound(limit)])
+            })
+            .await
+    }
+
+    async fn alert(&self, id: AlertId) -> Result<Option<Alert>, StoreError> {
+        self.readers.read(move |connection| rows::alert(connection, id)).await
+    }
+
+    async fn alert_by_reference(
+        &self,
+        organisation: &OrganisationId,
+        reference: Reference,
+    ) -> Result<Option<Alert>, StoreError> {
+        let organisation = organisation.clone();
+        let sql = "SELECT body FROM alerts WHERE organisation = ?1 AND reference = ?2";
+        self.readers
+            .read(move |connection| {
+                connection
+                    .prepare_cached(sql)?
+                    .query_row(params![organisation.as_str(), reference.as_str()], rows::json_column)
+                    .optional()
+            })
+            .await
+    }
+
+    async fn alert_of_message(&self, id: &ProviderId) -> Result<Option<Alert>, StoreError> {
+        let id = id.clone();
+        let sql = "SELECT a.body FROM provider_messages m JOIN alerts a ON a.id = m.alert WHERE m.provider_id = ?1";
+        self.readers
+            .read(move |connection| {
+                connection.prepare_cached(sql)?.query_row([id.as_str()], rows::json_column).optional()
+            })
+            .await
+    }
+
+    async fn escalating_alerts_of(
+        &self,
+        organisation: &OrganisationId,
+        address: AddressKey,
+        limit: usize,
+    ) -> Result<Vec<Alert>, StoreError> {
+        let organisation = organisation.clone();
+        let sql = "SELECT a.body FROM alert_addresses d JOIN alerts a ON a.id = d.alert \
+                   WHERE d.organisation = ?1 AND d.address = ?2 AND a.state = 'escalating' \
+                   ORDER BY d.alert DESC LIMIT ?3";
+        self.readers
+            .read(move |connection| {
+                let values = params![organisation.as_str(), address.as_bytes(), rows::bound(limit)];
+                rows::all(connection, sql, values, rows::json_column)
+            })
+            .await
+    }
+
+    async fn due_alerts(&self, until: Timestamp, limit: usize) -> Result<Vec<Alert>, StoreError> {
+        let sql = "SELECT body FROM alerts WHERE next_action_at <= ?1 ORDER BY next_action_at LIMIT ?2";
+        self.readers
+            .read(move |connection| {
+                rows::all(connection, sql, params![until.as_microsecond(), rows::bound(limit)], rows::json_column)
+            })
+            .await
+    }
+
+    async fn unfinished_alerts(&self, after: Option<AlertId>, limit: usize) -> Result<Vec<Alert>, StoreError> {
+        // The plus keeps SQLite on the small index of unfinished alerts.
+        let sql = "SELECT body FROM alerts WHERE next_action_at IS NOT NULL AND +id > ?1 ORDER BY +id LIMIT ?2";
+        let after = after.map_or([0; 16], |id| *id.0.as_bytes());
+        self.readers
+            .read(move |connection| rows::all(connection, sql, params![after, rows::bound(limit)], rows::json_column))
+            .await
+    }
+
+    async fn list_alerts(
+        &self,
+        organisation: &OrganisationId,
+        state: Option<StateName>,
+        after: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<Vec<Alert>, StoreError> {
+        let organisation = organisation.clone();
+        self.readers.read(move |connection| rows::list(connection, &organisation, state, after, limit)).await
+    }
+
+    async fn event_details(&self, alert: AlertId) -> Result<Vec<EventDetails>, StoreError> {
+        self.readers.read(move |connection| rows::event_details(connection, alert)).await
+    }
+
+    async fn consent(
+        &self,
+        organisation: &OrganisationId,
+        subject: SubjectKey,
+    ) -> Result<Option<ConsentRecord>, StoreError> {
+        let organisation = organisation.clone();
+        self.readers.read(move |connection| rows::consent(connection, &organisation, subject)).await
+    }
+
+    async fn commit_consent(&self, commit: ConsentCommit) -> Result<bool, StoreError> {
+        let body = rows::to_json(&commit.record)?;
+        self.writer.write(move |connection| rows::commit_consent(connection, &commit, &body)).await
+    }
+
+    async fn data_key(
+        &self,
+        organisation: &OrganisationId,
+        person: PersonKey,
+    ) -> Result<Option<WrappedDataKey>, StoreError> {
+        let organisation = organisation.clone();
+        self.readers.read(move |connection| rows::data_key(connection, &organisation, person)).await
+    }
+
+    async fn insert_data_key(&self, key: WrappedDataKey) -> Result<bool, StoreError> {
+        self.writer.write(move |connection| rows::insert_data_key(connection, &key)).await
+    }
+
+    async fn append_audit(&self, entry: AuditEntry) -> Result<bool, StoreError> {
+        self.writer
+            .write(move |connection| {
+                let stream = entry.stream.to_string();
+                let head = rows::audit_head(connection, &stream)?;
+                let follows = head.seq + 1 == entry.seq;
+                if follows {
+                    rows::insert_audit(connection, std::slice::from_ref(&entry))?;
+                }
+                Ok(follows)
+            })
+            .await
+    }
+
+    async fn audit_head(&self, stream: &AuditStream) -> Result<AuditHead, StoreError> {
+        let stream = stream.to_string();
+        self.readers.read(move |connection| rows::audit_head(connection, &stream)).await
+    }
+
+    async fn audit_entries(
+        &self,
+        stream: &AuditStream,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditEntry>, StoreError> {
+        let stream = stream.clone();
+        self.readers.read(move |connection| rows::audit_entries(connection, &stream, after, limit)).await
+    }
+
+    async fn audit_streams(&self, after: Option<&str>, limit: usize) -> Result<Vec<AuditStream>, StoreError> {
+        let after = after.unwrap_or_default().to_owned();
+        let sql = "SELECT stream FROM audit WHERE seq = 1 AND stream > ?1 ORDER BY stream LIMIT ?2";
+        self.readers
+            .read(move |connection| {
+                rows::all(connection, sql, params![after, rows::bound(limit)], |row| rows::parsed(row, 0))
+            })
+            .await
+    }
+
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
+        let counts = "SELECT state, count(*) FROM alerts WHERE open = 1 GROUP BY state";
+        let next = "SELECT min(next_action_at) FROM alerts WHERE next_action_at IS NOT NULL";
+        self.readers
+            .read(move |connection| {
+                let counted: Vec<(String, i64)> =
+                    rows::all(connection, counts, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                let open = StateName::ALL
+                    .into_iter()
+                    .filter_map(|state| {
+                        let (_, count) = counted.iter().find(|(name, _)| name == state.as_str())?;
+                        Some((state, u64::try_from(*count).unwrap_or(0)))
+                    })
+                    .collect();
+                let next: Option<i64> = connection.prepare_cached(next)?.query_row([], |row| row.get(0))?;
+                let next_due_at = next.map(|at| rows::timestamp(at, 0)).transpose()?;
+                Ok(StoreStats { open, next_due_at })
+            })
+            .await
+    }
+
+    async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
+        let sql = "INSERT INTO probe (id, at) VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET at = excluded.at";
+        self.writer
+            .write(move |connection| connection.prepare_cached(sql)?.execute([now.as_microsecond()]).map(|_| ()))
+            .await?;
+        self.readers
+            .read(|connection| {
+                connection.query_row("SELECT at FROM probe WHERE id = 1", [], |row| row.get::<_, i64>(0))
+            })
+            .await
+            .map(|_| ())
+    }
+
+    fn is_exclusive(&self) -> bool {
+        self.exclusive
+    }
+
+    async fn close(&self) {
+        self.writer.close().await;
+    }
+}

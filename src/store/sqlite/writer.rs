@@ -1,0 +1,172 @@
+//! The one writer: a thread that owns the writing connection and commits in groups, so that a burst shares its fsyncs.
+//!
+//! A group is one transaction. Jobs check before they write and fail without writing, so one job's refusal does not
+//! disturb its neighbours; if SQLite itself reports an error, the group is rolled back and its jobs run one by one.
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::ports::StoreError;
+
+/// Something to be written. It may run twice: once in a group that is rolled back, once alone.
+trait Job: Send {
+    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct Pending<T, F> {
+    run: F,
+    result: Option<T>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Job for Pending<T, F>
+where
+    T: Send,
+    F: FnMut(&Connection) -> rusqlite::Result<T> + Send,
+{
+    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        self.result = Some((self.run)(connection)?);
+        Ok(())
+    }
+
+    fn answer(mut self: Box<Self>, committed: Result<(), StoreError>) {
+        let answer = match (committed, self.result.take()) {
+            (Ok(()), Some(result)) => Ok(result),
+            (Ok(()), None) => Err(StoreError::Unavailable { what: "a job was not run".to_owned() }),
+            (Err(error), _) => Err(error),
+        };
+        // Whoever asked may have gone away; the commit stands all the same.
+        let _ = self.reply.send(answer);
+    }
+}
+
+enum Order {
+    Write(Box<dyn Job>),
+    Stop,
+}
+
+/// Hands jobs to the writer's thread.
+pub(super) struct Writer {
+    orders: mpsc::Sender<Order>,
+    thread: parking_lot::Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// Jobs that may wait: more than that, and callers wait for a place.
+const QUEUE: usize = 4096;
+
+impl Writer {
+    pub(super) fn start(connection: Connection, group_max: usize) -> std::io::Result<Self> {
+        let (orders, receiver) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("sqlite-writer".to_owned())
+            .spawn(move || work(&connection, receiver, group_max.max(1)))?;
+        Ok(Self { orders, thread: parking_lot::Mutex::new(Some(thread)) })
+    }
+
+    /// Runs `job` inside a transaction and returns its result once the transaction is durable.
+    pub(super) async fn write<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let pending = Order::Write(Box::new(Pending { run: job, result: None, reply }));
+        let closed = |_| StoreError::Unavailable { what: "the store is closed".to_owned() };
+        self.orders.send(pending).await.map_err(closed)?;
+        // The job was handed over: if the writer dies with it, nobody knows whether it was committed.
+        answer.await.map_err(|_| StoreError::Unknown { what: "the writer stopped".to_owned() })?
+    }
+
+    /// Stops after the jobs that were handed over.
+    pub(super) async fn close(&self) {
+        let _ = self.orders.send(Order::Stop).await;
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+fn work(connection: &Connection, mut orders: mpsc::Receiver<Order>, group_max: usize) {
+    let mut group: Vec<Box<dyn Job>> = Vec::with_capacity(group_max);
+    let mut stopping = false;
+    while !stopping {
+        match orders.blocking_recv() {
+            Some(Order::Write(job)) => group.push(job),
+            Some(Order::Stop) | None => break,
+        }
+        while group.len() < group_max && !stopping {
+            match orders.try_recv() {
+                Ok(Order::Write(job)) => group.push(job),
+                Ok(Order::Stop) => stopping = true,
+                Err(_) => break,
+            }
+        }
+        commit_group(connection, &mut group);
+    }
+    // Best effort: a start after a clean stop finds a short write-ahead log.
+    let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+}
+
+fn commit_group(connection: &Connection, group: &mut Vec<Box<dyn Job>>) {
+    if group.len() > 1 {
+        match transact(connection, group) {
+            Ok(()) => return group.drain(..).for_each(|job| job.answer(Ok(()))),
+            Err(Failure::Commit(error)) => {
+                return group.drain(..).for_each(|job| job.answer(Err(commit_error(&error))));
+            }
+            // One of them is at fault: each alone, so that the others are not harmed.
+            Err(Failure::Run(_)) => {}
+        }
+    }
+    for job in group.drain(..) {
+        let mut alone = [job];
+        let committed = transact(connection, &mut alone).map_err(|failure| match failure {
+            Failure::Run(error) => super::store_error(&error),
+            Failure::Commit(error) => commit_error(&error),
+        });
+        let [job] = alone;
+        job.answer(committed);
+    }
+}
+
+enum Failure {
+    /// Nothing was committed.
+    Run(rusqlite::Error),
+    /// The commit itself failed.
+    Commit(rusqlite::Error),
+}
+
+fn transact(connection: &Connection, jobs: &mut [Box<dyn Job>]) -> Result<(), Failure> {
+    let mut begin = connection.prepare_cached("BEGIN IMMEDIATE").map_err(Failure::Run)?;
+    begin.execute([]).map_err(Failure::Run)?;
+    for job in jobs {
+        if let Err(error) = job.run(connection) {
+            roll_back(connection);
+            return Err(Failure::Run(error));
+        }
+    }
+    let mut commit = connection.prepare_cached("COMMIT").map_err(Failure::Run)?;
+    commit.execute([]).map(|_| ()).map_err(|error| {
+        roll_back(connection);
+        Failure::Commit(error)
+    })
+}
+
+fn roll_back(connection: &Connection) {
+    if !connection.is_autocommit()
+        && let Err(error) = connection.execute_batch("ROLLBACK")
+    {
+        tracing::error!(error = %super::describe(&error), "a transaction could not be rolled back");
+    }
+}
+
+/// A commit that failed for want of space or of a lock took no effect. After an I/O error the write-ahead log may or
+/// may not hold it.
+fn commit_error(error: &rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::SystemIoFailure) => StoreError::Unknown { what: super::describe(error) },
+        Some(_) | None => super::store_error(error),
+    }
+}

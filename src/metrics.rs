@@ -1,0 +1,190 @@
+//! Metrics in Prometheus' text form. Labels come from closed lists: never an id, a name or a number.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// One label with a value from a closed list.
+macro_rules! label {
+    ($name:ident, $field:ident) => {
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+        struct $name {
+            $field: &'static str,
+        }
+    };
+}
+label!(ByDecision, decision);
+label!(ByClass, class);
+label!(ByStatus, status);
+label!(ByState, state);
+label!(ByKind, kind);
+label!(ByHook, hook);
+
+type Counters<L> = Family<L, Counter>;
+type Histograms<L> = Family<L, Histogram>;
+
+/// Everything that is counted.
+pub struct Metrics {
+    registry: Registry,
+    events: Counters<ByDecision>,
+    attempts: Counters<ByClass>,
+    receipts: Counters<ByStatus>,
+    alarms: Counters<ByKind>,
+    webhooks: Histograms<ByHook>,
+    webhooks_refused: Counters<ByKind>,
+    time_to_provider: Histogram,
+    time_to_delivered: Histogram,
+    time_to_acknowledged: Histogram,
+    open_alerts: Family<ByState, Gauge>,
+    oldest_due: Gauge<f64, AtomicU64>,
+    in_hand: Gauge<i64, AtomicI64>,
+    breaker_open: Gauge,
+    worker_runs: Counter,
+}
+
+/// 0.5 ms to about 65 s.
+fn fine() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_5, 2.0, 18))
+}
+
+/// 0.1 s to about 55 min.
+fn coarse() -> Histogram {
+    Histogram::new(exponential_buckets(0.1, 2.0, 16))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All of them at zero.
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("crisis_relay"),
+            events: Family::default(),
+            attempts: Family::default(),
+            receipts: Family::default(),
+            alarms: Family::default(),
+            webhooks: Family::new_with_constructor(fine),
+            webhooks_refused: Family::default(),
+            time_to_provider: fine(),
+            time_to_delivered: coarse(),
+            time_to_acknowledged: coarse(),
+            open_alerts: Family::default(),
+            oldest_due: Gauge::default(),
+            in_hand: Gauge::default(),
+            breaker_open: Gauge::default(),
+            worker_runs: Counter::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("events", "Crisis events by decision", self.events.clone());
+        r.register("attempts", "Calls to the provider by what they came to", self.attempts.clone());
+        r.register("receipts", "Receipts that told something new, by status", self.receipts.clone());
+        r.register("alarms", "Things the operator must hear of, by kind", self.alarms.clone());
+        let help = "Time to answer a webhook";
+        r.register_with_unit("webhook_duration", help, Unit::Seconds, self.webhooks.clone());
+        r.register("webhooks_refused", "Webhooks refused, by reason", self.webhooks_refused.clone());
+        let help = "From accepting an event to the provider's having the message";
+        r.register_with_unit("time_to_provider", help, Unit::Seconds, self.time_to_provider.clone());
+        let help = "From accepting an event to the phone's having the message";
+        r.register_with_unit("time_to_delivered", help, Unit::Seconds, self.time_to_delivered.clone());
+        let help = "From accepting an event to a human's acknowledgement";
+        r.register_with_unit("time_to_acknowledged", help, Unit::Seconds, self.time_to_acknowledged.clone());
+        r.register("open_alerts", "Open alerts by state", self.open_alerts.clone());
+        let help = "How late the oldest due work is; 0 if nothing is late";
+        r.register_with_unit("oldest_due", help, Unit::Seconds, self.oldest_due.clone());
+        r.register("in_hand", "Deliveries taken in hand and not settled", self.in_hand.clone());
+        r.register("provider_breaker_open", "1 while the circuit breaker holds calls back", self.breaker_open.clone());
+        r.register("worker_runs", "Rounds the worker has made", self.worker_runs.clone());
+    }
+
+    /// An event was decided on.
+    pub fn event(&self, decision: &'static str) {
+        self.events.get_or_create(&ByDecision { decision }).inc();
+    }
+
+    /// A call to the provider came to something.
+    pub fn attempt(&self, class: &'static str) {
+        self.attempts.get_or_create(&ByClass { class }).inc();
+    }
+
+    /// A receipt told something new.
+    pub fn receipt(&self, status: &'static str) {
+        self.receipts.get_or_create(&ByStatus { status }).inc();
+    }
+
+    /// The operator must hear of something.
+    pub fn alarm(&self, kind: &'static str) {
+        self.alarms.get_or_create(&ByKind { kind }).inc();
+    }
+
+    /// A webhook was answered after so many seconds.
+    pub fn webhook(&self, hook: &'static str, seconds: f64) {
+        self.webhooks.get_or_create(&ByHook { hook }).observe(seconds);
+    }
+
+    /// A webhook was refused.
+    pub fn webhook_refused(&self, kind: &'static str) {
+        self.webhooks_refused.get_or_create(&ByKind { kind }).inc();
+    }
+
+    /// The provider has an event's message, so many seconds after the event was accepted.
+    pub fn reached_provider(&self, seconds: f64) {
+        self.time_to_provider.observe(seconds);
+    }
+
+    /// A phone has an event's message, so many seconds after the event was accepted.
+    pub fn reached_phone(&self, seconds: f64) {
+        self.time_to_delivered.observe(seconds);
+    }
+
+    /// A human has taken a case, so many seconds after its event was accepted.
+    pub fn reached_human(&self, seconds: f64) {
+        self.time_to_acknowledged.observe(seconds);
+    }
+
+    /// How many alerts are open in a state.
+    pub fn set_open_alerts(&self, state: &'static str, count: u64) {
+        self.open_alerts.get_or_create(&ByState { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How late the oldest due work is.
+    pub fn set_oldest_due(&self, seconds: f64) {
+        self.oldest_due.set(seconds);
+    }
+
+    /// How many deliveries are in hand.
+    pub fn set_in_hand(&self, count: usize) {
+        self.in_hand.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Whether the breaker holds calls back.
+    pub fn set_breaker_open(&self, open: bool) {
+        self.breaker_open.set(i64::from(open));
+    }
+
+    /// The worker made a round.
+    pub fn worker_ran(&self) {
+        self.worker_runs.inc();
+    }
+
+    /// The text that Prometheus reads (OpenMetrics 1.0).
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}

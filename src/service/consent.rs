@@ -1,0 +1,86 @@
+//! Consent at its smallest: what a student has said about each channel, with time and source.
+
+use serde::Serialize;
+
+use super::caller::Caller;
+use super::people::subject_key;
+use super::{Service, ServiceError, TRIES};
+use crate::domain::audit::{AuditHead, AuditStream};
+use crate::domain::consent::{ChannelConsent, ConsentRecord};
+use crate::domain::contact::Channel;
+use crate::domain::event::Label;
+use crate::ports::ConsentCommit;
+
+/// What is to be recorded.
+#[derive(Debug, Clone)]
+pub struct ConsentChange {
+    /// The word on each channel that was spoken about.
+    pub channels: Vec<(Channel, bool)>,
+    /// Where it was said.
+    pub source: Label,
+    /// Which notice the student had read.
+    pub notice_version: Option<Label>,
+}
+
+/// One entry of the chain `consent/<subject>`.
+#[derive(Serialize)]
+#[serde(tag = "deed", rename_all = "snake_case")]
+enum ConsentDeed<'a> {
+    ConsentRecorded {
+        channel: Channel,
+        granted: bool,
+        source: &'a Label,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        notice_version: Option<&'a Label>,
+    },
+}
+
+impl Service {
+    /// What a student has said; `None` if nothing ever was.
+    pub async fn consent(&self, caller: &Caller, user_id: &str) -> Result<Option<ConsentRecord>, ServiceError> {
+        let organisation = self.organisation(&caller.organisation)?;
+        let subject = subject_key(self.keyring.as_ref(), &organisation.id, user_id);
+        Ok(self.store.consent(&organisation.id, subject).await?)
+    }
+
+    /// Records what a student says. It counts from the next event on: a ground is judged when an alert opens or is
+    /// joined, and recorded with it.
+    pub async fn record_consent(
+        &self,
+        caller: &Caller,
+        user_id: &str,
+        change: &ConsentChange,
+    ) -> Result<ConsentRecord, ServiceError> {
+        let organisation = self.organisation(&caller.organisation)?;
+        let subject = subject_key(self.keyring.as_ref(), &organisation.id, user_id);
+        let actor = caller.actor(self.keyring.as_ref(), None);
+        let now = self.clock.now();
+        for _ in 0..TRIES {
+            let known = self.store.consent(&organisation.id, subject).await?;
+            let mut record = known.unwrap_or_else(|| ConsentRecord {
+                organisation: organisation.id.clone(),
+                subject,
+                version: 0,
+                channels: std::collections::BTreeMap::new(),
+                audit_head: AuditHead::EMPTY,
+            });
+            record.version += 1;
+            let mut audit = Vec::new();
+            for (channel, granted) in &change.channels {
+                let (source, notice_version) = (change.source.clone(), change.notice_version.clone());
+                let deed = ConsentDeed::ConsentRecorded {
+                    channel: *channel,
+                    granted: *granted,
+                    source: &source,
+                    notice_version: notice_version.as_ref(),
+                };
+                audit.push(record.audit_head.append(AuditStream::Consent(subject), now, &actor, &deed));
+                record.channels.insert(*channel, ChannelConsent { granted: *granted, at: now, source, notice_version });
+            }
+            if self.store.commit_consent(ConsentCommit { record: record.clone(), audit }).await? {
+                return Ok(record);
+            }
+        }
+        Err(ServiceError::Busy)
+    }
+}

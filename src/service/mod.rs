@@ -1,0 +1,281 @@
+//! The use cases: accept, escalate, acknowledge, resolve, record receipts and replies, settle.
+//!
+//! Each is one load, one pure transition, one commit. If the commit finds that somebody was faster, it loads again.
+//! The network is never touched between load and commit.
+
+pub mod caller;
+pub mod consent;
+pub mod dispatch;
+pub mod humans;
+pub mod intake;
+pub mod people;
+pub mod reading;
+pub mod receipts;
+pub mod sending;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use self::dispatch::Dispatch;
+use crate::domain::alert::{Alarm, Alert, Compose, Input, Rejection, Rules, Situation, Transition};
+use crate::domain::audit::{Actor, AuditStream};
+use crate::domain::contact::Directory;
+use crate::domain::delivery::Lease;
+use crate::domain::event::{EventDetails, Score};
+use crate::domain::ids::{AlertId, OrganisationId};
+use crate::domain::policy::Policy;
+use crate::metrics::Metrics;
+use crate::ports::{
+    AlertCommit, Clock, Committed, Entropy, IdempotencyRecord, Keyring, Store, StoreError, WrappedDataKey, jitter,
+};
+
+/// How often a use case starts again because somebody was faster, before it gives up as busy.
+const TRIES: u32 = 32;
+
+/// A college, as far as decisions need it.
+pub struct Organisation {
+    /// Its id.
+    pub id: OrganisationId,
+    /// Its people.
+    pub directory: Directory,
+    /// Its ladder.
+    pub policy: Arc<Policy>,
+    /// From which score on somebody is told.
+    pub threshold: Score,
+    /// Its templates.
+    pub composer: Arc<dyn Compose>,
+}
+
+/// How the service behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This process, as leases name it.
+    pub instance: String,
+    /// How long a claim lasts.
+    pub lease: Duration,
+    /// How alerts behave.
+    pub rules: Rules,
+}
+
+/// Why a use case did not succeed. One enum: each variant has one answer at the edge.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// No such alert in the caller's organisation.
+    #[error("no such alert")]
+    NotFound,
+    /// It does not fit the alert's state.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The idempotency key was used for another body.
+    #[error("the idempotency key was used for another request")]
+    IdempotencyKeyReused,
+    /// The caller's role does not allow this.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// The caller's organisation is not set up here.
+    #[error("the organisation is not set up")]
+    UnknownOrganisation,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Others were faster again and again.
+    #[error("too many changes at once")]
+    Busy,
+    /// A sealed text does not open, or a key is missing.
+    #[error("sealed data cannot be opened: {0}")]
+    Sealed(#[from] crate::ports::KeyringError),
+}
+
+/// The use cases, with everything they need.
+pub struct Service {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keyring: Arc<dyn Keyring>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) organisations: Vec<Organisation>,
+    pub(crate) settings: Settings,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) data_keys: people::DataKeys,
+}
+
+/// What goes into a commit beside the transition.
+#[derive(Default)]
+pub(crate) struct Along {
+    event: Option<EventDetails>,
+    idempotency: Option<IdempotencyRecord>,
+    data_key: Option<WrappedDataKey>,
+}
+
+impl Service {
+    /// The use cases over these adapters.
+    #[expect(clippy::too_many_arguments, reason = "the composition root names every part once")]
+    pub fn new(
+        store: Arc<dyn Store>,
+        keyring: Arc<dyn Keyring>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        organisations: Vec<Organisation>,
+        settings: Settings,
+        dispatch: Dispatch,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let data_keys = people::DataKeys::default();
+        Self { store, keyring, clock, entropy, organisations, settings, dispatch, metrics, data_keys }
+    }
+
+    /// The time, by the service's clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The service's counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn organisation(&self, id: &OrganisationId) -> Result<&Organisation, ServiceError> {
+        self.organisations.iter().find(|known| known.id == *id).ok_or(ServiceError::UnknownOrganisation)
+    }
+
+    pub(crate) fn lease(&self, now: Timestamp) -> Lease {
+        let until = now.saturating_add(self.settings.lease).unwrap_or(Timestamp::MAX);
+        Lease { owner: self.settings.instance.clone(), until }
+    }
+
+    pub(crate) fn situation<'a>(
+        &'a self,
+        organisation: &'a Organisation,
+        now: Timestamp,
+        actor: &'a Actor,
+        lease: Option<&'a Lease>,
+    ) -> Situation<'a> {
+        Situation {
+            now,
+            jitter: jitter(self.entropy.as_ref()),
+            actor,
+            rules: &self.settings.rules,
+            directory: &organisation.directory,
+            composer: organisation.composer.as_ref(),
+            lease,
+        }
+    }
+
+    /// Commits a transition. An unknown outcome is resolved by reading, never assumed.
+    pub(crate) async fn commit(&self, transition: &Transition, along: Along) -> Result<Committed, StoreError> {
+        let commit = AlertCommit {
+            alert: transition.alert.clone(),
+            from_version: transition.from_version,
+            audit: transition.audit.clone(),
+            provider_ids: transition.provider_ids.clone(),
+            event: along.event,
+            idempotency: along.idempotency,
+            data_key: along.data_key,
+        };
+        match self.store.commit_alert(commit).await {
+            Err(StoreError::Unknown { what }) => self.look_up_commit(transition, what).await,
+            answered => answered,
+        }
+    }
+
+    /// Whether a commit took effect is read off the audit chain: the entry's hash tells it from every other.
+    async fn look_up_commit(&self, transition: &Transition, what: String) -> Result<Committed, StoreError> {
+        let Some(entry) = transition.audit.last() else { return Err(StoreError::Unknown { what }) };
+        let stored = self.store.audit_entries(&entry.stream, entry.seq - 1, 1).await?;
+        if stored.first().is_some_and(|stored| stored.hash == entry.hash) {
+            return Ok(Committed::Committed);
+        }
+        match transition.from_version {
+            Some(_) => Ok(Committed::VersionConflict),
+            None => Err(StoreError::Unavailable { what }),
+        }
+    }
+
+    /// Loads an alert, changes it and commits, until nobody was faster. Returns `None` where nothing had to change.
+    pub(crate) async fn change(
+        &self,
+        alert: Alert,
+        input: Input,
+        actor: &Actor,
+    ) -> Result<Option<Transition>, ServiceError> {
+        let mut alert = alert;
+        for _ in 0..TRIES {
+            let id = alert.id;
+            let organisation = self.organisation(&alert.organisation)?;
+            let now = self.clock.now();
+            // A place is needed only where something may become due at once.
+            let place = if may_send(&input) { self.dispatch.place() } else { None };
+            let lease = place.as_ref().map(|_| self.lease(now));
+            let situation = self.situation(organisation, now, actor, lease.as_ref());
+            let transition = alert.on(input.clone(), &situation)?;
+            if transition.is_empty() {
+                return Ok(None);
+            }
+            match self.commit(&transition, Along::default()).await? {
+                Committed::Committed => return Ok(Some(self.committed(transition, place))),
+                Committed::VersionConflict
+                | Committed::SubjectHasOpenAlert
+                | Committed::ReferenceTaken
+                | Committed::IdempotencyKeyUsed
+                | Committed::DataKeyExists => alert = self.load(id).await?,
+            }
+        }
+        Err(ServiceError::Busy)
+    }
+
+    pub(crate) async fn load(&self, id: AlertId) -> Result<Alert, ServiceError> {
+        self.store.alert(id).await?.ok_or(ServiceError::NotFound)
+    }
+
+    /// What follows a commit: counters, alarms, and work handed over.
+    pub(crate) fn committed(
+        &self,
+        mut transition: Transition,
+        place: Option<tokio::sync::OwnedSemaphorePermit>,
+    ) -> Transition {
+        for alarm in &transition.alarms {
+            self.raise(&transition.alert, alarm);
+        }
+        let actions = std::mem::take(&mut transition.actions);
+        if let Some(place) = place
+            && !actions.is_empty()
+        {
+            self.dispatch.hand_over(&transition.alert, actions, place);
+        }
+        self.dispatch.hint(transition.alert.next_action_at());
+        transition
+    }
+
+    /// An alarm for the operator: logged once, here, and counted.
+    fn raise(&self, alert: &Alert, alarm: &Alarm) {
+        self.metrics.alarm(alarm.name());
+        let (class, code) = match alarm {
+            Alarm::ProviderRefused { class, code } => (Some(*class), *code),
+            Alarm::LadderExhausted
+            | Alarm::NobodyToTell
+            | Alarm::DeliveryExhausted
+            | Alarm::NotComposable
+            | Alarm::Reopened => (None, None),
+        };
+        tracing::error!(alert = %alert.id, alarm = alarm.name(), ?class, code, "operator alarm");
+    }
+
+    /// The alert's audit chain, by name.
+    pub fn stream_of(alert: &Alert) -> AuditStream {
+        AuditStream::Alert(alert.id)
+    }
+}
+
+/// Whether an input may make a message due at once.
+fn may_send(input: &Input) -> bool {
+    match input {
+        Input::Joined { .. } | Input::Overridden { .. } | Input::Wake { .. } => true,
+        Input::Settled { .. }
+        | Input::NotFound { .. }
+        | Input::Received { .. }
+        | Input::Acknowledge { .. }
+        | Input::Resolve { .. } => false,
+    }
+}

@@ -1,0 +1,119 @@
+//! People's data keys, and the contacts that come from the configuration.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Service, ServiceError};
+use crate::domain::contact::{Channel, Contact, ContactMethod, ContactRole, Language, PhoneNumber};
+use crate::domain::delivery::Delivery;
+use crate::domain::ids::{AddressKey, ContactId, OrganisationId, PersonKey, SubjectKey};
+use crate::ports::{DataKey, HashPurpose, Keyring, KeyringError, SealedField, Store};
+
+/// How many contacts' keys are kept open at the most.
+const KEPT: usize = 1024;
+
+/// Open data keys of contacts: a burst goes to few phones, and opening a key for each message would be waste.
+#[derive(Default)]
+pub(crate) struct DataKeys {
+    open: Mutex<HashMap<PersonKey, Arc<dyn DataKey>>>,
+}
+
+/// A contact as the configuration gives it.
+#[derive(Debug, Clone)]
+pub struct ConfiguredContact {
+    /// The contact's id.
+    pub id: ContactId,
+    /// Why they are told.
+    pub role: ContactRole,
+    /// Their language.
+    pub language: Language,
+    /// Their numbers, in the order in which they are tried.
+    pub methods: Vec<(Channel, PhoneNumber)>,
+}
+
+/// The keyed hash of a number.
+pub fn address_key(keyring: &dyn Keyring, organisation: &OrganisationId, number: &PhoneNumber) -> AddressKey {
+    let parts = [organisation.as_str().as_bytes(), number.expose().as_bytes()];
+    AddressKey::from_bytes(keyring.hash(HashPurpose::Address, &parts))
+}
+
+/// The keyed hash of a student.
+pub fn subject_key(keyring: &dyn Keyring, organisation: &OrganisationId, user_id: &str) -> SubjectKey {
+    let parts = [organisation.as_str().as_bytes(), user_id.as_bytes()];
+    SubjectKey::from_bytes(keyring.hash(HashPurpose::Subject, &parts))
+}
+
+/// Seals a configured contact under a data key of their own, which is made on the first start.
+pub async fn enrol(
+    store: &dyn Store,
+    keyring: &dyn Keyring,
+    now: jiff::Timestamp,
+    organisation: &OrganisationId,
+    configured: &ConfiguredContact,
+) -> Result<Contact, ServiceError> {
+    let parts = [organisation.as_str().as_bytes(), configured.id.as_str().as_bytes()];
+    let person = PersonKey::from_bytes(keyring.hash(HashPurpose::Contact, &parts));
+    let key = loop {
+        if let Some(wrapped) = store.data_key(organisation, person).await? {
+            break keyring.open_data_key(&wrapped)?;
+        }
+        let (wrapped, key) = keyring.new_data_key(organisation, person, now);
+        if store.insert_data_key(wrapped).await? {
+            break key;
+        }
+    };
+    let methods = configured
+        .methods
+        .iter()
+        .map(|(channel, number)| ContactMethod {
+            channel: *channel,
+            address: key.seal(SealedField::Address, number.expose()),
+            address_key: address_key(keyring, organisation, number),
+        })
+        .collect();
+    Ok(Contact {
+        id: configured.id.clone(),
+        organisation: organisation.clone(),
+        person,
+        role: configured.role,
+        language: configured.language.clone(),
+        methods,
+    })
+}
+
+impl Service {
+    /// The open data key of a person, if they have one.
+    pub(crate) async fn person_data_key(
+        &self,
+        organisation: &OrganisationId,
+        person: PersonKey,
+    ) -> Result<Arc<dyn DataKey>, ServiceError> {
+        let wrapped = self.store.data_key(organisation, person).await?.ok_or(KeyringError::UnknownKey)?;
+        Ok(self.keyring.open_data_key(&wrapped)?)
+    }
+
+    /// The number that a delivery goes to.
+    pub async fn address_of(
+        &self,
+        organisation: &OrganisationId,
+        delivery: &Delivery,
+    ) -> Result<PhoneNumber, ServiceError> {
+        let kept = self.data_keys.open.lock().get(&delivery.person).cloned();
+        let key = match kept {
+            Some(key) => key,
+            None => {
+                let key = self.person_data_key(organisation, delivery.person).await?;
+                let mut open = self.data_keys.open.lock();
+                if open.len() >= KEPT {
+                    open.clear();
+                }
+                open.insert(delivery.person, Arc::clone(&key));
+                key
+            }
+        };
+        let number = key.open(SealedField::Address, &delivery.address)?;
+        number.parse().map_err(|_| ServiceError::Sealed(KeyringError::Malformed))
+    }
+}

@@ -1,0 +1,138 @@
+//! Reading: alerts, their audit, and what is sealed. Whoever looks at a case leaves a trace.
+
+use serde::Serialize;
+
+use super::caller::Caller;
+use super::{Service, ServiceError, TRIES};
+use crate::domain::alert::{Alert, StateName};
+use crate::domain::audit::{AuditEntry, AuditStream};
+use crate::domain::ids::{AlertId, Reference};
+use crate::ports::{ListCursor, SealedField};
+
+/// What somebody looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "deed", rename_all = "snake_case")]
+pub enum Access {
+    /// The case, without what is sealed.
+    AlertRead,
+    /// Its audit.
+    AuditRead,
+    /// Who the student is, and what was written.
+    IdentityRevealed,
+}
+
+/// An alert, named by id or by reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AlertName {
+    /// By id.
+    Id(AlertId),
+    /// By the code that people read out.
+    Reference(Reference),
+}
+
+impl std::str::FromStr for AlertName {
+    type Err = crate::domain::ids::InvalidId;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(id) = text.parse() {
+            return Ok(Self::Id(id));
+        }
+        let rule = "must be an alert's id (UUID) or reference (8 characters)";
+        text.parse().map(Self::Reference).map_err(|_| crate::domain::ids::InvalidId { rule })
+    }
+}
+
+/// What was sealed, opened for somebody who may help.
+pub struct Revealed {
+    /// The student, as the backend names them.
+    pub user_id: String,
+    /// The events' words, oldest first.
+    pub events: Vec<RevealedEvent>,
+}
+
+/// The words of one event.
+pub struct RevealedEvent {
+    /// The event.
+    pub event: crate::domain::ids::EventId,
+    /// When it was accepted.
+    pub received_at: jiff::Timestamp,
+    /// What was written.
+    pub message: Option<String>,
+    /// Further data, as JSON text.
+    pub metadata: Option<String>,
+}
+
+impl Service {
+    /// An alert of the caller's organisation. One of another organisation is not found, as if there were none.
+    pub async fn find(&self, caller: &Caller, name: AlertName) -> Result<Alert, ServiceError> {
+        let found = match name {
+            AlertName::Id(id) => self.store.alert(id).await?,
+            AlertName::Reference(reference) => self.store.alert_by_reference(&caller.organisation, reference).await?,
+        };
+        found.filter(|alert| alert.organisation == caller.organisation).ok_or(ServiceError::NotFound)
+    }
+
+    /// An alert to be shown: the look is recorded first.
+    pub async fn read_alert(&self, caller: &Caller, name: AlertName) -> Result<Alert, ServiceError> {
+        let alert = self.find(caller, name).await?;
+        self.record_access(caller, &alert, Access::AlertRead).await?;
+        Ok(alert)
+    }
+
+    /// A page of an alert's chain: the look is recorded first.
+    pub async fn read_audit(
+        &self,
+        caller: &Caller,
+        name: AlertName,
+        after: u64,
+        limit: usize,
+    ) -> Result<(Alert, Vec<AuditEntry>), ServiceError> {
+        let alert = self.find(caller, name).await?;
+        self.record_access(caller, &alert, Access::AuditRead).await?;
+        let entries = self.store.audit_entries(&AuditStream::Alert(alert.id), after, limit).await?;
+        Ok((alert, entries))
+    }
+
+    /// Opens what is sealed: the look is recorded first.
+    pub async fn reveal(&self, caller: &Caller, name: AlertName) -> Result<(Alert, Revealed), ServiceError> {
+        let alert = self.find(caller, name).await?;
+        self.record_access(caller, &alert, Access::IdentityRevealed).await?;
+        let key = self.person_data_key(&alert.organisation, alert.subject.into()).await?;
+        let mut events = Vec::new();
+        for details in self.store.event_details(alert.id).await? {
+            let open = |field, sealed: Option<_>| sealed.map(|sealed| key.open(field, &sealed)).transpose();
+            events.push(RevealedEvent {
+                event: details.event,
+                received_at: details.received_at,
+                message: open(SealedField::Message, details.message)?,
+                metadata: open(SealedField::Metadata, details.metadata)?,
+            });
+        }
+        let user_id = key.open(SealedField::UserId, &alert.identity)?;
+        Ok((alert, Revealed { user_id, events }))
+    }
+
+    /// A page of alerts, newest first.
+    pub async fn list(
+        &self,
+        caller: &Caller,
+        state: Option<StateName>,
+        after: Option<ListCursor>,
+        limit: usize,
+    ) -> Result<Vec<Alert>, ServiceError> {
+        Ok(self.store.list_alerts(&caller.organisation, state, after, limit).await?)
+    }
+
+    /// Appends to the chain `access/<alert>`.
+    async fn record_access(&self, caller: &Caller, alert: &Alert, access: Access) -> Result<(), ServiceError> {
+        let stream = AuditStream::Access(alert.id);
+        let actor = self.actor_for(caller, alert).await?;
+        for _ in 0..TRIES {
+            let mut head = self.store.audit_head(&stream).await?;
+            let entry = head.append(stream.clone(), self.clock.now(), &actor, &access);
+            if self.store.append_audit(entry).await? {
+                return Ok(());
+            }
+        }
+        Err(ServiceError::Busy)
+    }
+}

@@ -2,3 +2,5 @@
 pub mod clock;
 pub mod domain;
 pub mod ports;
+pub mod secret;
+pub mod twilio;

@@ -17,7 +17,7 @@
 //! What must be absent from this module: retries, a store, the global clock, and personal data in a log or in a `Debug`.
 
 pub mod breaker;
-//CB
+pub mod callback;
 pub mod error_codes;
 pub mod pace;
 //RE

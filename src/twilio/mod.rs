@@ -20,6 +20,6 @@ pub mod breaker;
 pub mod callback;
 pub mod error_codes;
 pub mod pace;
-//RE
+pub mod rest;
 mod sid;
 pub mod signature;

@@ -124,4 +124,6 @@ async fn templates_are_checked_one_by_one_and_every_fault_is_named() {
     }
     assert_eq!(faults[0].subject, format!("template {}", sid('1')));
     assert_eq!(server.received_requests().await.unwrap().len(), 6, "what is malformed is not asked about");
+    let many = client(config(&server.uri())).check_templates(&vec![sid('0'); 101]).await;
+    assert_fault(&many, "templates", "more than 100");
 }

@@ -1,15 +1,15 @@
 //! The create call, field by field.
 
+use std::sync::Arc;
+
+use base64::Engine as _;
+use crisis_relay::clock::ManualClock;
 use crisis_relay::domain::contact::Channel;
 use crisis_relay::domain::provider::{ErrorClass, MessageStatus, SendOutcome};
 use crisis_relay::ports::{MessageContent, TwilioClient as _};
 use crisis_relay::secret::Secret;
 use crisis_relay::twilio::callback::attempt_of;
 use crisis_relay::twilio::rest::{Credentials, RestClient, RestConfig, RestError};
-use std::sync::Arc;
-
-use base64::Engine as _;
-use crisis_relay::clock::ManualClock;
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, Request};
 
@@ -141,6 +141,15 @@ async fn a_channel_without_a_sender_is_our_own_fault_and_reaches_nobody() {
         assert_eq!((fault.class, fault.code), (ErrorClass::Config, None));
     }
     assert_eq!(server.received_requests().await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn the_defaults_build_a_client_for_twilio_itself() {
+    let mut config = RestConfig::new(AC, Credentials::AuthToken(Secret::new("token")));
+    config.whatsapp_from = Some("+14155238886".parse().unwrap());
+    assert!(config.longest_call() > config.request_timeout);
+    let shown = format!("{:?}", client(config));
+    assert!(shown.contains("api.twilio.com") && !shown.contains("4155238886"), "{shown}");
 }
 
 #[tokio::test]

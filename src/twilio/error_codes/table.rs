@@ -54,7 +54,8 @@ rows! {
     20006 Sync Config "The credentials may not use this part of Twilio.", CHECK_CREDENTIALS;
     20008 Sync Config "Test credentials were used where only live ones work.",
         "Put the account's live credentials into the configuration.";
-    20403 Both Config "Twilio forbids the request, as a rule because the account is suspended or short of funds.", REOPEN_ACCOUNT;
+    20403 Both Config "Twilio forbids the request, as a rule because the account is suspended or short of funds.",
+        REOPEN_ACCOUNT;
     20404 Sync Config "Twilio does not find the account, the message or the address that was asked for.",
         "Check the account SID, the region and the base address in the configuration.";
     20422 Sync Config "Twilio refuses the value of one of the request's parameters.", REPORT;
@@ -77,7 +78,8 @@ rows! {
     21603 Sync Config "The message named no sender.", "Set a sender or a messaging service in the configuration.";
     21604 Sync Config "The message named no recipient.", REPORT;
     21605 Sync Config "The text is longer than this sender may send.", "Shorten the message template.";
-    21606 Sync Config "The sender is not the account's own, or cannot send to this recipient over this channel.", OWN_SENDER;
+    21606 Sync Config "The sender is not the account's own, or cannot send to this recipient over this channel.",
+        OWN_SENDER;
     21607 Sync Config "A trial account may only send from the number that it was given.", UPGRADE;
     21608 Sync Config "A trial account may only send to verified numbers.", UPGRADE;
     21609 Sync Config "Twilio refuses the address for status callbacks.",
@@ -123,7 +125,8 @@ rows! {
     30017 Async Delay (30, 600) "The recipient's carrier is congested.", WAIT;
     30018 Async Config "The recipient's country wants senders to be registered beforehand.", REGISTER;
     30019 Async Config "The content is too large for the carrier.", "Shorten the message template.";
-    30022 Async Delay (30, 600) "More messages were sent in a minute than the registered campaign may send.", MORE_CAPACITY;
+    30022 Async Delay (30, 600) "More messages were sent in a minute than the registered campaign may send.",
+        MORE_CAPACITY;
     30023 Async Switch "The registered brand has used up its messages for today.", MORE_CAPACITY;
     30024 Async Config "The sender is not provisioned at the recipient's carrier.", REGISTER;
     30027 Async Switch "The carrier's daily limit for the registered brand is used up.", MORE_CAPACITY;
@@ -137,7 +140,8 @@ rows! {
     30035 Async Config "The sender's registration for its campaign is not finished yet.", REGISTER;
     30036 Async Switch "The message waited longer than it was valid.", MORE_CAPACITY;
     30400 Sync Config "Twilio refuses a change to an existing message.", REPORT;
-    30410 Async Ambiguous "The carrier's side timed out; the message may or may not have arrived, and Twilio does not send it again.", WAIT;
+    30410 Async Ambiguous "The carrier's side timed out; the message may or may not have arrived, and Twilio does not send it again.",
+        WAIT;
     30450 Async Switch "Twilio suspects artificial traffic to this number range and blocks it, as a rule for 15 to 30 minutes.",
         "Put the contacts' numbers on Twilio's global safe list.";
     63001 Both Config "WhatsApp refuses the credentials of our sender.", SENDER_HEALTH;
@@ -164,8 +168,10 @@ rows! {
     63018 Async Delay (30, 86400) "The sender has reached WhatsApp's rate, or the number of people it may write to in 24 hours.",
         "Look at the sender's messaging limit in Meta's Business Manager and have it raised.";
     63019 Async Config "WhatsApp could not load the attached medium.", NO_MEDIA;
-    63020 Both Config "The WhatsApp business account has not accepted Twilio as its partner, or Meta reports an error with it.", SENDER_HEALTH;
-    63021 Async Config "WhatsApp calls the content invalid, for example because it is longer than 1024 characters.", TEMPLATE_TEXT;
+    63020 Both Config "The WhatsApp business account has not accepted Twilio as its partner, or Meta reports an error with it.",
+        SENDER_HEALTH;
+    63021 Async Config "WhatsApp calls the content invalid, for example because it is longer than 1024 characters.",
+        TEMPLATE_TEXT;
     63022 Both Config "The display name of the WhatsApp sender is not certified.", SENDER_HEALTH;
     63023 Async Delay (30, 300) "The channel failed without a reason.", WAIT;
     63024 Async Switch "WhatsApp does not accept this recipient.",
@@ -183,7 +189,8 @@ rows! {
     63033 Async Switch "The recipient has blocked our sender; an old code that Twilio no longer uses.",
         "Ask the person to unblock the sender, or give them another channel.";
     63034 Async Config "The attached medium is too large.", NO_MEDIA;
-    63036 Async Switch "The recipient cannot be reached over RCS.", "Give this contact SMS or voice as a second channel.";
+    63036 Async Switch "The recipient cannot be reached over RCS.",
+        "Give this contact SMS or voice as a second channel.";
     63038 Sync Config "The account has used up its messages for today.",
         "Upgrade the Twilio account, or ask its support to raise the daily limit.";
     63040 Async Config "WhatsApp has rejected the template.", TEMPLATE_STATE;

@@ -126,6 +126,13 @@ fn unanswered(subject: &str, error: LookUpError) -> Fault {
 /// The approval of every template.
 pub(super) async fn templates(client: &RestClient, content_sids: &[String]) -> Vec<Fault> {
     let mut faults = Vec::new();
+    if content_sids.len() > TEMPLATES_MAX {
+        faults.push(fault(
+            "templates",
+            "there are more than 100, and only the first 100 were asked about",
+            "Remove the templates that are no longer used.",
+        ));
+    }
     for sid in content_sids.iter().take(TEMPLATES_MAX) {
         if is_sid("HX", sid) {
             faults.extend(template(client, sid).await);

@@ -137,7 +137,9 @@ fn transport(error: &reqwest::Error) -> Transport {
 }
 
 async fn read(mut response: Response, max: usize) -> Result<Zeroizing<Vec<u8>>, BodyFault> {
-    let mut body = Zeroizing::new(Vec::new());
+    // In one piece where the length is told: a buffer that grows leaves copies behind that are not zeroed.
+    let told = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(4096);
+    let mut body = Zeroizing::new(Vec::with_capacity(told.min(max)));
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() > max => return Err(BodyFault::TooLong),

@@ -177,7 +177,7 @@ impl TwilioClient for RestClient {
 
 impl RestClient {
     /// Asks Twilio whether each of these WhatsApp templates (`HX…`) may be sent; says everything that is wrong, with
-    /// how to mend it. At most 100 are asked about.
+    /// how to mend it. Only the first 100 are asked about; more are a fault of their own.
     pub async fn check_templates(&self, content_sids: &[String]) -> Vec<Fault> {
         check::templates(self, content_sids).await
     }

@@ -1,5 +1,6 @@
 //! The ports: what the service needs from the world, as traits. Adapters implement them; only `app.rs` names adapters.
 
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -138,8 +139,8 @@ pub trait Keyring: Send + Sync {
 // ---------------------------------------------------------------------------------------------------------------------
 // Twilio
 
-/// What a message says, and in which of Twilio's two forms.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a message says, and in which of Twilio's two forms. `Debug` shows the form, never the words.
+#[derive(Clone, PartialEq, Eq)]
 pub enum MessageContent {
     /// Free text: SMS, and WhatsApp inside the 24-hour window or in the sandbox.
     Body(String),
@@ -150,6 +151,17 @@ pub enum MessageContent {
         /// The values of `{{1}}`, `{{2}}` … in that order.
         variables: Vec<String>,
     },
+}
+
+impl fmt::Debug for MessageContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Body(_) => f.write_str("Body(…)"),
+            Self::Template { content_sid, variables: _ } => {
+                f.debug_struct("Template").field("content_sid", content_sid).finish_non_exhaustive()
+            }
+        }
+    }
 }
 
 /// One message to be created at Twilio.
@@ -165,8 +177,8 @@ pub struct MessageRequest {
     pub content: MessageContent,
 }
 
-/// A message as Twilio lists it: enough to tell whether it is ours, and how far it got.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A message as Twilio lists it: enough to tell whether it is ours, and how far it got. `Debug` leaves the text out.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ListedMessage {
     /// What Twilio says of it.
     pub receipt: Receipt,
@@ -174,6 +186,15 @@ pub struct ListedMessage {
     pub created_at: Timestamp,
     /// Its text, to be searched for the reference. Never logged.
     pub body: String,
+}
+
+impl fmt::Debug for ListedMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListedMessage")
+            .field("receipt", &self.receipt)
+            .field("created_at", &self.created_at)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why Twilio could not be asked.
@@ -380,10 +401,11 @@ pub trait Store: Send + Sync {
         address: AddressKey,
         limit: usize,
     ) -> Result<Vec<Alert>, StoreError>;
-    /// Alerts with something to do at or before `until`, the longest due first, at most `limit`.
-    async fn due_alerts(&self, until: Timestamp, limit: usize) -> Result<Vec<Alert>, StoreError>;
+    /// Alerts with something to do at or before `until`, the longest due first, at most `limit`. Ids only: one alert
+    /// that cannot be read must not hide the others.
+    async fn due_alerts(&self, until: Timestamp, limit: usize) -> Result<Vec<AlertId>, StoreError>;
     /// Alerts that have any next action, in order of id, after `after`, at most `limit`: for the recovery at start.
-    async fn unfinished_alerts(&self, after: Option<AlertId>, limit: usize) -> Result<Vec<Alert>, StoreError>;
+    async fn unfinished_alerts(&self, after: Option<AlertId>, limit: usize) -> Result<Vec<AlertId>, StoreError>;
     /// Alerts newest first, at most `limit`, of one state or of all.
     async fn list_alerts(
         &self,

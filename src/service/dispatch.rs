@@ -54,6 +54,11 @@ impl Dispatch {
         Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
+    /// Whether every place is taken.
+    pub fn is_full(&self) -> bool {
+        self.places.available_permits() == 0
+    }
+
     /// How many places are taken.
     pub fn in_hand(&self) -> usize {
         self.places_max - self.places.available_permits().min(self.places_max)

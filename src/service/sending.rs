@@ -25,10 +25,11 @@ pub enum Woken {
 impl Service {
     /// Does what time has made due for an alert, and hands over what follows. Takes a place first: without one,
     /// nothing is claimed.
-    pub async fn wake(&self, alert: Alert, sole_owner_restarted: bool) -> Result<Woken, ServiceError> {
-        if self.dispatch.place().is_none() {
+    pub async fn wake(&self, id: AlertId, sole_owner_restarted: bool) -> Result<Woken, ServiceError> {
+        if self.dispatch.is_full() {
             return Ok(Woken::NoPlace);
         }
+        let alert = self.load(id).await?;
         let woken = self.change(alert, Input::Wake { sole_owner_restarted }, &Actor::Service).await?;
         Ok(if woken.is_some() { Woken::Worked } else { Woken::Nothing })
     }
@@ -64,12 +65,12 @@ impl Service {
     }
 
     /// The alerts that have something due, the longest due first.
-    pub async fn due(&self, limit: usize) -> Result<Vec<Alert>, ServiceError> {
+    pub async fn due(&self, limit: usize) -> Result<Vec<AlertId>, ServiceError> {
         Ok(self.store.due_alerts(self.clock.now(), limit).await?)
     }
 
     /// Alerts with any next action, by id: for the recovery at start.
-    pub async fn unfinished(&self, after: Option<AlertId>, limit: usize) -> Result<Vec<Alert>, ServiceError> {
+    pub async fn unfinished(&self, after: Option<AlertId>, limit: usize) -> Result<Vec<AlertId>, ServiceError> {
         Ok(self.store.unfinished_alerts(after, limit).await?)
     }
 

@@ -273,21 +273,21 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn due_alerts(&self, until: Timestamp, limit: usize) -> Result<Vec<Alert>, StoreError> {
-        let sql = "SELECT body FROM alerts WHERE next_action_at <= ?1 ORDER BY next_action_at LIMIT ?2";
+    async fn due_alerts(&self, until: Timestamp, limit: usize) -> Result<Vec<AlertId>, StoreError> {
+        let sql = "SELECT id FROM alerts WHERE next_action_at <= ?1 ORDER BY next_action_at LIMIT ?2";
         self.readers
             .read(move |connection| {
-                rows::all(connection, sql, params![until.as_microsecond(), rows::bound(limit)], rows::json_column)
+                rows::all(connection, sql, params![until.as_microsecond(), rows::bound(limit)], rows::alert_id)
             })
             .await
     }
 
-    async fn unfinished_alerts(&self, after: Option<AlertId>, limit: usize) -> Result<Vec<Alert>, StoreError> {
+    async fn unfinished_alerts(&self, after: Option<AlertId>, limit: usize) -> Result<Vec<AlertId>, StoreError> {
         // The plus keeps SQLite on the small index of unfinished alerts.
-        let sql = "SELECT body FROM alerts WHERE next_action_at IS NOT NULL AND +id > ?1 ORDER BY +id LIMIT ?2";
+        let sql = "SELECT id FROM alerts WHERE next_action_at IS NOT NULL AND +id > ?1 ORDER BY +id LIMIT ?2";
         let after = after.map_or([0; 16], |id| *id.0.as_bytes());
         self.readers
-            .read(move |connection| rows::all(connection, sql, params![after, rows::bound(limit)], rows::json_column))
+            .read(move |connection| rows::all(connection, sql, params![after, rows::bound(limit)], rows::alert_id))
             .await
     }
 

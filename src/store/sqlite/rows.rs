@@ -44,6 +44,11 @@ pub(super) fn parsed<T: FromStr>(row: &Row<'_>, column: usize) -> Result<T> {
         .ok_or_else(|| unreadable(column, "not in the expected form"))
 }
 
+/// Reads the first column as an alert's id.
+pub(super) fn alert_id(row: &Row<'_>) -> Result<AlertId> {
+    row.get::<_, [u8; 16]>(0).map(|bytes| AlertId(uuid::Uuid::from_bytes(bytes)))
+}
+
 /// Reads the first column as JSON.
 pub(super) fn json_column<T: DeserializeOwned>(row: &Row<'_>) -> Result<T> {
     let text = row.get_ref(0)?.as_str().map_err(|_| unreadable(0, "not a text"))?;

@@ -1,0 +1,270 @@
+//! One job: call Twilio, and book what came of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use super::Worker;
+use crate::domain::alert::{Action, Alert};
+use crate::domain::contact::{Channel, PhoneNumber};
+use crate::domain::delivery::{Delivery, DeliveryState};
+use crate::domain::ids::{AttemptNo, DeliveryNo, ProviderId};
+use crate::domain::message::Composed;
+use crate::domain::provider::{ErrorClass, ProviderFault, Receipt, SendOutcome};
+use crate::ports::{ListedMessage, LookUpError, MessageContent, MessageRequest};
+use crate::service::ServiceError;
+use crate::service::dispatch::Job;
+use crate::twilio::breaker::Admission;
+use crate::twilio::pace::Pace;
+
+/// How far Twilio's clock may be behind ours when a message is looked for by its time.
+const CLOCKS_APART: Duration = Duration::from_secs(5);
+/// How many of a phone's messages are looked through.
+const MESSAGES_LOOKED_AT: usize = 1000;
+/// The first pause before a booking is tried again; it doubles.
+const BOOKING_PAUSE: Duration = Duration::from_millis(50);
+const BOOKING_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// How fast each sender may send.
+pub struct Paces {
+    whatsapp: Mutex<Pace>,
+    sms: Mutex<Pace>,
+    content_sid: Arc<dyn Fn(&Composed) -> Option<String> + Send + Sync>,
+}
+
+impl Paces {
+    /// The paces of the two senders, and which approved template a composed message is sent with, if with any.
+    pub fn new(
+        whatsapp: Pace,
+        sms: Pace,
+        content_sid: impl Fn(&Composed) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        Self { whatsapp: Mutex::new(whatsapp), sms: Mutex::new(sms), content_sid: Arc::new(content_sid) }
+    }
+
+    fn reserve(&self, channel: Channel, now: Timestamp) -> Duration {
+        match channel {
+            Channel::Whatsapp => self.whatsapp.lock().reserve(now),
+            Channel::Sms | Channel::Voice => self.sms.lock().reserve(now),
+        }
+    }
+
+    fn content(&self, channel: Channel, message: Composed) -> MessageContent {
+        match (channel, (self.content_sid)(&message)) {
+            (Channel::Whatsapp, Some(content_sid)) => {
+                MessageContent::Template { content_sid, variables: message.variables }
+            }
+            (Channel::Whatsapp | Channel::Sms | Channel::Voice, _) => MessageContent::Body(message.text),
+        }
+    }
+}
+
+impl Worker {
+    /// Performs one job, from the call to the booking. The job's place is given back at the end.
+    pub(super) async fn perform(self: Arc<Self>, job: Job) {
+        let Job { alert, action, place } = job;
+        match action {
+            Action::Send { delivery, attempt, message } => self.send(alert, delivery, attempt, message).await,
+            Action::LookUp { delivery, attempt } => self.look_up(alert, delivery, attempt).await,
+            Action::Poll { delivery, attempt, provider_id } => self.poll(alert, delivery, attempt, &provider_id).await,
+        }
+        drop(place);
+    }
+
+    async fn send(&self, alert: Alert, no: DeliveryNo, attempt: AttemptNo, message: Composed) {
+        let Some(delivery) = alert.delivery(no) else { return };
+        let DeliveryState::Sending { lease, .. } = &delivery.state else { return };
+        let until = lease.until;
+        let outcome = match self.service.address_of(&alert.organisation, delivery).await {
+            Ok(to) => self.call(&alert, delivery, attempt, message, to, until).await,
+            Err(error) => {
+                tracing::error!(alert = %alert.id, delivery = %no, %error, "a recipient's number cannot be read");
+                unreadable_number(&error)
+            }
+        };
+        tracing::info!(
+            alert = %alert.id, delivery = %no, attempt = %attempt, channel = delivery.channel.as_str(),
+            outcome = outcome_word(&outcome), "attempt made"
+        );
+        self.book(alert, until, |alert| {
+            let outcome = outcome.clone();
+            async move { self.service.settle(alert, no, attempt, outcome).await.map(|_| ()) }
+        })
+        .await;
+    }
+
+    /// The call itself, once pace and breaker allow it and while the lease leaves time for it.
+    async fn call(
+        &self,
+        alert: &Alert,
+        delivery: &Delivery,
+        attempt: AttemptNo,
+        message: Composed,
+        to: PhoneNumber,
+        until: Timestamp,
+    ) -> SendOutcome {
+        let wait = self.paces.reserve(delivery.channel, self.clock.now());
+        if self.outlasts(wait, until) {
+            return SendOutcome::NotExecuted { retry_after: Some(wait), fault: None };
+        }
+        if !wait.is_zero() {
+            self.clock.sleep(wait).await;
+        }
+        let now = self.clock.now();
+        if let Admission::Wait(open_until) = self.breaker.lock().allow(now) {
+            let retry_after = Duration::try_from(open_until.duration_since(now)).ok();
+            return SendOutcome::NotExecuted { retry_after, fault: None };
+        }
+        let content = self.paces.content(delivery.channel, message);
+        let attempt = alert.attempt_ref(delivery.no, attempt);
+        let request = MessageRequest { attempt, channel: delivery.channel, to, content };
+        let outcome = self.twilio.create_message(&request).await;
+        self.note_health(&outcome);
+        outcome
+    }
+
+    /// Whether a call that begins after `wait` could end after the lease: then it is not begun.
+    fn outlasts(&self, wait: Duration, until: Timestamp) -> bool {
+        let longest = wait.saturating_add(self.settings.call_timeout);
+        self.clock.now().saturating_add(longest).is_ok_and(|end| end > until)
+    }
+
+    /// Tells the breaker how a call went. A refusal is an answer: Twilio is there.
+    fn note_health(&self, outcome: &SendOutcome) {
+        let answered = match outcome {
+            SendOutcome::Accepted { .. } | SendOutcome::Refused(_) => true,
+            SendOutcome::NotExecuted { fault, .. } => fault.is_some(),
+            SendOutcome::Unknown { .. } => false,
+        };
+        let mut breaker = self.breaker.lock();
+        if answered {
+            breaker.on_success();
+        } else {
+            breaker.on_failure(self.clock.now());
+        }
+    }
+
+    async fn look_up(&self, alert: Alert, no: DeliveryNo, attempt: AttemptNo) {
+        let Some(delivery) = alert.delivery(no) else { return };
+        let found = self.find_message(&alert, delivery, attempt).await;
+        let until = self.clock.now().saturating_add(self.settings.call_timeout).unwrap_or(Timestamp::MAX);
+        match found {
+            Ok(Some(receipt)) => {
+                tracing::info!(alert = %alert.id, delivery = %no, attempt = %attempt, "an unknown attempt was found at the provider");
+                self.book(alert, until, |alert| {
+                    let receipt = receipt.clone();
+                    async move { self.service.receive(alert, no, attempt, receipt).await.map(|_| ()) }
+                })
+                .await;
+            }
+            answer @ (Ok(None) | Err(_)) => {
+                let answered = matches!(answer, Ok(None) | Err(LookUpError::NotFound));
+                tracing::info!(alert = %alert.id, delivery = %no, attempt = %attempt, answered, "an unknown attempt was not found");
+                self.book(alert, until, |alert| self.service.not_found(alert, no, attempt, answered)).await;
+            }
+        }
+    }
+
+    /// Looks for an attempt's message among those that the phone was sent since: it bears the alert's reference, and is
+    /// none of those that are known already.
+    async fn find_message(
+        &self,
+        alert: &Alert,
+        delivery: &Delivery,
+        attempt: AttemptNo,
+    ) -> Result<Option<Receipt>, LookUpError> {
+        let Some(begun_at) = delivery.attempt(attempt).map(|attempt| attempt.begun_at) else { return Ok(None) };
+        let since = begun_at.saturating_sub(CLOCKS_APART).unwrap_or(Timestamp::MIN);
+        let Ok(to) = self.service.address_of(&alert.organisation, delivery).await else {
+            return Err(LookUpError::Unavailable { retry_after: None });
+        };
+        let listed = self.twilio.list_messages(delivery.channel, &to, since, MESSAGES_LOOKED_AT).await?;
+        let known: Vec<&ProviderId> = alert
+            .deliveries
+            .iter()
+            .flat_map(|delivery| &delivery.attempts)
+            .filter_map(|attempt| attempt.provider_id.as_ref())
+            .collect();
+        Ok(listed
+            .into_iter()
+            .filter(|listed| is_ours(listed, alert, since) && !known.contains(&&listed.receipt.provider_id))
+            .min_by_key(|listed| listed.created_at)
+            .map(|listed| listed.receipt))
+    }
+
+    async fn poll(&self, alert: Alert, no: DeliveryNo, attempt: AttemptNo, provider_id: &ProviderId) {
+        match self.twilio.fetch_message(provider_id).await {
+            Ok(receipt) => {
+                let until = self.clock.now().saturating_add(self.settings.call_timeout).unwrap_or(Timestamp::MAX);
+                self.book(alert, until, |alert| {
+                    let receipt = receipt.clone();
+                    async move { self.service.receive(alert, no, attempt, receipt).await.map(|_| ()) }
+                })
+                .await;
+            }
+            // The next poll is booked already.
+            Err(error) => tracing::debug!(alert = %alert.id, delivery = %no, %error, "a receipt could not be polled"),
+        }
+    }
+
+    /// Books what is known, again and again while the store fails, until `until`. After that the lease, or the next
+    /// look-up, finds it out once more: nothing is lost by giving up here.
+    async fn book<F, Fut>(&self, alert: Alert, until: Timestamp, booking: F)
+    where
+        F: Fn(Alert) -> Fut,
+        Fut: Future<Output = Result<(), ServiceError>>,
+    {
+        let id = alert.id;
+        let mut alert = Some(alert);
+        let mut pause = BOOKING_PAUSE;
+        loop {
+            // After a failure the alert may have changed: it is loaded afresh.
+            let booked = match alert.take() {
+                Some(alert) => booking(alert).await,
+                None => match self.service.load(id).await {
+                    Ok(alert) => booking(alert).await,
+                    Err(error) => Err(error),
+                },
+            };
+            match booked {
+                Ok(()) => return,
+                Err(error @ (ServiceError::Store(_) | ServiceError::Busy)) => {
+                    if self.clock.now() > until {
+                        tracing::error!(alert = %id, %error, "what came of an attempt could not be booked: it will be found out again");
+                        return;
+                    }
+                    tracing::warn!(alert = %id, %error, "booking again");
+                    self.clock.sleep(pause).await;
+                    pause = pause.saturating_mul(2).min(BOOKING_PAUSE_MAX);
+                }
+                Err(error) => {
+                    tracing::error!(alert = %id, %error, "what came of an attempt does not fit the alert");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn is_ours(listed: &ListedMessage, alert: &Alert, since: Timestamp) -> bool {
+    listed.created_at >= since && listed.body.contains(alert.reference.as_str())
+}
+
+/// A number that cannot be opened is a fault of the set-up; a store that cannot be read may recover.
+fn unreadable_number(error: &ServiceError) -> SendOutcome {
+    if let ServiceError::Sealed(_) = error {
+        return SendOutcome::Refused(ProviderFault { code: None, class: ErrorClass::Config, delay_s: None });
+    }
+    SendOutcome::NotExecuted { retry_after: None, fault: None }
+}
+
+fn outcome_word(outcome: &SendOutcome) -> &'static str {
+    match outcome {
+        SendOutcome::Accepted { .. } => "accepted",
+        SendOutcome::NotExecuted { .. } => "not executed",
+        SendOutcome::Refused(_) => "refused",
+        SendOutcome::Unknown { .. } => "unknown",
+    }
+}

@@ -1,0 +1,303 @@
+//! The worker: takes over what commits gave to do, and finds what time has made due.
+//!
+//! Two loops. One takes the jobs that the service hands over, and performs each in a task of its own: send, look up, or
+//! poll, with no transaction open, then book what came of it. The other polls the store: it is woken early by hints,
+//! but needs none of them. Whatever is lost between a commit and its job (a crash, a full queue) is found by the poll
+//! once its lease has run out.
+//!
+//! A lease bounds how long one attempt may take, no more: it does not make sending exactly-once. An attempt whose lease
+//! ran out may have been executed, so Twilio is asked before anything is sent again.
+
+mod calls;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use self::calls::Paces;
+use crate::domain::ids::AlertId;
+use crate::ports::{Clock, TwilioClient};
+use crate::service::dispatch::{Dispatch, Job, Jobs};
+use crate::service::sending::Woken;
+use crate::service::{Service, ServiceError};
+use crate::twilio::breaker::{Breaker, BreakerState};
+
+/// How the worker works.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// How often the store is polled at least.
+    pub poll: Duration,
+    /// How many due alerts are taken up in one round.
+    pub due_batch: usize,
+    /// How long a call to Twilio takes at the most: an attempt whose lease ends sooner is not begun.
+    pub call_timeout: Duration,
+    /// How long answers to idempotency keys are kept.
+    pub keep_answers: Duration,
+}
+
+/// How many due alerts are woken at once: enough to share commits, few enough to leave intake its turn.
+const WAKE_AT_ONCE: usize = 64;
+/// How often the gauges are read from the store.
+const STATS_EVERY: Duration = Duration::from_secs(5);
+/// How long an alert that cannot be worked on is left alone.
+const LEAVE_ALONE: Duration = Duration::from_secs(30);
+/// How many of those are remembered at the most.
+const LEFT_ALONE_MAX: usize = 4096;
+
+/// What others may know of the worker.
+#[derive(Default)]
+pub struct WorkerHealth {
+    last_round: AtomicI64,
+}
+
+impl WorkerHealth {
+    /// When the last round ended that could read the store; `None` before the first.
+    pub fn last_round(&self) -> Option<Timestamp> {
+        match self.last_round.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Timestamp::from_microsecond(micros).ok(),
+        }
+    }
+
+    fn round_ended(&self, now: Timestamp) {
+        self.last_round.store(now.as_microsecond().max(1), Ordering::Relaxed);
+    }
+}
+
+/// The worker, with what it works with.
+pub struct Worker {
+    service: Arc<Service>,
+    twilio: Arc<dyn TwilioClient>,
+    clock: Arc<dyn Clock>,
+    dispatch: Dispatch,
+    settings: WorkerSettings,
+    paces: Paces,
+    breaker: Arc<Mutex<Breaker>>,
+    health: Arc<WorkerHealth>,
+    left_alone: Mutex<HashMap<AlertId, Timestamp>>,
+    last_stats: AtomicI64,
+}
+
+impl Worker {
+    /// A worker over these parts.
+    pub fn new(
+        service: Arc<Service>,
+        twilio: Arc<dyn TwilioClient>,
+        clock: Arc<dyn Clock>,
+        dispatch: Dispatch,
+        settings: WorkerSettings,
+        paces: Paces,
+        breaker: Breaker,
+    ) -> Self {
+        Self {
+            service,
+            twilio,
+            clock,
+            dispatch,
+            settings,
+            paces,
+            breaker: Arc::new(Mutex::new(breaker)),
+            health: Arc::default(),
+            left_alone: Mutex::default(),
+            last_stats: AtomicI64::new(0),
+        }
+    }
+
+    /// What others may know of this worker.
+    pub fn health(&self) -> Arc<WorkerHealth> {
+        Arc::clone(&self.health)
+    }
+
+    /// The circuit breaker's state.
+    pub fn breaker(&self) -> BreakerState {
+        self.breaker.lock().state()
+    }
+
+    /// Works until `shutdown`, then finishes what is in hand, for as long as `grace`. What is not finished by then is
+    /// found again by its lease.
+    pub async fn run(self: Arc<Self>, mut jobs: Jobs, shutdown: CancellationToken, grace: Duration) {
+        let tasks = TaskTracker::new();
+        let poller = tasks.spawn(Arc::clone(&self).poll_until(shutdown.clone()));
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                job = jobs.next() => match job {
+                    Some(job) => { tasks.spawn(Arc::clone(&self).perform(job)); }
+                    None => break,
+                },
+            }
+        }
+        // What was handed over and not begun keeps its lease, which says that nobody knows: better to finish it.
+        while let Some(job) = jobs.try_next() {
+            tasks.spawn(Arc::clone(&self).perform(job));
+        }
+        let _ = poller.await;
+        tasks.close();
+        if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
+            tracing::warn!(in_hand = self.dispatch.in_hand(), "shutting down with work in hand: it is found again by its lease");
+        }
+    }
+
+    async fn poll_until(self: Arc<Self>, shutdown: CancellationToken) {
+        if shutdown.run_until_cancelled(self.recover()).await.is_none() {
+            return;
+        }
+        while !shutdown.is_cancelled() {
+            let more = self.round().await;
+            let pause = if more { Duration::ZERO } else { self.until_next_round() };
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.clock.sleep(pause) => {}
+                () = self.dispatch.hinted() => {}
+            }
+        }
+    }
+
+    /// Until the next hint, but never longer than the poll's interval.
+    fn until_next_round(&self) -> Duration {
+        let Some(at) = self.dispatch.next_hint() else { return self.settings.poll };
+        let wait = at.duration_since(self.clock.now());
+        Duration::try_from(wait).unwrap_or(Duration::ZERO).min(self.settings.poll)
+    }
+
+    /// After a start: where the store belongs to this process alone, whatever an earlier one had in hand is taken up
+    /// at once, instead of when its lease runs out.
+    pub async fn recover(&self) {
+        if !self.service.is_sole_owner() {
+            return;
+        }
+        let mut after = None;
+        loop {
+            match self.service.unfinished(after, self.settings.due_batch).await {
+                Ok(ids) => {
+                    let Some(last) = ids.last().copied() else { return };
+                    self.wake_all(ids, true).await;
+                    after = Some(last);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "recovery cannot read the store; trying again");
+                    self.clock.sleep(self.settings.poll).await;
+                }
+            }
+        }
+    }
+
+    /// Takes up what is due. Returns whether there may be more.
+    pub async fn round(&self) -> bool {
+        let now = self.clock.now();
+        self.dispatch.take_hint();
+        self.service.metrics().worker_ran();
+        self.service.metrics().set_in_hand(self.dispatch.in_hand());
+        let more = match self.take_up_due(now).await {
+            Ok(more) => {
+                self.health.round_ended(now);
+                more
+            }
+            Err(error) => {
+                tracing::error!(%error, "due work cannot be read; trying again");
+                false
+            }
+        };
+        self.keep_house(now).await;
+        more
+    }
+
+    async fn take_up_due(&self, now: Timestamp) -> Result<bool, ServiceError> {
+        let left_alone = self.left_alone(now);
+        let limit = self.settings.due_batch + left_alone.len();
+        let found = self.service.due(limit).await?;
+        let full = found.len() == limit;
+        let due: Vec<AlertId> = found.into_iter().filter(|id| !left_alone.contains_key(id)).collect();
+        let worked = self.wake_all(due, false).await;
+        // Without progress, asking again at once would find the same.
+        Ok(full && worked && !self.dispatch.is_full())
+    }
+
+    /// Wakes alerts, several at once so that they share commits. Returns whether any was worked on.
+    async fn wake_all(&self, ids: Vec<AlertId>, sole_owner_restarted: bool) -> bool {
+        let woken = futures::stream::iter(ids)
+            .map(|id| async move { (id, self.service.wake(id, sole_owner_restarted).await) })
+            .buffer_unordered(WAKE_AT_ONCE);
+        woken
+            .fold(false, |worked, (id, woken)| async move {
+                match woken {
+                    Ok(Woken::Worked) => true,
+                    Ok(Woken::Nothing | Woken::NoPlace) => worked,
+                    Err(error) => {
+                        tracing::error!(alert = %id, %error, "an alert cannot be worked on; trying again later");
+                        self.leave_alone(id);
+                        worked
+                    }
+                }
+            })
+            .await
+    }
+
+    fn leave_alone(&self, id: AlertId) {
+        let until = self.clock.now().saturating_add(LEAVE_ALONE).unwrap_or(Timestamp::MAX);
+        let mut left_alone = self.left_alone.lock();
+        if left_alone.len() < LEFT_ALONE_MAX {
+            left_alone.insert(id, until);
+        }
+    }
+
+    fn left_alone(&self, now: Timestamp) -> HashMap<AlertId, Timestamp> {
+        let mut left_alone = self.left_alone.lock();
+        left_alone.retain(|_, until| *until > now);
+        left_alone.clone()
+    }
+
+    /// Gauges, and answers that need not be kept any longer.
+    async fn keep_house(&self, now: Timestamp) {
+        let since = now.as_microsecond().saturating_sub(self.last_stats.load(Ordering::Relaxed));
+        if since.unsigned_abs() < u64::try_from(STATS_EVERY.as_micros()).unwrap_or(u64::MAX) {
+            return;
+        }
+        self.last_stats.store(now.as_microsecond(), Ordering::Relaxed);
+        let metrics = self.service.metrics();
+        metrics.set_breaker_open(self.breaker() != BreakerState::Closed);
+        match self.service.store().stats().await {
+            Ok(stats) => {
+                for state in crate::domain::alert::StateName::ALL {
+                    let count = stats.open.iter().find(|(open, _)| *open == state).map_or(0, |(_, count)| *count);
+                    metrics.set_open_alerts(state.as_str(), count);
+                }
+                let late = stats.next_due_at.map_or(0.0, |at| now.duration_since(at).as_secs_f64().max(0.0));
+                metrics.set_oldest_due(late);
+            }
+            Err(error) => tracing::warn!(%error, "the store's figures cannot be read"),
+        }
+        if let Err(error) = self.service.forget_answers(self.settings.keep_answers, 1000).await {
+            tracing::warn!(%error, "old answers cannot be forgotten");
+        }
+    }
+
+    /// Does all that is there to do now, and returns when nothing is left: for tests and simulations, which own the
+    /// clock. Returns how many jobs it performed.
+    pub async fn drain(self: &Arc<Self>, jobs: &mut Jobs) -> usize {
+        let mut performed = 0;
+        loop {
+            let mut batch: Vec<Job> = Vec::new();
+            while let Some(job) = jobs.try_next() {
+                batch.push(job);
+            }
+            if batch.is_empty() {
+                self.round().await;
+                match jobs.try_next() {
+                    Some(job) => batch.push(job),
+                    None => return performed,
+                }
+            }
+            performed += batch.len();
+            futures::future::join_all(batch.into_iter().map(|job| Arc::clone(self).perform(job))).await;
+        }
+    }
+}

@@ -19,7 +19,7 @@ pub(super) fn check(config: &Config, r: &mut Reader<'_>) -> Vec<String> {
     http(config, r);
     decision(config, r);
     timing(config, r);
-    credentials(config, r);
+    credentials(config, r, &mut notes);
     senders(config, r, &mut notes);
     addresses(config, r, &mut notes);
     templates(config, r, &mut notes);
@@ -96,8 +96,9 @@ fn wants_twilio(config: &Config, r: &Reader<'_>) -> bool {
     production(config) || CREDENTIALS.iter().any(|key| r.is_set(key))
 }
 
-fn credentials(config: &Config, r: &mut Reader<'_>) {
+fn credentials(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
     if !wants_twilio(config, r) {
+        notes.push("Twilio's credentials are not set: messages go to the simulator, and to no phone".into());
         return;
     }
     let [account, token, key_sid, key_secret] = CREDENTIALS;

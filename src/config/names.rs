@@ -70,6 +70,9 @@ pub(super) const CONTENT_SID_PREFIX: &str = "TWILIO_CONTENT_SID_";
 /// The table whose keys are languages, so that they cannot all be listed.
 pub(super) const CONTENT_SIDS: &str = "templates.content_sids";
 
+/// The list of tables: no variable can hold one.
+pub(super) const FILE_ONLY: &str = "auth.api_keys";
+
 /// The variable that sets `key`, by the name people know or by the generic one.
 pub(super) fn variable_of(key: &str) -> String {
     NAMED.iter().find(|named| named.key == key).map_or_else(

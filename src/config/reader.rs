@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::fault::ConfigFault;
 use super::layers::{Entry, Layers, Origin, Value};
-use super::names::variable_of;
+use super::names::{FILE_ONLY, variable_of};
 use crate::secret::Secret;
 
 /// One line of the summary: a key, its value as it may be shown, and where it came from.
@@ -60,12 +60,12 @@ impl<'a> Reader<'a> {
     pub(super) fn fault(&mut self, key: &str, rule: impl Into<String>, remedy: impl Into<String>) {
         // An element, `auth.api_keys[0].role`, came from where its list came from.
         let listed = key.split('[').next().unwrap_or(key);
-        let origin = self.layers.get(listed).filter(|entry| is_set(entry)).map(|entry| entry.origin.to_string());
+        let chosen = self.layers.get(listed).filter(|entry| is_set(entry) && entry.origin != Origin::Default);
         self.faulty.insert(key.to_owned());
         self.faults.push(ConfigFault {
             key: key.to_owned(),
-            variable: Some(variable_of(listed)),
-            origin,
+            variable: (listed != FILE_ONLY).then(|| variable_of(listed)),
+            origin: chosen.map(|entry| entry.origin.to_string()),
             rule: rule.into(),
             remedy: remedy.into(),
         });

@@ -154,6 +154,24 @@ fn the_example_environment_works_as_it_is() {
     assert_eq!(load_map(None, environment).unwrap().mode, Mode::Development);
 }
 
+/// The `ENV` of the container image.
+fn image_variables() -> Vec<(&'static str, &'static str)> {
+    let text = include_str!("../../Dockerfile");
+    let env = text.split("\nENV ").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
+    env.split_whitespace().filter_map(|word| word.split_once('=')).collect()
+}
+
+#[test]
+fn the_images_variables_are_read_and_open_it_to_the_outside() {
+    let variables = image_variables();
+    let config = production_with(&variables).unwrap();
+    assert_eq!(config.http.bind.to_string(), "0.0.0.0:8080");
+    assert!(config.store.path.starts_with("/data") && config.keyring.development_key_path.starts_with("/data"));
+    for (variable, _) in variables {
+        assert!(config.summary().contains(&format!("# environment {variable}\n")), "{variable}");
+    }
+}
+
 #[test]
 fn every_key_has_a_variable_that_sets_it_and_no_two_share_one() {
     let variables: BTreeSet<_> = documented().into_keys().map(|key| variable_of(&key)).collect();
@@ -173,7 +191,7 @@ fn a_development_machine_starts_with_nothing_set() {
     assert_eq!(config.http.bind, "127.0.0.1:8080".parse().unwrap());
     assert_eq!(config.delivery.lease.as_secs(), 30);
     assert_eq!(config.twilio.api_base_url.as_str(), "https://api.twilio.com/");
-    assert!(!config.notes().is_empty());
+    assert!(config.notes().iter().any(|note| note.contains("to no phone")), "{:?}", config.notes());
 }
 
 #[test]

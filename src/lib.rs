@@ -1,6 +1,8 @@
 //! crisis-relay.
 pub mod clock;
+pub mod config;
 pub mod domain;
+pub mod keyring;
 pub mod metrics;
 pub mod ports;
 pub mod secret;

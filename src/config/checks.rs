@@ -1,0 +1,293 @@
+//! The rules between keys, and what production demands. A rule is silent where one of its keys has a fault already.
+
+use std::collections::BTreeSet;
+
+use url::{Host, Url};
+
+use super::reader::Reader;
+use super::settings::{Config, JwtKey};
+use super::values::Mode;
+
+/// Twilio's shared WhatsApp sandbox. Members have to join it, and drop out after three days.
+///
+/// Source: Twilio's page on the sandbox for WhatsApp.
+const SANDBOX_SENDER: &str = "+14155238886";
+
+/// Notes every broken rule in `r`; returns what is legal and still worth a warning.
+pub(super) fn check(config: &Config, r: &mut Reader<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    http(config, r);
+    decision(config, r);
+    timing(config, r);
+    credentials(config, r, &mut notes);
+    senders(config, r, &mut notes);
+    addresses(config, r, &mut notes);
+    templates(config, r, &mut notes);
+    counsellor(config, r, &mut notes);
+    storage(config, r);
+    callers(config, r, &mut notes);
+    jwt(config, r);
+    notes
+}
+
+fn production(config: &Config) -> bool {
+    match config.mode {
+        Mode::Production => true,
+        Mode::Development => false,
+    }
+}
+
+/// `first` must not be greater than `second`; the fault is told of `first`.
+fn ordered<T: PartialOrd>(r: &mut Reader<'_>, (first, a): (&str, T), (second, b): (&str, T)) {
+    if a > b && !r.any_faulty(&[first, second]) {
+        r.fault(first, format!("must not be greater than {second}"), format!("lower it, or raise {second}"));
+    }
+}
+
+fn http(config: &Config, r: &mut Reader<'_>) {
+    let http = &config.http;
+    ordered(r, ("http.header_timeout", http.header_timeout), ("http.request_timeout", http.request_timeout));
+    // Else every stop leaves sends behind of which nobody knows the outcome.
+    ordered(r, ("twilio.request_timeout", config.twilio.request_timeout), ("http.shutdown_grace", http.shutdown_grace));
+}
+
+fn decision(config: &Config, r: &mut Reader<'_>) {
+    let decision = &config.decision;
+    ordered(r, ("decision.threshold", decision.threshold), ("decision.band_high", decision.band_high));
+    ordered(r, ("decision.band_high", decision.band_high), ("decision.band_critical", decision.band_critical));
+}
+
+fn timing(config: &Config, r: &mut Reader<'_>) {
+    let (delivery, twilio, policy) = (&config.delivery, &config.twilio, &config.policy);
+    if delivery.lease <= 2 * twilio.request_timeout && !r.any_faulty(&["delivery.lease", "twilio.request_timeout"]) {
+        r.fault(
+            "delivery.lease",
+            "must be longer than twice twilio.request_timeout, or a second worker sends while the first still does",
+            "raise it, or lower twilio.request_timeout",
+        );
+    }
+    ordered(r, ("twilio.connect_timeout", twilio.connect_timeout), ("twilio.request_timeout", twilio.request_timeout));
+    ordered(
+        r,
+        ("twilio.breaker_open_first", twilio.breaker_open_first),
+        ("twilio.breaker_open_max", twilio.breaker_open_max),
+    );
+    ordered(r, ("delivery.lease", delivery.lease), ("delivery.give_up_after", delivery.give_up_after));
+    ordered(r, ("delivery.backoff_base", delivery.backoff_base), ("delivery.backoff_max", delivery.backoff_max));
+    ordered(r, ("delivery.look_up_first", delivery.look_up_first), ("delivery.look_up_then", delivery.look_up_then));
+    ordered(
+        r,
+        ("delivery.receipt_poll_first", delivery.receipt_poll_first),
+        ("delivery.receipt_poll_max", delivery.receipt_poll_max),
+    );
+    ordered(
+        r,
+        ("policy.retry_when_all_failed", policy.retry_when_all_failed),
+        ("policy.repeat_every", policy.repeat_every),
+    );
+    ordered(r, ("worker.poll", config.worker.poll), ("delivery.lease", delivery.lease));
+    ordered(r, ("worker.due_batch", config.worker.due_batch), ("worker.queue_max", config.worker.queue_max));
+}
+
+const CREDENTIALS: [&str; 4] =
+    ["twilio.account_sid", "twilio.auth_token", "twilio.api_key_sid", "twilio.api_key_secret"];
+
+fn wants_twilio(config: &Config, r: &Reader<'_>) -> bool {
+    production(config) || CREDENTIALS.iter().any(|key| r.is_set(key))
+}
+
+fn credentials(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
+    if !wants_twilio(config, r) {
+        notes.push("Twilio's credentials are not set: messages go to the simulator, and to no phone".into());
+        return;
+    }
+    let [account, token, key_sid, key_secret] = CREDENTIALS;
+    if !r.is_set(account) {
+        r.fault(account, "is missing", "copy it from the Twilio console's front page");
+    }
+    if !r.is_set(token) {
+        let rule = if r.is_set(key_sid) || r.is_set(key_secret) {
+            "is missing: with an API key it is still needed, to check the signatures of webhooks"
+        } else {
+            "is missing"
+        };
+        r.fault(token, rule, "copy the primary auth token from the Twilio console's front page");
+    }
+    for (here, missing) in [(key_sid, key_secret), (key_secret, key_sid)] {
+        if r.is_set(here) && !r.is_set(missing) {
+            r.fault(missing, format!("is missing, while {here} is set"), format!("set both or neither ({here})"));
+        }
+    }
+}
+
+fn senders(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
+    const FROM: &str = "twilio.whatsapp_from";
+    if wants_twilio(config, r) && !r.is_set(FROM) {
+        r.fault(FROM, "is missing", "set the WhatsApp sender's number, as the Twilio console shows it");
+    }
+    let Some(from) = &config.twilio.whatsapp_from else { return };
+    if from.expose() == SANDBOX_SENDER {
+        if production(config) {
+            let rule = "is Twilio's sandbox: its members drop out after three days, and alerts with them";
+            r.fault(FROM, rule, "set a WhatsApp sender of your own");
+        } else {
+            notes.push("twilio.whatsapp_from is Twilio's sandbox: each phone has to join it, for three days".into());
+        }
+    }
+    if config.counsellor.whatsapp_to.as_ref() == Some(from) {
+        r.fault("counsellor.whatsapp_to", "is the sender's own number", "set the number of the person to be told");
+    }
+}
+
+fn addresses(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
+    let twilio = &config.twilio;
+    let [base, region, edge] = ["twilio.api_base_url", "twilio.region", "twilio.edge"];
+    if r.is_set(base) && (r.is_set(region) || r.is_set(edge)) {
+        r.fault(base, "is set, and so is the region or the edge that it would be made of", "keep one of the two");
+    } else if r.is_set(region) && !r.is_set(edge) {
+        r.fault(edge, "is missing, while twilio.region is set", "set the region's edge, such as dublin for ie1");
+    }
+    if r.is_set(region) && !r.is_text(region, "us1") {
+        notes.push("twilio.region is not us1: Twilio offers WhatsApp in us1 only".into());
+    }
+    for (key, url) in [
+        (base, Some(&twilio.api_base_url)),
+        ("twilio.webhook_base_url", twilio.webhook_base_url.as_ref()),
+        ("templates.dashboard_url", config.templates.dashboard_url.as_ref()),
+    ] {
+        if production(config) && url.is_some_and(|url| url.scheme() != "https") {
+            r.fault(key, "must be https in production", "put the service behind TLS and write https://");
+        }
+    }
+    webhooks(config, r, notes);
+}
+
+fn webhooks(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
+    const KEY: &str = "twilio.webhook_base_url";
+    if !r.is_set(KEY) {
+        if production(config) {
+            let rule = "is missing: without it neither receipts nor replies arrive, and nobody can acknowledge";
+            r.fault(KEY, rule, "set the https address at which Twilio reaches this service");
+        } else if wants_twilio(config, r) {
+            notes.push("twilio.webhook_base_url is not set: receipts are polled, and replies do not arrive".into());
+        }
+    }
+    let Some(url) = &config.twilio.webhook_base_url else { return };
+    if url.host_str().is_some_and(|host| host.contains('_')) {
+        r.fault(KEY, "has an underscore in its host, which Twilio refuses (error 21609)", "use a host without one");
+    }
+    if production(config) && !is_public(url) {
+        r.fault(KEY, "names a host that Twilio cannot reach", "set the public name of this service");
+    }
+}
+
+/// Whether the host may be reached from the internet, as far as its spelling tells.
+fn is_public(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => {
+            name.contains('.') && ![".local", ".localhost", ".internal"].iter().any(|end| name.ends_with(end))
+        }
+        Some(Host::Ipv4(ip)) => !(ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified()),
+        Some(Host::Ipv6(ip)) => {
+            !(ip.is_loopback() || ip.is_unspecified() || ip.is_unique_local() || ip.is_unicast_link_local())
+        }
+        None => false,
+    }
+}
+
+fn templates(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
+    let language = &config.counsellor.language;
+    let key = format!("templates.content_sids.{language}");
+    let has = config.templates.content_sids.contains_key(language);
+    if has || !wants_twilio(config, r) || r.any_faulty(&[&key, "counsellor.language"]) {
+        return;
+    }
+    if production(config) {
+        let rule =
+            "is missing: outside the 24 hours after a person's last message WhatsApp takes only approved templates";
+        r.fault(&key, rule, "have the template approved, and set its HX… id");
+    } else {
+        notes.push(format!("{key} is not set: WhatsApp takes free text only for 24 hours after a person's message"));
+    }
+}
+
+fn counsellor(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
+    const TO: &str = "counsellor.whatsapp_to";
+    if r.is_set(TO) {
+        return;
+    }
+    if production(config) {
+        r.fault(TO, "is missing: nobody would be told", "set the number of the person to be told first");
+    } else {
+        notes.push("counsellor.whatsapp_to is not set: there is nobody to be told".into());
+    }
+}
+
+fn storage(config: &Config, r: &mut Reader<'_>) {
+    if production(config) && r.is_text("store.path", ":memory:") {
+        r.fault("store.path", "must be a file in production: memory forgets accepted alerts", "name a file");
+    }
+    let keyring = &config.keyring;
+    if production(config) && !r.is_set("keyring.master_key") {
+        let remedy = "make one with: head -c 32 /dev/urandom | base64; keep a copy where the database is not";
+        r.fault("keyring.master_key", "is missing", remedy);
+    }
+    let mut seen = BTreeSet::new();
+    let mut all = keyring.master_key.iter().chain(&keyring.former_master_keys);
+    if !all.all(|key| seen.insert(key.expose())) {
+        r.fault("keyring.former_master_keys", "holds a key twice, or the present one", "name each former key once");
+    }
+}
+
+fn callers(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
+    let keys = &config.auth.api_keys;
+    let jwt_set = r.is_set("auth.jwt.jwks_url") || r.is_set("auth.jwt.secret");
+    let faulty = r.any_faulty_under("auth.api_key");
+    if keys.is_empty() && !jwt_set && !faulty {
+        if production(config) {
+            let remedy = "set API_KEY_SERVICE_SHA256 for the backend, and JWT_JWKS_URL or further keys for people";
+            r.fault("auth.api_keys", "are missing, and so is JWT: nobody could call", remedy);
+        } else {
+            notes.push("neither an API key nor JWT is configured".into());
+        }
+    }
+    let mut hashes = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    if !keys.iter().all(|key| hashes.insert(key.sha256.as_bytes())) {
+        r.fault(
+            "auth.api_keys",
+            "hold one key's hash twice, so that its role is in doubt",
+            "give each role its own key",
+        );
+    }
+    if !keys.iter().all(|key| ids.insert(&key.id)) {
+        r.fault(
+            "auth.api_keys",
+            "hold one id twice",
+            "name each key once (service-1, admin-1 … are taken by the variables)",
+        );
+    }
+}
+
+fn jwt(config: &Config, r: &mut Reader<'_>) {
+    let [url, secret] = ["auth.jwt.jwks_url", "auth.jwt.secret"];
+    if r.is_set(url) && r.is_set(secret) {
+        r.fault(secret, "is set, and so is auth.jwt.jwks_url", "keep the one that your identity provider uses");
+    }
+    if production(config) && r.is_set(secret) {
+        let rule = "is refused in production: who can check such a token can also make one";
+        r.fault(secret, rule, "set auth.jwt.jwks_url instead");
+    }
+    for key in ["auth.jwt.issuer", "auth.jwt.audience"] {
+        if r.is_set(url) && !r.is_set(key) {
+            let rule = "is missing, while auth.jwt.jwks_url is set: any token of that provider would do";
+            r.fault(key, rule, "copy it from the identity provider's settings");
+        }
+    }
+    if let Some(JwtKey::Jwks(address)) = config.auth.jwt.as_ref().map(|jwt| &jwt.key)
+        && address.scheme() != "https"
+        && (production(config) || is_public(address))
+    {
+        r.fault(url, "must be https: whoever alters the answer can sign in as anybody", "write https://");
+    }
+}

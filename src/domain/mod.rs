@@ -2,5 +2,6 @@
 
 pub mod contact;
 pub mod ids;
+pub mod message;
 pub mod provider;
 pub mod sealed;

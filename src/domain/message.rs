@@ -1,18 +1,265 @@
-//! placeholder
-use super::contact::Language;
-/// Composed.
+//! What a message says: texts from template files, filled from a closed list of harmless variables.
+//!
+//! Phones are read by others and lock screens show previews, so a text never says who, and never names the matter. That
+//! holds by construction: [`MessageFacts`] has no field for a name, a user id, a number or anybody's own words, and
+//! [`Variable`] has no name for one.
+//!
+//! Every rule that a text must obey is checked when the files are read, for the widest values it can ever get, and all
+//! faults are told at once. After that, composing cannot fail for a reason that lies in a template: a night in which an
+//! alert must go out is no time to find a brace missing.
+//!
+//! - `body`: a text with places for variables.
+//! - `facts`: what variables are filled from, and how it is written.
+//! - `template`: one language's file, read (`walk`), checked against every rule, and filled (`values`).
+//! - `segments`: what a text costs as an SMS.
+//! - `matter`: words that must not be on a lock screen.
+//!
+//! Template files, rules and costs for administrators: `docs/templates.md`.
+
+mod body;
+mod facts;
+mod matter;
+pub mod segments;
+mod template;
+mod values;
+mod walk;
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+pub use body::Variable;
+pub use facts::{BandThresholds, LinkBase, MessageFacts, SenderName, UrgencyBand};
+pub use segments::SegmentCount;
+pub use walk::TemplateFault;
+
+use crate::domain::contact::{Channel, Language};
+use template::{ChannelText, LanguageFile};
+use values::Values;
+
+/// The language that stands in for those without a file. It must be there.
+const FALLBACK: &str = "en";
+
+/// What a drill's marker contains in every language, and a live alert never.
+const DRILL: &str = "DRILL";
+
+/// What a text is for. Each purpose has its own section in a template file; its name is in every audit entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Tells a counsellor, a lead or a duty manager of an alert.
+    CounsellorAlert,
+}
+
+impl Purpose {
+    /// The section's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CounsellorAlert => "counsellor_alert",
+        }
+    }
+}
+
+/// A message, ready to be sent, with what the audit records of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Composed {
-    /// t
+    /// The template's name: the purpose, such as `counsellor_alert`.
     pub template: String,
-    /// v
+    /// The version of the language's template file.
     pub version: u32,
-    /// l
+    /// The language of the text: the one asked for, or English in its stead.
     pub language: Language,
-    /// t
+    /// What the phone shows.
     pub text: String,
-    /// v
+    /// The approved WhatsApp template to send, if one was given and the channel is WhatsApp; otherwise the text itself
+    /// is sent.
+    pub content_sid: Option<String>,
+    /// The values of `{{1}}`, `{{2}}` … for `ContentVariables`; empty for SMS.
     pub variables: Vec<String>,
-    /// s
+    /// SHA-256 of `text` in UTF-8, 64 hexadecimal digits: proves in the audit what was disclosed.
     pub text_sha256: String,
+    /// What the text takes as an SMS. (WhatsApp bills by message.)
+    pub segments: SegmentCount,
 }
+
+/// Why there is no message. Carries no text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ComposeError {
+    /// No template speaks on this channel.
+    #[error("there is no text for the channel {}", channel.as_str())]
+    NoTemplate {
+        /// The channel.
+        channel: Channel,
+    },
+    /// The score is not a number in `0..=1`.
+    #[error("the score is not a number from 0 to 1")]
+    Score,
+    /// Not `HX` and 32 hexadecimal digits.
+    #[error("the content sid is not HX and 32 hexadecimal digits")]
+    ContentSid,
+    /// A value is empty, has a line break, a tab or another control character, or more than four spaces in a row
+    /// (Twilio's error 63013).
+    #[error("the value of {{{variable}}} is empty or has characters that a message cannot carry")]
+    Value {
+        /// Whose value.
+        variable: Variable,
+    },
+    /// Longer than a message may be (WhatsApp: 1024 characters, Twilio's error 63021; SMS: 1600).
+    #[error("the text is longer than the channel carries")]
+    TooLong,
+    /// A drill that does not say so, or a live alert that says it is one.
+    #[error("a drill must be marked as one, and a live alert must not")]
+    DrillMark,
+}
+
+/// Every language's texts, read and checked.
+#[derive(Debug, Clone)]
+pub struct TemplateSet {
+    languages: BTreeMap<Language, LanguageFile>,
+}
+
+impl TemplateSet {
+    /// Reads template files: each a name for the faults, and its TOML text.
+    ///
+    /// # Errors
+    /// All faults of all files at once, and whether a language is there twice or English not at all.
+    pub fn parse(files: &[(&str, &str)]) -> Result<Self, Vec<TemplateFault>> {
+        let (mut languages, mut faults) = (BTreeMap::<Language, LanguageFile>::new(), Vec::new());
+        for (name, text) in files {
+            match LanguageFile::parse(name, text) {
+                Err(found) => faults.extend(found),
+                Ok(file) if languages.contains_key(&file.language) => {
+                    faults.push(TemplateFault::new(name, "language", "is in another file already"));
+                }
+                Ok(file) => {
+                    languages.insert(file.language.clone(), file);
+                }
+            }
+        }
+        if faults.is_empty() && !languages.keys().any(|language| language.as_str() == FALLBACK) {
+            faults.push(TemplateFault::new(
+                "(all files)",
+                "language",
+                "`en` must be among them: it stands in for others",
+            ));
+        }
+        if faults.is_empty() { Ok(Self { languages }) } else { Err(faults) }
+    }
+
+    /// The texts that come with the program: English and Hindi.
+    pub fn builtin() -> Self {
+        #[expect(clippy::expect_used, reason = "the files are compiled in, and tests read them")]
+        Self::parse(&[
+            ("config/templates/en.toml", include_str!("../../config/templates/en.toml")),
+            ("config/templates/hi.toml", include_str!("../../config/templates/hi.toml")),
+        ])
+        .expect("the built-in templates obey the rules")
+    }
+
+    /// The languages there are texts in, and the versions of their files.
+    pub fn languages(&self) -> impl Iterator<Item = (&Language, u32)> {
+        self.languages.iter().map(|(language, file)| (language, file.version))
+    }
+
+    /// The language that a message to somebody who is told in `wanted` is written in. An approved WhatsApp template must
+    /// be chosen for this language, not for the one wanted.
+    pub fn language_for(&self, wanted: &Language) -> &Language {
+        &self.file_for(wanted).language
+    }
+
+    /// Writes the counsellor's message.
+    ///
+    /// `content_sid` names the approved WhatsApp template that was made from this text; what the phone shows is then put
+    /// together by the provider. It has no meaning for SMS and is left out there.
+    ///
+    /// # Errors
+    /// [`ComposeError::NoTemplate`] for a channel without texts, [`ComposeError::Score`] and
+    /// [`ComposeError::ContentSid`] for what the caller gave. The others cannot come from a set that was read without
+    /// faults; they stand guard over what leaves the house.
+    pub fn compose(
+        &self,
+        channel: Channel,
+        language: &Language,
+        facts: &MessageFacts,
+        content_sid: Option<&str>,
+    ) -> Result<Composed, ComposeError> {
+        let file = self.file_for(language);
+        let template = file.text_for(channel).ok_or(ComposeError::NoTemplate { channel })?;
+        let values = Values::of(facts, &file.words, &file.actions)?;
+        let text = template.render(&values)?;
+        let content_sid = match channel {
+            Channel::Whatsapp => content_sid.map(checked_sid).transpose()?,
+            Channel::Sms | Channel::Voice => None,
+        };
+        Ok(Composed {
+            template: Purpose::CounsellorAlert.as_str().to_owned(),
+            version: file.version,
+            language: file.language.clone(),
+            content_sid,
+            variables: template.variables.iter().map(|variable| values.get(*variable).to_owned()).collect(),
+            text_sha256: data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes())),
+            segments: segments::count(&text),
+            text,
+        })
+    }
+
+    /// The most parts that an SMS in this language can take.
+    pub fn sms_segments_bound(&self, language: &Language) -> u32 {
+        self.file_for(language).sms.segments_bound
+    }
+
+    /// The body of a request to Twilio's Content API (`POST https://content.twilio.com/v1/Content`) that makes the
+    /// WhatsApp text a template, with numbered places and a sample for each.
+    ///
+    /// Source of the shape: Twilio, Content API, `twilio/text`.
+    pub fn content_definition(&self, language: &Language) -> serde_json::Value {
+        let file = self.file_for(language);
+        let template = &file.whatsapp;
+        let samples = Values::sample(&file.words, &file.actions);
+        let numbered = |variable| match template.variables.iter().position(|listed| *listed == variable) {
+            Some(place) => format!("{{{{{}}}}}", place + 1),
+            None => samples.get(variable).to_owned(),
+        };
+        let variables: serde_json::Map<String, serde_json::Value> = template
+            .variables
+            .iter()
+            .enumerate()
+            .map(|(place, variable)| ((place + 1).to_string(), samples.get(*variable).into()))
+            .collect();
+        json!({
+            "friendly_name": format!("{}_{}_v{}", Purpose::CounsellorAlert.as_str(), file.language, file.version),
+            "language": file.language.as_str(),
+            "variables": variables,
+            "types": { "twilio/text": { "body": template.body.render(numbered) } },
+        })
+    }
+
+    fn file_for(&self, wanted: &Language) -> &LanguageFile {
+        let fallback =
+            || self.languages.iter().find(|(language, _)| language.as_str() == FALLBACK).map(|(_, file)| file);
+        #[expect(clippy::expect_used, reason = "parse refuses a set without the fallback")]
+        self.languages.get(wanted).or_else(fallback).expect("the fallback language is there")
+    }
+}
+
+impl LanguageFile {
+    fn text_for(&self, channel: Channel) -> Option<&ChannelText> {
+        match channel {
+            Channel::Whatsapp => Some(&self.whatsapp),
+            Channel::Sms => Some(&self.sms),
+            Channel::Voice => None,
+        }
+    }
+}
+
+fn checked_sid(sid: &str) -> Result<String, ComposeError> {
+    let digits = sid.strip_prefix("HX").ok_or(ComposeError::ContentSid)?;
+    if digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        Ok(sid.to_owned())
+    } else {
+        Err(ComposeError::ContentSid)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! One language's file: read, checked against every rule, and filled.
+
+use super::body::{Body, Variable};
+use super::values::{Actions, Values, Words, is_sendable};
+use super::walk::{Faults, Section, TemplateFault};
+use super::{ComposeError, DRILL, Purpose, matter, segments};
+use crate::domain::contact::{Channel, Language};
+
+/// The most bytes that a file may have.
+const FILE_MAX: usize = 64 * 1024;
+/// The most characters of a rendered WhatsApp text (Twilio's error 63021).
+const WHATSAPP_MAX: usize = 1024;
+/// The most characters of an SMS that Twilio takes.
+const SMS_MAX: usize = 1600;
+/// The most parts that a file may allow an SMS: more arrive late and in pieces.
+const SEGMENTS_MAX: u32 = 6;
+
+/// One language's texts.
+#[derive(Debug, Clone)]
+pub(super) struct LanguageFile {
+    pub(super) language: Language,
+    pub(super) version: u32,
+    pub(super) words: Words,
+    pub(super) actions: Actions,
+    pub(super) whatsapp: ChannelText,
+    pub(super) sms: ChannelText,
+}
+
+/// One channel's text of one purpose.
+#[derive(Debug, Clone)]
+pub(super) struct ChannelText {
+    channel: Channel,
+    pub(super) body: Body,
+    /// What `{{1}}`, `{{2}}` … stand for; empty for SMS.
+    pub(super) variables: Vec<Variable>,
+    /// The most parts it can take as an SMS.
+    pub(super) segments_bound: u32,
+}
+
+impl ChannelText {
+    /// Fills the text, and checks what came out.
+    pub(super) fn render(&self, values: &Values) -> Result<String, ComposeError> {
+        if let Some(variable) = self.body.variables().find(|variable| !is_sendable(values.get(*variable))) {
+            return Err(ComposeError::Value { variable });
+        }
+        let text = self.body.render(|variable| values.get(variable));
+        // Counted in 16-bit units, as the more careful reading of "characters".
+        let most = if self.channel == Channel::Whatsapp { WHATSAPP_MAX } else { SMS_MAX };
+        if text.encode_utf16().count() > most {
+            return Err(ComposeError::TooLong);
+        }
+        let marked = if values.drill { text.contains(DRILL) } else { !text.to_uppercase().contains(DRILL) };
+        if marked { Ok(text) } else { Err(ComposeError::DrillMark) }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Reading a file
+
+impl LanguageFile {
+    pub(super) fn parse(file: &str, text: &str) -> Result<Self, Vec<TemplateFault>> {
+        let mut faults = Faults { file: file.to_owned(), found: Vec::new() };
+        let read = Self::read(text, &mut faults);
+        match read {
+            Some(read) if faults.found.is_empty() => Ok(read),
+            _ => Err(faults.found),
+        }
+    }
+
+    /// Reads on after a fault, to find the others; `None` only after at least one.
+    fn read(text: &str, faults: &mut Faults) -> Option<Self> {
+        if text.len() > FILE_MAX {
+            faults.add("(file)", format!("is larger than {FILE_MAX} bytes"));
+            return None;
+        }
+        let entries = match text.parse::<toml::Table>() {
+            Ok(entries) => entries,
+            Err(error) => {
+                let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or("");
+                let line = before.matches('\n').count() + 1;
+                faults.add(&format!("(line {line})"), error.message().trim());
+                return None;
+            }
+        };
+        let mut root = Section::root(entries);
+        let language = root.text("language", faults).and_then(|tag| match tag.parse::<Language>() {
+            Ok(language) => Some(language),
+            Err(error) => faults.none("language", error.rule),
+        });
+        let version = root.number("version", 1, u32::MAX, faults);
+        let words = root.section("words", faults).map(|section| Words::read(section, faults));
+        let purpose = root.section(Purpose::CounsellorAlert.as_str(), faults);
+        root.finish(faults);
+        let (actions, whatsapp, sms) = read_purpose(purpose?, words.as_ref().and_then(Option::as_ref), faults)?;
+        Some(Self { language: language?, version: version?, words: words??, actions, whatsapp: whatsapp?, sms: sms? })
+    }
+}
+
+type PurposeTexts = (Actions, Option<ChannelText>, Option<ChannelText>);
+
+fn read_purpose(mut section: Section, words: Option<&Words>, faults: &mut Faults) -> Option<PurposeTexts> {
+    let actions = section.section("action", faults).map(|section| Actions::read(section, faults));
+    let drafts = [Channel::Whatsapp, Channel::Sms].map(|channel| {
+        section.section(channel.as_str(), faults).and_then(|section| Draft::read(section, channel, faults))
+    });
+    section.finish(faults);
+    // Without all words and actions, what a text can become is not known.
+    let (words, actions) = (words?, actions??);
+    let [whatsapp, sms] = drafts.map(|draft| draft.and_then(|draft| draft.check(words, &actions, faults)));
+    Some((actions, whatsapp, sms))
+}
+
+/// A channel's text, before it is known what the words are that it will be filled with.
+struct Draft {
+    key: String,
+    channel: Channel,
+    body: Body,
+    variables: Vec<Variable>,
+    segments_max: Option<u32>,
+}
+
+impl Draft {
+    fn read(mut section: Section, channel: Channel, faults: &mut Faults) -> Option<Self> {
+        let key = section.key("body");
+        let body = section.text("body", faults).and_then(|text| match Body::parse(&text) {
+            Ok(body) => Some(body),
+            Err(broken) => {
+                broken.into_iter().for_each(|rule| faults.add(&key, rule));
+                None
+            }
+        });
+        let (mut listed, mut segments_max) = (None, None);
+        if channel == Channel::Whatsapp {
+            listed = section.list("variables", faults);
+        } else {
+            segments_max = section.number("segments_max", 1, SEGMENTS_MAX, faults);
+        }
+        let listed_key = section.key("variables");
+        section.finish(faults);
+        let body = body?;
+        check_wording(&key, &body, channel, faults);
+        let variables = match channel {
+            Channel::Whatsapp => check_listed(&listed_key, &listed?, &body, faults)?,
+            Channel::Sms | Channel::Voice => Vec::new(),
+        };
+        Some(Self { key, channel, body, variables, segments_max })
+    }
+
+    /// Checks the text with the widest values there can be.
+    fn check(self, words: &Words, actions: &Actions, faults: &mut Faults) -> Option<ChannelText> {
+        if !self.body.fixed().contains(&words.acknowledge) {
+            faults.add(&self.key, "must contain words.acknowledge, word for word");
+        }
+        let text = ChannelText { channel: self.channel, body: self.body, variables: self.variables, segments_bound: 0 };
+        let mut bound = 0;
+        let mut broken: Vec<ComposeError> = Vec::new();
+        for values in Values::widest(words, actions) {
+            match text.render(&values) {
+                Ok(rendered) => bound = bound.max(segments::upper_bound(&rendered).segments),
+                Err(error) if broken.contains(&error) => {}
+                Err(error) => {
+                    faults.add(&self.key, format!("when filled: {error}"));
+                    broken.push(error);
+                }
+            }
+        }
+        if let Some(most) = self.segments_max
+            && bound > most
+        {
+            faults.add(&self.key, format!("can take {bound} parts as an SMS; segments_max is {most}"));
+        }
+        Some(ChannelText { segments_bound: bound, ..text })
+    }
+}
+
+/// The rules on a text that need no values.
+fn check_wording(key: &str, body: &Body, channel: Channel, faults: &mut Faults) {
+    let fixed = body.fixed();
+    if !body.uses(Variable::Reference) {
+        faults.add(key, "must say the {reference}");
+    }
+    if !body.uses(Variable::Urgency) && !body.uses(Variable::Drill) {
+        faults.add(key, "must say the {urgency} or the {drill} marker: a drill must be known as one");
+    }
+    if let Some(word) = matter::named_in(&fixed) {
+        faults.add(key, format!("must not name the matter (`{word}`): lock screens are read by others"));
+    }
+    if !body.sets_apart(Variable::Link) {
+        faults.add(key, "must set {link} off by spaces, or phones take the neighbour for a part of it");
+    }
+    if fixed.chars().any(|symbol| symbol.is_control() && !(symbol == '\n' && channel == Channel::Sms)) {
+        faults.add(key, "must not contain line breaks, tabs or other control characters");
+    }
+    if channel != Channel::Whatsapp {
+        return;
+    }
+    if body.starts_or_ends_with_variable() {
+        faults.add(key, "must not start or end with a variable (WhatsApp)");
+    }
+    if body.has_adjacent_variables() {
+        faults.add(key, "must have words between any two variables (WhatsApp)");
+    }
+}
+
+/// The list is what the registered template was numbered by: a text that was reordered must not silently renumber it.
+fn check_listed(key: &str, listed: &[String], body: &Body, faults: &mut Faults) -> Option<Vec<Variable>> {
+    let used: Vec<Variable> = body.variables().collect();
+    if (1..used.len()).any(|at| used[..at].contains(&used[at])) {
+        return faults.none(key, "the body must use no variable twice (WhatsApp)");
+    }
+    if used.iter().map(|variable| variable.as_str()).eq(listed.iter().map(String::as_str)) {
+        Some(used)
+    } else {
+        let names = used.iter().map(|variable| variable.as_str()).collect::<Vec<_>>().join(", ");
+        faults.none(key, format!("must be the body's variables in their order: {names}"))
+    }
+}

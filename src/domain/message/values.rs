@@ -1,0 +1,195 @@
+//! The words a language fills its texts with, and what each variable says in one message.
+
+use super::body::Variable;
+use super::facts::{MessageFacts, SenderName, TIME_WIDEST, UrgencyBand, score_text, time_text};
+use super::walk::{Faults, Section};
+use super::{ComposeError, DRILL};
+
+/// The most spaces in a row that a value may have (Twilio's error 63013).
+const SPACES_MAX: usize = 4;
+
+#[derive(Debug, Clone)]
+pub(super) struct Words {
+    drill: String,
+    live: String,
+    score_by_hand: String,
+    link_absent: String,
+    pub(super) acknowledge: String,
+    urgency: ByBand,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Actions {
+    live: ByBand,
+    drill: String,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ByBand {
+    elevated: String,
+    high: String,
+    critical: String,
+}
+
+impl ByBand {
+    fn get(&self, band: UrgencyBand) -> &str {
+        match band {
+            UrgencyBand::Elevated => &self.elevated,
+            UrgencyBand::High => &self.high,
+            UrgencyBand::Critical => &self.critical,
+        }
+    }
+}
+
+impl Words {
+    pub(super) fn read(mut section: Section, faults: &mut Faults) -> Option<Self> {
+        let drill = section.word("drill", faults);
+        if let Some(drill) = &drill
+            && !drill.contains(DRILL)
+        {
+            faults.add("words.drill", format!("must contain {DRILL}, so that every reader knows it"));
+        }
+        let live = section.word("live", faults);
+        let score_by_hand = section.word("score_by_hand", faults);
+        let link_absent = section.word("link_absent", faults);
+        let acknowledge = section.phrase("acknowledge", faults);
+        if let Some(acknowledge) = &acknowledge
+            && !acknowledge.split(|symbol: char| !symbol.is_alphanumeric()).any(|word| word == "1")
+        {
+            faults.add("words.acknowledge", "must say to reply 1");
+        }
+        let urgency = section.section("urgency", faults).map(|mut section| {
+            let urgency = ByBand::read(&mut section, faults);
+            section.finish(faults);
+            urgency
+        });
+        section.finish(faults);
+        Some(Self {
+            drill: drill?,
+            live: live?,
+            score_by_hand: score_by_hand?,
+            link_absent: link_absent?,
+            acknowledge: acknowledge?,
+            urgency: urgency??,
+        })
+    }
+}
+
+impl Actions {
+    pub(super) fn read(mut section: Section, faults: &mut Faults) -> Option<Self> {
+        let live = ByBand::read(&mut section, faults);
+        let drill = section.word("drill", faults);
+        section.finish(faults);
+        Some(Self { live: live?, drill: drill? })
+    }
+}
+
+impl ByBand {
+    fn read(section: &mut Section, faults: &mut Faults) -> Option<Self> {
+        let [elevated, high, critical] = UrgencyBand::ALL.map(|band| section.word(band.as_str(), faults));
+        Some(Self { elevated: elevated?, high: high?, critical: critical? })
+    }
+}
+
+/// Whether a provider takes this as a variable's value.
+pub(super) fn is_sendable(value: &str) -> bool {
+    let longest_gap = value.split(|symbol| symbol != ' ').map(str::len).max().unwrap_or(0);
+    !value.trim().is_empty() && !value.chars().any(char::is_control) && longest_gap <= SPACES_MAX
+}
+
+/// What each variable says in one message.
+pub(super) struct Values {
+    pub(super) drill: bool,
+    pub(super) reference: String,
+    pub(super) score: String,
+    pub(super) urgency: String,
+    pub(super) time: String,
+    pub(super) respond_by: String,
+    pub(super) action: String,
+    pub(super) link: String,
+    pub(super) sender: String,
+    pub(super) marker: String,
+}
+
+impl Values {
+    pub(super) fn of(facts: &MessageFacts, words: &Words, actions: &Actions) -> Result<Self, ComposeError> {
+        let score = facts.score.map(|score| score_text(score).ok_or(ComposeError::Score)).transpose()?;
+        let link = facts.link.as_ref().map(|base| base.link(facts.reference));
+        Ok(Self {
+            reference: facts.reference.to_string(),
+            score: score.unwrap_or_else(|| words.score_by_hand.clone()),
+            time: time_text(facts.raised_at, &facts.time_zone),
+            respond_by: time_text(facts.respond_by, &facts.time_zone),
+            link: link.unwrap_or_else(|| words.link_absent.clone()),
+            sender: facts.sender.to_string(),
+            ..Self::worded(words, actions, facts.band, facts.drill)
+        })
+    }
+
+    /// What the file says for this band or for a drill, and nothing else yet.
+    fn worded(words: &Words, actions: &Actions, band: UrgencyBand, drill: bool) -> Self {
+        let word = |live: &str, marked: &str| if drill { marked.to_owned() } else { live.to_owned() };
+        Self {
+            drill,
+            urgency: word(words.urgency.get(band), &words.drill),
+            action: word(actions.live.get(band), &actions.drill),
+            marker: word(&words.live, &words.drill),
+            reference: String::new(),
+            score: String::new(),
+            time: String::new(),
+            respond_by: String::new(),
+            link: String::new(),
+            sender: String::new(),
+        }
+    }
+
+    /// Values to show to whoever approves a template.
+    pub(super) fn sample(words: &Words, actions: &Actions) -> Self {
+        Self {
+            reference: "K7Q4TX3M".to_owned(),
+            score: "0.93".to_owned(),
+            time: "14:05 IST".to_owned(),
+            respond_by: "14:10 IST".to_owned(),
+            link: "https://relay.example.org/a/K7Q4TX3M".to_owned(),
+            sender: "MITRA".to_owned(),
+            ..Self::worded(words, actions, UrgencyBand::High, false)
+        }
+    }
+
+    /// The widest of each kind that messages can have: every band and a drill, with and without a score and a link.
+    pub(super) fn widest(words: &Words, actions: &Actions) -> Vec<Self> {
+        let kinds = UrgencyBand::ALL.map(|band| (band, false)).into_iter().chain([(UrgencyBand::High, true)]);
+        let link_widest = format!("https://{}", "w".repeat(56));
+        let mut all = Vec::new();
+        for (band, drill) in kinds {
+            for score in ["0.00", &words.score_by_hand] {
+                for link in [&link_widest, &words.link_absent] {
+                    all.push(Self {
+                        reference: "WWWWWWWW".to_owned(),
+                        score: score.to_owned(),
+                        time: TIME_WIDEST.to_owned(),
+                        respond_by: TIME_WIDEST.to_owned(),
+                        link: link.clone(),
+                        sender: "W".repeat(SenderName::MAX),
+                        ..Self::worded(words, actions, band, drill)
+                    });
+                }
+            }
+        }
+        all
+    }
+
+    pub(super) fn get(&self, variable: Variable) -> &str {
+        match variable {
+            Variable::Reference => &self.reference,
+            Variable::Score => &self.score,
+            Variable::Urgency => &self.urgency,
+            Variable::Time => &self.time,
+            Variable::RespondBy => &self.respond_by,
+            Variable::Action => &self.action,
+            Variable::Link => &self.link,
+            Variable::Sender => &self.sender,
+            Variable::Drill => &self.marker,
+        }
+    }
+}

@@ -321,12 +321,13 @@ pub struct AlertCommit {
     pub data_key: Option<WrappedDataKey>,
 }
 
-/// What a commit came to. Only `Committed` changed anything.
+/// What a commit came to. Only `Committed` changed anything. Where several refusals apply, an idempotency key that was
+/// used is told first: a repeated request breaks the other rules, too, and its answer is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
     /// It is durable.
     Committed,
-    /// The alert is no longer at that version: load it again.
+    /// The alert is no longer at that version, or is there already where it was to be inserted: load it again.
     VersionConflict,
     /// The student has an open alert already: join it.
     SubjectHasOpenAlert,
@@ -359,7 +360,7 @@ pub struct ListCursor {
 /// How much is stored and waiting: for metrics and readiness.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoreStats {
-    /// Open alerts by state.
+    /// Open alerts by state, over all organisations; a state without any is left out.
     pub open: Vec<(StateName, u64)>,
     /// When the oldest due work was due, if any is due or planned.
     pub next_due_at: Option<Timestamp>,
@@ -367,6 +368,12 @@ pub struct StoreStats {
 
 /// Where everything is kept. One method, one intention, one transaction. No rule lives in here: it compares and swaps,
 /// and says what it found. One conformance suite runs against every implementation.
+///
+/// Values come back as they were given, to the last bit; but times that stand beside a value, to find or to order it,
+/// may be kept to the microsecond only, rounded down. A commit that contradicts what is stored in a way that its answer
+/// cannot name (an audit number that is taken) is [`StoreError::Corrupt`], and changes nothing.
+///
+/// Whoever gives up waiting for a method's answer breaks nothing: a change is made wholly or not at all.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// All that the decision on an event needs, in one trip.
@@ -443,7 +450,8 @@ pub trait Store: Send + Sync {
         after: u64,
         limit: usize,
     ) -> Result<Vec<AuditEntry>, StoreError>;
-    /// The chains there are, in order, after `after`, at most `limit`.
+    /// The chains there are, in order of their names as bytes, after the name `after`, at most `limit`. A chain whose
+    /// beginning is missing is one of them.
     async fn audit_streams(&self, after: Option<&str>, limit: usize) -> Result<Vec<AuditStream>, StoreError>;
     /// How much is stored and waiting.
     async fn stats(&self) -> Result<StoreStats, StoreError>;
@@ -451,6 +459,7 @@ pub trait Store: Send + Sync {
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError>;
     /// Whether this process alone works on the store: then leases of others are void when it starts.
     fn is_exclusive(&self) -> bool;
-    /// Waits for what is under way and closes. Later calls fail as unavailable.
+    /// Waits for what is under way and closes. Later calls fail as unavailable. A store that is dropped without it
+    /// loses nothing that was answered, and writes nothing any more once the drop has returned.
     async fn close(&self);
 }

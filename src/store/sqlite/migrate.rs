@@ -13,22 +13,30 @@ pub const LATEST: usize = STEPS.len();
 /// "CRLY": tells our files from other SQLite databases.
 const APPLICATION_ID: i64 = 0x4352_4C59;
 
-/// The version of a file: 0 where it is empty.
-pub(super) fn version(connection: &Connection) -> rusqlite::Result<usize> {
-    connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).map(|v| usize::try_from(v).unwrap_or(0))
+/// The version of a file: 0 where it is empty. Refuses what is not ours, or newer than this build; changes nothing.
+pub(super) fn version(connection: &Connection) -> Result<usize, OpenError> {
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(not_ours);
+    let application = number("PRAGMA application_id")?;
+    let version = number("PRAGMA user_version")?;
+    let tables = number("SELECT count(*) FROM sqlite_master")?;
+    match (application, usize::try_from(version)) {
+        (0, Ok(0)) if tables == 0 => Ok(0),
+        (APPLICATION_ID, Ok(found)) if found > LATEST => Err(OpenError::TooNew { found, known: LATEST }),
+        (APPLICATION_ID, Ok(found)) if found > 0 => Ok(found),
+        _ => Err(OpenError::ForeignFile),
+    }
+}
+
+fn not_ours(error: rusqlite::Error) -> OpenError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => OpenError::ForeignFile,
+        Some(_) | None => OpenError::Sqlite(error),
+    }
 }
 
 /// Brings a file up to `target`. Killed in the middle, it is at the version of the last finished step.
 pub(super) fn migrate(connection: &mut Connection, target: usize) -> Result<usize, OpenError> {
     let from = version(connection)?;
-    let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
-    if application != APPLICATION_ID && tables > 0 {
-        return Err(OpenError::ForeignFile);
-    }
-    if from > LATEST {
-        return Err(OpenError::TooNew { found: from, known: LATEST });
-    }
     for (step, sql) in STEPS.iter().enumerate().take(target).skip(from) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(sql)?;

@@ -6,6 +6,9 @@
 mod migrate;
 mod readers;
 mod rows;
+mod sql;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fs::File;
@@ -73,6 +76,12 @@ pub enum OpenError {
         /// Ours.
         known: usize,
     },
+    /// The file, or the file system it lies on, can only be read.
+    #[error("the database cannot be written: the file or its file system is read-only for this user")]
+    ReadOnly,
+    /// The file system cannot share memory between connections; most network file systems cannot.
+    #[error("the database cannot use a write-ahead log here: put it on a local disk")]
+    NoWriteAheadLog,
     /// SQLite says no.
     #[error("SQLite refuses the file: {}", describe(.0))]
     Sqlite(#[from] rusqlite::Error),
@@ -83,8 +92,6 @@ pub struct SqliteStore {
     writer: Writer,
     readers: Readers,
     exclusive: bool,
-    /// Held for as long as the store lives.
-    _lock: Option<File>,
 }
 
 impl SqliteStore {
@@ -95,8 +102,14 @@ impl SqliteStore {
         }
         let lock = lock(&settings.path)?;
         let mut connection = Connection::open(&settings.path)?;
+        connection.busy_timeout(settings.busy_timeout)?;
+        // Whose file it is comes first: what is not ours is left as it was found.
+        migrate::version(&connection)?;
+        if connection.is_readonly(rusqlite::MAIN_DB)? {
+            return Err(OpenError::ReadOnly);
+        }
         restrict(&settings.path)?;
-        prepare(&connection, settings.busy_timeout)?;
+        prepare(&connection)?;
         migrate::migrate(&mut connection, migrate::LATEST)?;
         Self::with(connection, settings, Some(lock))
     }
@@ -107,9 +120,6 @@ impl SqliteStore {
         let connection = Connection::open_with_flags(&settings.path, flags)?;
         connection.busy_timeout(settings.busy_timeout)?;
         let found = migrate::version(&connection)?;
-        if found > migrate::LATEST {
-            return Err(OpenError::TooNew { found, known: migrate::LATEST });
-        }
         if found < migrate::LATEST {
             return Err(OpenError::NotMigrated { found, known: migrate::LATEST });
         }
@@ -118,16 +128,21 @@ impl SqliteStore {
     }
 
     fn with(connection: Connection, settings: &SqliteSettings, lock: Option<File>) -> Result<Self, OpenError> {
+        let exclusive = lock.is_some();
         let readers = Readers::open(settings)?;
-        let writer = Writer::start(connection, settings.group_commit_max)?;
-        Ok(Self { writer, readers, exclusive: lock.is_some(), _lock: lock })
+        let writer = Writer::start(connection, settings.group_commit_max, lock)?;
+        Ok(Self { writer, readers, exclusive })
     }
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
+fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let file = File::options().create(true).truncate(false).write(true).open(name)?;
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let file = File::options().create(true).truncate(false).write(true).open(beside(path, ".lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse),
@@ -135,21 +150,33 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// The file holds pseudonymous and sealed data only, but it is nobody else's business either.
+/// The file holds pseudonymous and sealed data only, but it is nobody else's business either. New logs beside it take
+/// its permissions over; those that a crash left behind, or that looking at the file has made, are seen to here.
 #[cfg(unix)]
 fn restrict(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+    for suffix in ["", "-wal", "-shm"] {
+        match std::fs::set_permissions(beside(path, suffix), std::fs::Permissions::from_mode(0o600)) {
+            Err(error) if suffix.is_empty() || error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 #[cfg(not(unix))]
 fn restrict(_: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn prepare(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
-    connection.busy_timeout(busy_timeout)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+fn prepare(connection: &Connection) -> Result<(), OpenError> {
+    let journal: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if !journal.eq_ignore_ascii_case("wal") {
+        return Err(OpenError::NoWriteAheadLog);
+    }
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // On macOS a plain fsync leaves data in the drive's cache; elsewhere these two change nothing.
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     // A write-ahead log that once grew large does not stay so.
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
@@ -172,7 +199,10 @@ fn store_error(error: &rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode;
     let what = describe(error);
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { what },
+        // A broken constraint says that stored rows contradict what is to be written: to try again would not help.
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation) => {
+            StoreError::Corrupt { what }
+        }
         Some(_) => StoreError::Unavailable { what },
         None => StoreError::Corrupt { what },
     }
@@ -216,10 +246,11 @@ impl Store for SqliteStore {
     }
 
     async fn forget_answers(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        let sql = "DELETE FROM answers WHERE key IN (SELECT key FROM answers WHERE created_at < ?1 LIMIT ?2)";
         self.writer
             .write(move |connection| {
-                connection.prepare_cached(sql)?.execute(params![before.as_microsecond(), rows::bound(limit)])
+                connection
+                    .prepare_cached(sql::FORGET_ANSWERS)?
+                    .execute(params![before.as_microsecond(), rows::bound(limit)])
             })
             .await
     }
@@ -234,11 +265,10 @@ impl Store for SqliteStore {
         reference: Reference,
     ) -> Result<Option<Alert>, StoreError> {
         let organisation = organisation.clone();
-        let sql = "SELECT body FROM alerts WHERE organisation = ?1 AND reference = ?2";
         self.readers
             .read(move |connection| {
                 connection
-                    .prepare_cached(sql)?
+                    .prepare_cached(sql::ALERT_BY_REFERENCE)?
                     .query_row(params![organisation.as_str(), reference.as_str()], rows::json_column)
                     .optional()
             })
@@ -247,10 +277,9 @@ impl Store for SqliteStore {
 
     async fn alert_of_message(&self, id: &ProviderId) -> Result<Option<Alert>, StoreError> {
         let id = id.clone();
-        let sql = "SELECT a.body FROM provider_messages m JOIN alerts a ON a.id = m.alert WHERE m.provider_id = ?1";
         self.readers
             .read(move |connection| {
-                connection.prepare_cached(sql)?.query_row([id.as_str()], rows::json_column).optional()
+                connection.prepare_cached(sql::ALERT_OF_MESSAGE)?.query_row([id.as_str()], rows::json_column).optional()
             })
             .await
     }
@@ -262,32 +291,29 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Result<Vec<Alert>, StoreError> {
         let organisation = organisation.clone();
-        let sql = "SELECT a.body FROM alert_addresses d JOIN alerts a ON a.id = d.alert \
-                   WHERE d.organisation = ?1 AND d.address = ?2 AND a.state = 'escalating' \
-                   ORDER BY d.alert DESC LIMIT ?3";
         self.readers
             .read(move |connection| {
                 let values = params![organisation.as_str(), address.as_bytes(), rows::bound(limit)];
-                rows::all(connection, sql, values, rows::json_column)
+                rows::all(connection, sql::ESCALATING_ALERTS_OF, values, rows::json_column)
             })
             .await
     }
 
     async fn due_alerts(&self, until: Timestamp, limit: usize) -> Result<Vec<AlertId>, StoreError> {
-        let sql = "SELECT id FROM alerts WHERE next_action_at <= ?1 ORDER BY next_action_at LIMIT ?2";
         self.readers
             .read(move |connection| {
-                rows::all(connection, sql, params![until.as_microsecond(), rows::bound(limit)], rows::alert_id)
+                let values = params![until.as_microsecond(), rows::bound(limit)];
+                rows::all(connection, sql::DUE_ALERTS, values, rows::alert_id)
             })
             .await
     }
 
     async fn unfinished_alerts(&self, after: Option<AlertId>, limit: usize) -> Result<Vec<AlertId>, StoreError> {
-        // The plus keeps SQLite on the small index of unfinished alerts.
-        let sql = "SELECT id FROM alerts WHERE next_action_at IS NOT NULL AND +id > ?1 ORDER BY +id LIMIT ?2";
         let after = after.map_or([0; 16], |id| *id.0.as_bytes());
         self.readers
-            .read(move |connection| rows::all(connection, sql, params![after, rows::bound(limit)], rows::alert_id))
+            .read(move |connection| {
+                rows::all(connection, sql::UNFINISHED_ALERTS, params![after, rows::bound(limit)], rows::alert_id)
+            })
             .await
     }
 
@@ -364,33 +390,11 @@ impl Store for SqliteStore {
 
     async fn audit_streams(&self, after: Option<&str>, limit: usize) -> Result<Vec<AuditStream>, StoreError> {
         let after = after.unwrap_or_default().to_owned();
-        let sql = "SELECT stream FROM audit WHERE seq = 1 AND stream > ?1 ORDER BY stream LIMIT ?2";
-        self.readers
-            .read(move |connection| {
-                rows::all(connection, sql, params![after, rows::bound(limit)], |row| rows::parsed(row, 0))
-            })
-            .await
+        self.readers.read(move |connection| rows::audit_streams(connection, after, limit)).await
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
-        let counts = "SELECT state, count(*) FROM alerts WHERE open = 1 GROUP BY state";
-        let next = "SELECT min(next_action_at) FROM alerts WHERE next_action_at IS NOT NULL";
-        self.readers
-            .read(move |connection| {
-                let counted: Vec<(String, i64)> =
-                    rows::all(connection, counts, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-                let open = StateName::ALL
-                    .into_iter()
-                    .filter_map(|state| {
-                        let (_, count) = counted.iter().find(|(name, _)| name == state.as_str())?;
-                        Some((state, u64::try_from(*count).unwrap_or(0)))
-                    })
-                    .collect();
-                let next: Option<i64> = connection.prepare_cached(next)?.query_row([], |row| row.get(0))?;
-                let next_due_at = next.map(|at| rows::timestamp(at, 0)).transpose()?;
-                Ok(StoreStats { open, next_due_at })
-            })
-            .await
+        self.readers.read(rows::stats).await
     }
 
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
@@ -411,6 +415,8 @@ impl Store for SqliteStore {
     }
 
     async fn close(&self) {
+        // The writer last: it finds no reader in the way of its last checkpoint, and then lets the file go.
+        self.readers.close().await;
         self.writer.close().await;
     }
 }

@@ -12,11 +12,15 @@ use crate::ports::StoreError;
 pub(super) struct Readers {
     idle: Arc<Mutex<Vec<Connection>>>,
     places: Arc<Semaphore>,
+    count: u32,
 }
+
+/// More than enough for one machine.
+const READERS_MAX: u32 = 64;
 
 impl Readers {
     pub(super) fn open(settings: &SqliteSettings) -> rusqlite::Result<Self> {
-        let count = settings.readers.max(1);
+        let count = u32::try_from(settings.readers).unwrap_or(READERS_MAX).clamp(1, READERS_MAX);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = |_| {
             let connection = Connection::open_with_flags(&settings.path, flags)?;
@@ -26,7 +30,7 @@ impl Readers {
             Ok(connection)
         };
         let idle = (0..count).map(open).collect::<rusqlite::Result<Vec<_>>>()?;
-        Ok(Self { idle: Arc::new(Mutex::new(idle)), places: Arc::new(Semaphore::new(count)) })
+        Ok(Self { idle: Arc::new(Mutex::new(idle)), places: Arc::new(Semaphore::new(count as usize)), count })
     }
 
     /// Runs `query` on a connection of its own, off the async threads, as one consistent view.
@@ -35,22 +39,49 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let closed = || StoreError::Unavailable { what: "the store is closed".to_owned() };
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
+        let closed = |_| StoreError::Unavailable { what: "the store is closed".to_owned() };
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(closed)?;
         let idle = Arc::clone(&self.idle);
         let work = move || {
+            // Declared first, dropped last: the connection is back before its place is free.
+            let _place = place;
             let connection = idle.lock().pop();
             let Some(connection) = connection else {
                 return Err(StoreError::Unavailable { what: "no connection is idle".to_owned() });
             };
-            let result = in_one_view(&connection, query);
-            idle.lock().push(connection);
-            drop(place);
-            result.map_err(|error| super::store_error(&error))
+            let lent = Lent { connection: Some(connection), idle };
+            lent.read(query).map_err(|error| super::store_error(&error))
         };
         tokio::task::spawn_blocking(work)
             .await
             .map_err(|_| StoreError::Unavailable { what: "a read was broken off".to_owned() })?
+    }
+
+    /// Waits for the reads under way and closes the connections; later reads are refused.
+    pub(super) async fn close(&self) {
+        let Ok(_all) = self.places.acquire_many(self.count).await else { return };
+        self.places.close();
+        let connections = std::mem::take(&mut *self.idle.lock());
+        let _ = tokio::task::spawn_blocking(move || drop(connections)).await;
+    }
+}
+
+/// A connection on loan: it goes back even if its reader panics.
+struct Lent {
+    connection: Option<Connection>,
+    idle: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl Lent {
+    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let connection = self.connection.as_ref().ok_or(rusqlite::Error::InvalidQuery)?;
+        in_one_view(connection, query)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.idle.lock().extend(self.connection.take());
     }
 }
 

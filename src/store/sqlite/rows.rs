@@ -8,13 +8,16 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::sql;
 use crate::domain::alert::{Alert, AlertState, StateName};
 use crate::domain::audit::{AuditEntry, AuditHash, AuditHead, AuditStream};
 use crate::domain::consent::ConsentRecord;
 use crate::domain::event::EventDetails;
 use crate::domain::ids::{AlertId, EventId, IdempotencyKey, OrganisationId, PersonKey, SubjectKey};
 use crate::domain::sealed::Sealed;
-use crate::ports::{AlertCommit, Committed, ConsentCommit, IdempotencyRecord, ListCursor, StoreError, WrappedDataKey};
+use crate::ports::{
+    AlertCommit, Committed, ConsentCommit, IdempotencyRecord, ListCursor, StoreError, StoreStats, WrappedDataKey,
+};
 
 type Result<T> = rusqlite::Result<T>;
 
@@ -30,6 +33,16 @@ pub(super) fn bound(limit: usize) -> i64 {
 fn unreadable(column: usize, what: &'static str) -> rusqlite::Error {
     // The fixed word is all that is told: a value from a row must not reach a log.
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
+}
+
+/// A count as SQLite keeps it. One that does not fit is refused: a number that was bent would pass for another.
+fn count(number: u64) -> Result<i64> {
+    i64::try_from(number).map_err(|_| rusqlite::Error::ToSqlConversionFailure("number too large".into()))
+}
+
+/// Reads a column as a count.
+fn counted(row: &Row<'_>, column: usize) -> Result<u64> {
+    u64::try_from(row.get::<_, i64>(column)?).map_err(|_| unreadable(column, "negative"))
 }
 
 pub(super) fn timestamp(micros: i64, column: usize) -> Result<Timestamp> {
@@ -71,10 +84,7 @@ fn exists<P: Params>(connection: &Connection, sql: &str, values: P) -> Result<bo
 // -- alerts -----------------------------------------------------------------------------------------------------------
 
 pub(super) fn alert(connection: &Connection, id: AlertId) -> Result<Option<Alert>> {
-    connection
-        .prepare_cached("SELECT body FROM alerts WHERE id = ?1")?
-        .query_row([id.0.as_bytes()], json_column)
-        .optional()
+    connection.prepare_cached(sql::ALERT)?.query_row([id.0.as_bytes()], json_column).optional()
 }
 
 pub(super) fn open_alert(
@@ -83,7 +93,7 @@ pub(super) fn open_alert(
     subject: SubjectKey,
 ) -> Result<Option<Alert>> {
     connection
-        .prepare_cached("SELECT body FROM alerts WHERE organisation = ?1 AND subject = ?2 AND open = 1")?
+        .prepare_cached(sql::OPEN_ALERT)?
         .query_row(params![organisation.as_str(), subject.as_bytes()], json_column)
         .optional()
 }
@@ -95,20 +105,11 @@ pub(super) fn list(
     after: Option<ListCursor>,
     limit: usize,
 ) -> Result<Vec<Alert>> {
-    // Open states are few and have an index of their own; resolved alerts are found by age.
-    let filter = match state {
-        None => "?5 IS NULL",
-        Some(StateName::Resolved) => "open = 0 AND state = ?5",
-        Some(StateName::Withheld | StateName::Escalating | StateName::Acknowledged) => "open = 1 AND state = ?5",
-    };
-    let sql = format!(
-        "SELECT body FROM alerts WHERE organisation = ?1 AND {filter} AND (opened_at, id) < (?2, ?3) \
-         ORDER BY opened_at DESC, id DESC LIMIT ?4"
-    );
+    let sql = sql::list(state);
     let (opened_at, id) =
         after.map_or((i64::MAX, [0; 16]), |cursor| (cursor.opened_at.as_microsecond(), *cursor.id.0.as_bytes()));
     let values = params![organisation.as_str(), opened_at, id, bound(limit), state.map(StateName::as_str)];
-    all(connection, &sql, values, json_column)
+    all(connection, sql, values, json_column)
 }
 
 pub(super) fn commit_alert(connection: &Connection, commit: &AlertCommit, body: &str) -> Result<Committed> {
@@ -117,7 +118,7 @@ pub(super) fn commit_alert(connection: &Connection, commit: &AlertCommit, body: 
     }
     match commit.from_version {
         None => insert_alert(connection, &commit.alert, body)?,
-        Some(_) => update_alert(connection, &commit.alert, body)?,
+        Some(version) => update_alert(connection, &commit.alert, version, body)?,
     }
     write_addresses(connection, commit)?;
     insert_audit(connection, &commit.audit)?;
@@ -159,9 +160,13 @@ fn refusal(connection: &Connection, commit: &AlertCommit) -> Result<Option<Commi
             let sql = "SELECT version FROM alerts WHERE id = ?1";
             let stored: Option<i64> =
                 connection.prepare_cached(sql)?.query_row([alert.id.0.as_bytes()], |row| row.get(0)).optional()?;
-            Ok((stored != i64::try_from(version).ok()).then_some(Committed::VersionConflict))
+            let unchanged = stored.is_some() && stored == i64::try_from(version).ok();
+            Ok((!unchanged).then_some(Committed::VersionConflict))
         }
         None => {
+            if exists(connection, "SELECT 1 FROM alerts WHERE id = ?1", [alert.id.0.as_bytes()])? {
+                return Ok(Some(Committed::VersionConflict));
+            }
             let sql = "SELECT 1 FROM alerts WHERE organisation = ?1 AND subject = ?2 AND open = 1";
             if exists(connection, sql, params![organisation, alert.subject.as_bytes()])? {
                 return Ok(Some(Committed::SubjectHasOpenAlert));
@@ -190,7 +195,7 @@ fn insert_alert(connection: &Connection, alert: &Alert, body: &str) -> Result<()
         kind,
         alert.state.name().as_str(),
         alert.is_open(),
-        i64::try_from(alert.version).unwrap_or(i64::MAX),
+        count(alert.version)?,
         alert.opened_at.as_microsecond(),
         alert.next_action_at().map(Timestamp::as_microsecond),
         body,
@@ -198,17 +203,20 @@ fn insert_alert(connection: &Connection, alert: &Alert, body: &str) -> Result<()
     Ok(())
 }
 
-fn update_alert(connection: &Connection, alert: &Alert, body: &str) -> Result<()> {
-    let sql = "UPDATE alerts SET state = ?2, open = ?3, version = ?4, next_action_at = ?5, body = ?6 WHERE id = ?1";
-    connection.prepare_cached(sql)?.execute(params![
+fn update_alert(connection: &Connection, alert: &Alert, from_version: u64, body: &str) -> Result<()> {
+    let sql = "UPDATE alerts SET state = ?2, open = ?3, version = ?4, next_action_at = ?5, body = ?6 \
+               WHERE id = ?1 AND version = ?7";
+    let changed = connection.prepare_cached(sql)?.execute(params![
         alert.id.0.as_bytes(),
         alert.state.name().as_str(),
         alert.is_open(),
-        i64::try_from(alert.version).unwrap_or(i64::MAX),
+        count(alert.version)?,
         alert.next_action_at().map(Timestamp::as_microsecond),
         body,
+        count(from_version)?,
     ])?;
-    Ok(())
+    // The version was compared in this very transaction, so it is one row; were it none, nothing may be answered.
+    if changed == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(changed)) }
 }
 
 fn write_addresses(connection: &Connection, commit: &AlertCommit) -> Result<()> {
@@ -242,7 +250,8 @@ fn insert_event_details(connection: &Connection, alert: AlertId, details: &Event
 }
 
 pub(super) fn event_details(connection: &Connection, alert: AlertId) -> Result<Vec<EventDetails>> {
-    let sql = "SELECT event, received_at, message, metadata FROM event_details WHERE alert = ?1 ORDER BY event";
+    let sql = "SELECT event, received_at, message, metadata FROM event_details WHERE alert = ?1 \
+               ORDER BY received_at, event";
     all(connection, sql, [alert.0.as_bytes()], |row| {
         let event: [u8; 16] = row.get(0)?;
         Ok(EventDetails {
@@ -262,7 +271,7 @@ pub(super) fn insert_audit(connection: &Connection, entries: &[AuditEntry]) -> R
     for entry in entries {
         insert.execute(params![
             entry.stream.to_string(),
-            i64::try_from(entry.seq).unwrap_or(i64::MAX),
+            count(entry.seq)?,
             entry.at.as_microsecond(),
             entry.canonical,
             entry.hash.as_bytes(),
@@ -272,13 +281,9 @@ pub(super) fn insert_audit(connection: &Connection, entries: &[AuditEntry]) -> R
 }
 
 pub(super) fn audit_head(connection: &Connection, stream: &str) -> Result<AuditHead> {
-    let sql = "SELECT seq, hash FROM audit WHERE stream = ?1 ORDER BY seq DESC LIMIT 1";
     let head = connection
-        .prepare_cached(sql)?
-        .query_row([stream], |row| {
-            let seq = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0);
-            Ok(AuditHead { seq, hash: AuditHash::from_bytes(row.get(1)?) })
-        })
+        .prepare_cached(sql::AUDIT_HEAD)?
+        .query_row([stream], |row| Ok(AuditHead { seq: counted(row, 0)?, hash: AuditHash::from_bytes(row.get(1)?) }))
         .optional()?;
     Ok(head.unwrap_or(AuditHead::EMPTY))
 }
@@ -289,17 +294,42 @@ pub(super) fn audit_entries(
     after: u64,
     limit: usize,
 ) -> Result<Vec<AuditEntry>> {
-    let sql = "SELECT seq, at, entry, hash FROM audit WHERE stream = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
     let values = params![stream.to_string(), i64::try_from(after).unwrap_or(i64::MAX), bound(limit)];
-    all(connection, sql, values, |row| {
+    all(connection, sql::AUDIT_ENTRIES, values, |row| {
         Ok(AuditEntry {
             stream: stream.clone(),
-            seq: u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0),
+            seq: counted(row, 0)?,
             at: timestamp(row.get(1)?, 1)?,
             canonical: row.get(2)?,
             hash: AuditHash::from_bytes(row.get(3)?),
         })
     })
+}
+
+/// Steps from name to name, so that the entries between are not read. Every chain is found, also one whose beginning
+/// is missing: that is what a proof must not overlook.
+pub(super) fn audit_streams(connection: &Connection, mut after: String, limit: usize) -> Result<Vec<AuditStream>> {
+    let mut next = connection.prepare_cached(sql::NEXT_AUDIT_STREAM)?;
+    let mut streams = Vec::new();
+    while streams.len() < limit {
+        let found = next.query_row([&after], |row| Ok((row.get(0)?, parsed(row, 0)?))).optional()?;
+        let Some((name, stream)) = found else { break };
+        after = name;
+        streams.push(stream);
+    }
+    Ok(streams)
+}
+
+// -- figures ----------------------------------------------------------------------------------------------------------
+
+pub(super) fn stats(connection: &Connection) -> Result<StoreStats> {
+    let found: Vec<(String, u64)> = all(connection, sql::OPEN_BY_STATE, [], |row| Ok((row.get(0)?, counted(row, 1)?)))?;
+    let open = StateName::ALL
+        .into_iter()
+        .filter_map(|state| found.iter().find(|(name, _)| name == state.as_str()).map(|(_, count)| (state, *count)))
+        .collect();
+    let next: Option<i64> = connection.prepare_cached(sql::NEXT_DUE)?.query_row([], |row| row.get(0))?;
+    Ok(StoreStats { open, next_due_at: next.map(|at| timestamp(at, 0)).transpose()? })
 }
 
 // -- consent, keys, answers -------------------------------------------------------------------------------------------
@@ -310,14 +340,14 @@ pub(super) fn consent(
     subject: SubjectKey,
 ) -> Result<Option<ConsentRecord>> {
     connection
-        .prepare_cached("SELECT body FROM consents WHERE organisation = ?1 AND subject = ?2")?
+        .prepare_cached(sql::CONSENT)?
         .query_row(params![organisation.as_str(), subject.as_bytes()], json_column)
         .optional()
 }
 
 pub(super) fn commit_consent(connection: &Connection, commit: &ConsentCommit, body: &str) -> Result<bool> {
     let record = &commit.record;
-    let version = i64::try_from(record.version).unwrap_or(i64::MAX);
+    let version = count(record.version)?;
     let sql = "INSERT INTO consents (organisation, subject, version, body) SELECT ?1, ?2, ?3, ?4 WHERE ?3 = 1 OR \
                EXISTS (SELECT 1 FROM consents WHERE organisation = ?1 AND subject = ?2 AND version = ?3 - 1) \
                ON CONFLICT (organisation, subject) DO UPDATE SET version = excluded.version, body = excluded.body \
@@ -335,9 +365,8 @@ pub(super) fn data_key(
     organisation: &OrganisationId,
     person: PersonKey,
 ) -> Result<Option<WrappedDataKey>> {
-    let sql = "SELECT key_id, wrapped, created_at FROM data_keys WHERE organisation = ?1 AND person = ?2";
     connection
-        .prepare_cached(sql)?
+        .prepare_cached(sql::DATA_KEY)?
         .query_row(params![organisation.as_str(), person.as_bytes()], |row| {
             Ok(WrappedDataKey {
                 organisation: organisation.clone(),
@@ -364,9 +393,8 @@ pub(super) fn insert_data_key(connection: &Connection, key: &WrappedDataKey) -> 
 }
 
 pub(super) fn answer(connection: &Connection, key: IdempotencyKey) -> Result<Option<IdempotencyRecord>> {
-    let sql = "SELECT body, status, answer, created_at FROM answers WHERE key = ?1";
     connection
-        .prepare_cached(sql)?
+        .prepare_cached(sql::ANSWER)?
         .query_row([key.as_bytes()], |row| {
             Ok(IdempotencyRecord {
                 key,

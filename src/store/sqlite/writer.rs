@@ -1,7 +1,13 @@
 //! The one writer: a thread that owns the writing connection and commits in groups, so that a burst shares its fsyncs.
 //!
 //! A group is one transaction. Jobs check before they write and fail without writing, so one job's refusal does not
-//! disturb its neighbours; if SQLite itself reports an error, the group is rolled back and its jobs run one by one.
+//! disturb its neighbours; if SQLite itself reports an error in one of them, the group is rolled back and its jobs run
+//! one by one.
+//!
+//! The thread also holds the lock on the file: it is let go when the last write is over and not before, whichever way
+//! the store ends.
+
+use std::fs::File;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -55,12 +61,25 @@ pub(super) struct Writer {
 /// Jobs that may wait: more than that, and callers wait for a place.
 const QUEUE: usize = 4096;
 
+fn closed() -> StoreError {
+    StoreError::Unavailable { what: "the store is closed".to_owned() }
+}
+
 impl Writer {
-    pub(super) fn start(connection: Connection, group_max: usize) -> std::io::Result<Self> {
+    /// Starts the thread. `lock` makes the file this process's own; without it, nothing is tidied at the end.
+    pub(super) fn start(connection: Connection, group_max: usize, lock: Option<File>) -> std::io::Result<Self> {
         let (orders, receiver) = mpsc::channel(QUEUE);
-        let thread = std::thread::Builder::new()
-            .name("sqlite-writer".to_owned())
-            .spawn(move || work(&connection, receiver, group_max.max(1)))?;
+        let thread = std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(move || {
+            work(&connection, receiver, group_max.max(1));
+            if let Some(lock) = lock {
+                // Best effort: a start after a clean stop finds no write-ahead log. In a file that is another
+                // process's, this would keep that process from writing.
+                let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+                drop(connection);
+                // Not by closing it alone: a process that is being started just now may hold a copy for a moment.
+                let _ = lock.unlock();
+            }
+        })?;
         Ok(Self { orders, thread: parking_lot::Mutex::new(Some(thread)) })
     }
 
@@ -72,8 +91,7 @@ impl Writer {
     {
         let (reply, answer) = oneshot::channel();
         let pending = Order::Write(Box::new(Pending { run: job, result: None, reply }));
-        let closed = |_| StoreError::Unavailable { what: "the store is closed".to_owned() };
-        self.orders.send(pending).await.map_err(closed)?;
+        self.orders.send(pending).await.map_err(|_| closed())?;
         // The job was handed over: if the writer dies with it, nobody knows whether it was committed.
         answer.await.map_err(|_| StoreError::Unknown { what: "the writer stopped".to_owned() })?
     }
@@ -84,6 +102,17 @@ impl Writer {
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+impl Drop for Writer {
+    /// Waits for the jobs that were handed over: whoever opens the file next must find nobody writing.
+    fn drop(&mut self) {
+        let (nobody, _) = mpsc::channel(1);
+        drop(std::mem::replace(&mut self.orders, nobody));
+        if let Some(thread) = self.thread.get_mut().take() {
+            let _ = thread.join();
         }
     }
 }
@@ -105,49 +134,77 @@ fn work(connection: &Connection, mut orders: mpsc::Receiver<Order>, group_max: u
         }
         commit_group(connection, &mut group);
     }
-    // Best effort: a start after a clean stop finds a short write-ahead log.
-    let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+    refuse_late(orders);
+}
+
+/// Jobs that came after the order to stop were surely not run: their callers are told so, and need not wonder.
+fn refuse_late(mut orders: mpsc::Receiver<Order>) {
+    orders.close();
+    while let Some(order) = orders.blocking_recv() {
+        match order {
+            Order::Write(job) => job.answer(Err(closed())),
+            Order::Stop => {}
+        }
+    }
 }
 
 fn commit_group(connection: &Connection, group: &mut Vec<Box<dyn Job>>) {
-    if group.len() > 1 {
-        match transact(connection, group) {
-            Ok(()) => return group.drain(..).for_each(|job| job.answer(Ok(()))),
-            Err(Failure::Commit(error)) => {
-                return group.drain(..).for_each(|job| job.answer(Err(commit_error(&error))));
-            }
-            // One of them is at fault: each alone, so that the others are not harmed.
-            Err(Failure::Run(_)) => {}
+    match transact(connection, group) {
+        // One of them is at fault: each alone, so that the others are not harmed.
+        Err(Failure::Run(_)) if group.len() > 1 => commit_each(connection, group),
+        committed => answer_all(group.drain(..), &committed),
+    }
+}
+
+fn commit_each(connection: &Connection, group: &mut Vec<Box<dyn Job>>) {
+    let mut jobs = group.drain(..);
+    while let Some(job) = jobs.next() {
+        let mut alone = [job];
+        let committed = transact(connection, &mut alone);
+        answer_all(alone, &committed);
+        if matches!(committed, Err(Failure::Begin(_))) {
+            // Nobody can write just now: the rest would only wait for the same lock, one after the other.
+            return answer_all(jobs, &committed);
         }
     }
-    for job in group.drain(..) {
-        let mut alone = [job];
-        let committed = transact(connection, &mut alone).map_err(|failure| match failure {
-            Failure::Run(error) => super::store_error(&error),
-            Failure::Commit(error) => commit_error(&error),
-        });
-        let [job] = alone;
-        job.answer(committed);
+}
+
+fn answer_all(jobs: impl IntoIterator<Item = Box<dyn Job>>, committed: &Result<(), Failure>) {
+    for job in jobs {
+        job.answer(committed.as_ref().copied().map_err(Failure::to_store_error));
     }
 }
 
 enum Failure {
-    /// Nothing was committed.
+    /// No job was run.
+    Begin(rusqlite::Error),
+    /// A job failed, and nothing was committed.
     Run(rusqlite::Error),
     /// The commit itself failed.
     Commit(rusqlite::Error),
 }
 
+impl Failure {
+    fn to_store_error(&self) -> StoreError {
+        match self {
+            Self::Begin(error) | Self::Run(error) => super::store_error(error),
+            Self::Commit(error) => commit_error(error),
+        }
+    }
+}
+
 fn transact(connection: &Connection, jobs: &mut [Box<dyn Job>]) -> Result<(), Failure> {
-    let mut begin = connection.prepare_cached("BEGIN IMMEDIATE").map_err(Failure::Run)?;
-    begin.execute([]).map_err(Failure::Run)?;
+    // Nothing is open here, unless an earlier roll-back failed.
+    roll_back(connection);
+    let mut begin = connection.prepare_cached("BEGIN IMMEDIATE").map_err(Failure::Begin)?;
+    let mut commit = connection.prepare_cached("COMMIT").map_err(Failure::Begin)?;
+    begin.execute([]).map_err(Failure::Begin)?;
     for job in jobs {
         if let Err(error) = job.run(connection) {
             roll_back(connection);
             return Err(Failure::Run(error));
         }
     }
-    let mut commit = connection.prepare_cached("COMMIT").map_err(Failure::Run)?;
     commit.execute([]).map(|_| ()).map_err(|error| {
         roll_back(connection);
         Failure::Commit(error)

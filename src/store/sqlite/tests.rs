@@ -1,0 +1,247 @@
+//! What cannot be seen from outside: how SQLite goes about each statement, what the connections are set to, and how the
+//! writer and the readers behave when SQLite refuses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tempfile::TempDir;
+
+use super::*;
+
+fn settings(folder: &TempDir) -> SqliteSettings {
+    let path = folder.path().join("relay.db");
+    SqliteSettings { path, readers: 2, group_commit_max: 8, busy_timeout: Duration::from_millis(200) }
+}
+
+fn open() -> (TempDir, Arc<SqliteStore>) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&settings(&folder)).unwrap();
+    (folder, Arc::new(store))
+}
+
+/// How SQLite means to go about a statement: one line a step.
+fn plan(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<String>> {
+    let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+    let parameters = explain.parameter_count();
+    let values = vec![rusqlite::types::Value::Null; parameters];
+    explain.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3))?.collect()
+}
+
+#[tokio::test]
+async fn no_statement_walks_through_a_table_that_grows() {
+    let (_folder, store) = open();
+    let searches = [
+        (sql::ALERT, "id=?"),
+        (sql::OPEN_ALERT, "INDEX alerts_open_subject (organisation=? AND subject=?"),
+        (sql::ALERT_BY_REFERENCE, "INDEX alerts_reference (organisation=? AND reference=?"),
+        (sql::ALERT_OF_MESSAGE, "PRIMARY KEY (provider_id=?"),
+        (sql::ESCALATING_ALERTS_OF, "INDEX alert_addresses_by_address (organisation=? AND address=?"),
+        (sql::DUE_ALERTS, "INDEX alerts_due (next_action_at<?"),
+        (sql::list(None), "INDEX alerts_newest (organisation=? AND (opened_at,id)<(?,?)"),
+        (
+            sql::list(Some(StateName::Escalating)),
+            "INDEX alerts_open_state (organisation=? AND state=? AND (opened_at,id)<(?,?)",
+        ),
+        (sql::list(Some(StateName::Resolved)), "INDEX alerts_newest (organisation=? AND (opened_at,id)<(?,?)"),
+        (sql::AUDIT_HEAD, "PRIMARY KEY (stream=?"),
+        (sql::AUDIT_ENTRIES, "PRIMARY KEY (stream=? AND seq>?"),
+        (sql::NEXT_AUDIT_STREAM, "PRIMARY KEY (stream>?"),
+        (sql::CONSENT, "PRIMARY KEY (organisation=? AND subject=?"),
+        (sql::DATA_KEY, "PRIMARY KEY (organisation=? AND person=?"),
+        (sql::ANSWER, "PRIMARY KEY (key=?"),
+        (sql::FORGET_ANSWERS, "INDEX answers_age (created_at<?"),
+        (sql::NEXT_DUE, "INDEX alerts_due"),
+    ];
+
+    for (statement, search) in searches {
+        let steps = store.readers.read(move |connection| plan(connection, statement)).await.unwrap();
+        let tidy: Vec<String> = steps.iter().map(|step| step.replace("COVERING ", "")).collect();
+        assert!(tidy.iter().any(|step| step.contains(search)), "{statement}: {steps:?}");
+        assert!(!tidy.iter().any(|step| step.starts_with("SCAN")), "{statement}: {steps:?}");
+        assert!(!tidy.iter().any(|step| step.contains("TEMP B-TREE")), "{statement} sorts: {steps:?}");
+    }
+    // These go through all that is open, which is little, and must not go through what is closed.
+    for (statement, index) in [(sql::UNFINISHED_ALERTS, "alerts_due"), (sql::OPEN_BY_STATE, "alerts_open_state")] {
+        let steps = store.readers.read(move |connection| plan(connection, statement)).await.unwrap();
+        let on_its_index = |step: &&String| step.contains("alerts") && step.contains(index);
+        assert_eq!(steps.iter().filter(on_its_index).count(), 1, "{statement}: {steps:?}");
+        assert!(!steps.iter().any(|step| step == "SCAN alerts"), "{statement}: {steps:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_committed_is_flushed_to_the_disk() {
+    let (_folder, store) = open();
+
+    let (journal, synchronous) = store
+        .writer
+        .write(|connection| {
+            let journal: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+            let synchronous: i64 = connection.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
+            Ok((journal, synchronous))
+        })
+        .await
+        .unwrap();
+
+    // 2 is FULL: the write-ahead log is flushed at every commit.
+    assert_eq!((journal.as_str(), synchronous), ("wal", 2));
+}
+
+#[tokio::test]
+async fn a_reader_cannot_write() {
+    let (_folder, store) = open();
+    let error = store.readers.read(|connection| connection.execute("DELETE FROM audit", [])).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+}
+
+/// Jobs that are handed over while a group waits for the file come into the next groups together.
+#[tokio::test]
+async fn a_job_whose_sql_fails_does_not_harm_its_neighbours() {
+    let (folder, store) = open();
+    let other = Connection::open(settings(&folder).path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let put = |id: i64, sql: &'static str| {
+        let store = Arc::clone(&store);
+        async move { store.writer.write(move |connection| connection.execute(sql, [id])).await }
+    };
+    let sql = "INSERT INTO answers (key, body, status, answer, created_at) VALUES (?1, x'', 0, '', ?1)";
+    let good = "INSERT INTO answers (key, body, status, answer, created_at) VALUES (CAST(?1 AS BLOB), x'', 0, '', ?1)";
+    let jobs = futures::future::join_all((0..20).map(|id| put(id, if id % 7 == 3 { sql } else { good })));
+
+    let (results, ()) = futures::join!(jobs, async { other.execute_batch("COMMIT").unwrap() });
+
+    for (id, result) in results.into_iter().enumerate() {
+        match id % 7 == 3 {
+            true => assert!(matches!(result, Err(StoreError::Corrupt { .. })), "{id}: {result:?}"),
+            false => assert_eq!(result.unwrap(), 1),
+        }
+    }
+    let kept: i64 = other.query_row("SELECT count(*) FROM answers", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 17);
+}
+
+#[tokio::test]
+async fn a_locked_file_is_waited_for_once_by_a_whole_group() {
+    let (folder, store) = open();
+    let other = Connection::open(settings(&folder).path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let now = Timestamp::from_second(1_790_000_000).unwrap();
+
+    // 64 jobs are eight groups and the first: were each job to wait alone, they would wait for 13 seconds.
+    let probes = futures::future::join_all((0..64).map(|_| store.probe(now)));
+    let results =
+        tokio::time::timeout(Duration::from_secs(8), probes).await.expect("a wait for each group at the most");
+
+    assert!(results.iter().all(|result| matches!(result, Err(StoreError::Unavailable { .. }))), "{results:?}");
+    other.execute_batch("COMMIT").unwrap();
+    store.probe(now).await.unwrap();
+}
+
+/// A full disk, as far as SQLite itself can tell of one: `max_page_count` lets no page be added. The error is the
+/// same (SQLITE_FULL); that the file system gives it, also in the middle of a COMMIT, is another test's matter.
+#[tokio::test]
+async fn without_space_nothing_is_half_written_and_with_space_all_goes_on() {
+    let (_folder, store) = open();
+    let key = |number: u8| WrappedDataKey {
+        organisation: "north".parse().unwrap(),
+        person: PersonKey::from_bytes([number; 32]),
+        key_id: "0".repeat(16),
+        wrapped: "x".repeat(100_000),
+        created_at: Timestamp::from_second(1_790_000_000).unwrap(),
+    };
+    assert!(store.insert_data_key(key(0)).await.unwrap());
+    let limit = |pages: i64| {
+        store.writer.write(move |connection| {
+            connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get::<_, i64>(0))
+        })
+    };
+    let pages = limit(1).await.unwrap();
+
+    for _ in 0..3 {
+        // Two at once, so that a group fails and each is tried alone.
+        let (first, second) = futures::join!(store.insert_data_key(key(1)), store.insert_data_key(key(2)));
+        for result in [first, second] {
+            assert!(matches!(result, Err(StoreError::Unavailable { .. })), "{result:?}");
+        }
+        assert_eq!(store.data_key(&key(1).organisation, key(1).person).await.unwrap(), None);
+    }
+    limit(pages + 1000).await.unwrap();
+
+    assert!(store.insert_data_key(key(1)).await.unwrap());
+    assert_eq!(store.data_key(&key(1).organisation, key(1).person).await.unwrap(), Some(key(1)));
+    let sound: String = store
+        .readers
+        .read(|connection| connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)))
+        .await
+        .unwrap();
+    assert_eq!(sound, "ok");
+}
+
+#[tokio::test]
+async fn a_reader_that_panics_takes_no_connection_with_it() {
+    let (_folder, store) = open();
+    for _ in 0..5 {
+        let broken = store.readers.read::<(), _>(|_| panic!("on purpose")).await;
+        assert!(matches!(broken, Err(StoreError::Unavailable { .. })));
+    }
+    // More reads at once than there are connections.
+    let reads = futures::future::join_all((0..8).map(|_| store.stats())).await;
+    assert!(reads.into_iter().all(|read| read.is_ok()));
+}
+
+#[tokio::test]
+async fn readers_that_wait_for_a_place_when_the_store_closes_are_answered() {
+    let (_folder, store) = open();
+    let reads: Vec<_> = (0..10).map(|_| store.stats().boxed()).collect();
+    let (reads, ()) = futures::join!(futures::future::join_all(reads), store.close());
+    assert!(reads.iter().all(|read| matches!(read, Ok(_) | Err(StoreError::Unavailable { .. }))), "{reads:?}");
+}
+
+#[test]
+fn what_sqlite_says_of_an_error_never_repeats_a_value() {
+    let connection = Connection::open_in_memory().unwrap();
+    connection.execute_batch("CREATE TABLE t (secret TEXT UNIQUE CHECK (secret <> 'x')) STRICT").unwrap();
+    connection.execute("INSERT INTO t VALUES ('+4915112345678')", []).unwrap();
+    let errors = [
+        connection.execute("INSERT INTO t VALUES ('+4915112345678')", []).unwrap_err(),
+        connection.execute("INSERT INTO t VALUES (x'2b3439')", []).unwrap_err(),
+        connection.execute("SELECT '+4915112345678' FROM nowhere", []).unwrap_err(),
+        connection.query_row("SELECT secret FROM t", [], |row| row.get::<_, i64>(0)).unwrap_err(),
+        connection.query_row("SELECT secret FROM t", [], |row| rows::parsed::<AlertId>(row, 0)).err().unwrap(),
+        connection.query_row("SELECT secret FROM t", [], rows::json_column::<Alert>).err().unwrap(),
+    ];
+    for error in errors {
+        let texts = [store_error(&error).to_string(), OpenError::Sqlite(error).to_string()];
+        assert!(!texts.iter().any(|text| text.contains("49") || text.contains("secret")), "{texts:?}");
+    }
+}
+
+mod migration {
+    use super::*;
+    use crate::store::sqlite::migrate::{LATEST, migrate, version};
+
+    #[test]
+    fn each_version_is_reached_from_each_before_it() {
+        for from in 0..=LATEST {
+            for target in from..=LATEST {
+                let mut connection = Connection::open_in_memory().unwrap();
+                migrate(&mut connection, from).unwrap();
+                assert_eq!(migrate(&mut connection, target).unwrap(), from);
+                assert_eq!(version(&connection).unwrap(), target);
+            }
+        }
+    }
+
+    #[test]
+    fn a_version_that_nobody_gave_is_refused() {
+        for (application, version_found) in [(APPLICATION, 0), (APPLICATION, -1), (0, 1), (7, 0)] {
+            let connection = Connection::open_in_memory().unwrap();
+            connection.pragma_update(None, "application_id", application).unwrap();
+            connection.pragma_update(None, "user_version", version_found).unwrap();
+            assert!(matches!(version(&connection), Err(OpenError::ForeignFile)), "{application} {version_found}");
+        }
+    }
+
+    const APPLICATION: i64 = 0x4352_4C59;
+}

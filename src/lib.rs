@@ -1,4 +1,5 @@
 //! crisis-relay.
 pub mod clock;
 pub mod domain;
+pub mod http;
 pub mod ports;

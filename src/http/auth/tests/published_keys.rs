@@ -194,15 +194,20 @@ async fn old_keys_stay_in_use_while_the_provider_is_away() {
     assert_eq!(provider.ask(&key.token()).await, Ok(()));
     // Within the life of the test token, well beyond the age of the keys.
     provider.clock.advance(Duration::from_secs(620));
+    // A set that would withdraw the key, were it read.
+    let other = json!({"keys": [SigningKey::ec("other").public()]});
+    let too_long = format!("{}{other}", " ".repeat(256 * 1024));
     let broken = [
-        ResponseTemplate::new(500),
-        ResponseTemplate::new(302).insert_header("location", "https://elsewhere.example/jwks"),
+        ResponseTemplate::new(500).set_body_json(&other),
+        ResponseTemplate::new(302).insert_header("location", "/elsewhere"),
         ResponseTemplate::new(200).set_body_string("not json"),
         ResponseTemplate::new(200).set_body_json(json!({"keys": []})),
-        ResponseTemplate::new(200).set_body_string(" ".repeat(300 * 1024)),
+        ResponseTemplate::new(200).set_body_string(too_long),
     ];
     for response in broken {
         provider.answer_with(response).await;
+        let elsewhere = ResponseTemplate::new(200).set_body_json(&other);
+        Mock::given(path("/elsewhere")).respond_with(elsewhere).mount(&provider.server).await;
         assert_eq!(provider.ask(&key.token()).await, Ok(()));
         assert_eq!(provider.ask(&key.token()).await, Ok(()));
         assert_eq!(provider.fetches().await, 1, "a failed fetch is let rest");

@@ -4,6 +4,7 @@ pub mod config;
 pub mod domain;
 pub mod keyring;
 pub mod metrics;
+pub mod http;
 pub mod ports;
 pub mod secret;
 pub mod service;

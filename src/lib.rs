@@ -2,9 +2,9 @@
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod http;
 pub mod keyring;
 pub mod metrics;
-pub mod http;
 pub mod ports;
 pub mod secret;
 pub mod service;

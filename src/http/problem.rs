@@ -389,7 +389,7 @@ impl utoipa::IntoResponses for BodyProblems {
 }
 
 /// One documented response per status, whose description lists the codes that share it.
-fn documented(codes: &[ProblemCode]) -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+pub(crate) fn documented(codes: &[ProblemCode]) -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
     let mut words = BTreeMap::<String, Vec<&'static str>>::new();
     for code in codes {
         words.entry(code.status().as_str().to_owned()).or_default().push(code.word());

@@ -142,7 +142,10 @@ impl Worker {
         let _ = poller.await;
         tasks.close();
         if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
-            tracing::warn!(in_hand = self.dispatch.in_hand(), "shutting down with work in hand: it is found again by its lease");
+            tracing::warn!(
+                in_hand = self.dispatch.in_hand(),
+                "shutting down with work in hand: it is found again by its lease"
+            );
         }
     }
 

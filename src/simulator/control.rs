@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::Stream;
@@ -60,6 +60,7 @@ pub(super) fn router() -> Router<SimulatorHandle> {
         .route("/callbacks/step", post(step))
         .route("/callbacks/send", post(send))
         .route("/reply", post(reply))
+        .route("/inbound-url", put(inbound_url))
         .route("/stats", get(stats))
         .route("/reset", post(reset))
         .route("/stream", get(stream));
@@ -237,6 +238,17 @@ async fn reply(State(handle): State<SimulatorHandle>, Json(reply): Json<Reply>) 
         Err(error @ ReplyError::NoInboundUrl) => refuse(StatusCode::CONFLICT, &error.to_string()),
         Err(error @ ReplyError::NothingThere) => refuse(StatusCode::NOT_FOUND, &error.to_string()),
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InboundUrl {
+    url: String,
+}
+
+async fn inbound_url(State(handle): State<SimulatorHandle>, Json(InboundUrl { url }): Json<InboundUrl>) -> StatusCode {
+    handle.set_inbound_url(&url);
+    StatusCode::NO_CONTENT
 }
 
 async fn stats(State(handle): State<SimulatorHandle>) -> Json<Stats> {

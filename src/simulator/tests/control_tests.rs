@@ -132,3 +132,16 @@ async fn it_works_by_the_machines_clock_too() {
     tokio::time::timeout(Duration::from_secs(10), read).await.expect("in time").expect("a change");
     simulator.shutdown().await.expect("an orderly end");
 }
+
+#[tokio::test]
+#[ignore = "needs a Python with Twilio's library: see tests/sdk/python_sdk.py"]
+async fn the_official_python_library_finds_nothing_amiss() {
+    let python = std::env::var("TWILIO_SDK_PYTHON").expect("TWILIO_SDK_PYTHON names a Python with the twilio package");
+    let scene = scene().await;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/python_sdk.py");
+    let mut command = std::process::Command::new(python);
+    command.args([script, &scene.simulator.url(), AC, "token"]);
+    let run = tokio::task::spawn_blocking(move || command.output()).await.expect("a task").expect("a run");
+    let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{out}\n{err}");
+}

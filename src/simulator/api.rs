@@ -98,7 +98,8 @@ async fn dispatch(world: &Arc<World>, parts: &Parts, body: Bytes) -> Outcome {
     let create = parts.method == Method::POST && matches!(segments[..], [_, "Accounts", _, "Messages.json"]);
     if create {
         count(&world.counters.create_calls);
-        world.requests.lock().push(RawRequest { at: world.clock.now(), body: body.clone() });
+        // A copy: the body itself is a piece of the connection's buffer, and would keep the whole of it alive.
+        world.requests.lock().push(RawRequest { at: world.clock.now(), body: Bytes::copy_from_slice(&body) });
         world.changed();
     } else {
         count(&world.counters.lookups);
@@ -114,8 +115,12 @@ async fn dispatch(world: &Arc<World>, parts: &Parts, body: Bytes) -> Outcome {
         }
         _ => return Outcome::Answer(ApiError::not_found(path).into_response()),
     };
-    let [account, rest @ ..] = rest else { return Outcome::Answer(ApiError::not_found(path).into_response()) };
-    if account.strip_suffix(".json").unwrap_or(account) != world.config.account_sid {
+    let (account, rest) = match rest {
+        [file] => (file.strip_suffix(".json").unwrap_or_default(), [].as_slice()),
+        [account, rest @ ..] => (*account, rest),
+        [] => ("", [].as_slice()),
+    };
+    if account != world.config.account_sid {
         return Outcome::Answer(ApiError::not_found(path).into_response());
     }
     if create {

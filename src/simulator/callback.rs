@@ -212,7 +212,7 @@ impl Posted {
 
 /// The longest webhook answer that is read.
 const ANSWER_MAX: usize = 64 * 1024;
-/// How many clients (one per connect time-out) are kept.
+/// How many clients (one per connect time-out) are kept; further ones share the default.
 const CLIENTS_MAX: usize = 8;
 
 /// Posts webhooks: a pooled client, and no more at once than configured.
@@ -270,9 +270,12 @@ impl Postman {
         if let Some(client) = clients.get(&connect) {
             return client.clone();
         }
+        if clients.len() >= CLIENTS_MAX {
+            return self.default.clone();
+        }
         match client(connect) {
-            Ok(fresh) if clients.len() < CLIENTS_MAX => clients.entry(connect).or_insert(fresh).clone(),
-            Ok(_) | Err(_) => self.default.clone(),
+            Ok(fresh) => clients.entry(connect).or_insert(fresh).clone(),
+            Err(_) => self.default.clone(),
         }
     }
 }

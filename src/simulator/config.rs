@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::fault::FaultRule;
+
 /// A secret text. Its `Debug` shows nothing, and its memory is wiped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
@@ -46,7 +48,8 @@ pub struct ApiKey {
 /// When messages move on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallbackMode {
-    /// By themselves, each status so long after the one before it, by the simulator's clock.
+    /// By themselves, by the simulator's clock: each status so long after the one before it has been told, so that a
+    /// message's callbacks come in order unless a fault shuffles them.
     Automatic {
         /// From the create call to `sent`.
         sent_after: Duration,
@@ -85,7 +88,7 @@ pub struct ContentTemplate {
 }
 
 /// How a simulator behaves. [`SimulatorConfig::default`] is a good start for tests: loopback, any free port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SimulatorConfig {
     /// Where it listens. Keep it on loopback or an inner network: whoever reaches it controls it.
     pub bind: SocketAddr,
@@ -103,6 +106,8 @@ pub struct SimulatorConfig {
     pub contents: Vec<ContentTemplate>,
     /// Where replies are posted; can be set later, once the service under test has its port.
     pub inbound_url: Option<String>,
+    /// What goes wrong from the start.
+    pub faults: Vec<FaultRule>,
     /// When messages move on.
     pub callbacks: CallbackMode,
     /// Whether WhatsApp's 24-hour window is kept: free text to a phone that has not written within it fails with
@@ -127,6 +132,7 @@ impl Default for SimulatorConfig {
             messaging_services: Vec::new(),
             contents: Vec::new(),
             inbound_url: None,
+            faults: Vec::new(),
             callbacks: CallbackMode::default(),
             whatsapp_window: false,
             keep_messages: 10_000,

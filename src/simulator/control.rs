@@ -2,6 +2,20 @@
 //!
 //! It asks for no credentials: whoever reaches it controls the simulator. Keep it on loopback. Pages of other sites are
 //! kept out by what their browsers say of themselves (`Sec-Fetch-Site`).
+//!
+//! ```text
+//! GET    /messages?phone=+49…&limit=500   what phones show, oldest first, with `revision` and `manual`
+//! GET    /faults                          the rules in force
+//! POST   /faults                          {"kind": "slow", "ms": 200, "next": 3, "to": "+49…", "on": "creates"}, or a list
+//! DELETE /faults                          mends everything
+//! POST   /callbacks/step                  {"sid": "SM…"}, or nothing for all: {"codes": [204]}
+//! POST   /callbacks/send                  {"sid": "SM…", "status": "read", "error_code": null}
+//! POST   /reply                           {"from": "+49…", "text": "ACK"}; "quote": null or a SID; "tap": a button's title
+//! PUT    /inbound-url                     {"url": "http://…"}: where replies go
+//! GET    /stats                           counters
+//! POST   /reset                           forgets messages, requests, faults and counts
+//! GET    /stream                          server-sent events: the revision, whenever it has changed
+//! ```
 
 use std::convert::Infallible;
 use std::sync::LazyLock;

@@ -64,14 +64,24 @@ pub(super) async fn create(world: &Arc<World>, form: &Form<'_>, hidden: bool) ->
     // What Twilio answers is what it knew when it took the message, even if the phone is faster.
     let resource = message_resource(&world.config.account_sid, &message);
     let initial = message.course.lock().status;
-    if message.twist.early
-        && let Some((status, _)) = world.step(&message).await
-    {
-        world.schedule(&message, status);
+    if message.twist.early {
+        tell_early(world, &message).await;
     } else {
         world.schedule(&message, initial);
     }
     Ok(json_response(201, &resource))
+}
+
+/// Tells `sent` now. In a task of its own: a caller that gives up meanwhile must not strand the message.
+async fn tell_early(world: &Arc<World>, message: &Arc<Message>) {
+    let (world, message) = (Arc::clone(world), Arc::clone(message));
+    let told = tokio::spawn(async move {
+        if let Some((status, _)) = world.step(&message).await {
+            world.schedule(&message, status);
+        }
+    });
+    // It neither panics nor is it aborted; were it to, the answer would still be due.
+    let _ = told.await;
 }
 
 fn insert(world: &World, draft: Draft<'_>, hidden: bool) -> Arc<Message> {

@@ -176,6 +176,9 @@ pub enum InvalidFault {
     /// More than one frequency, or one that makes no sense.
     #[error("give one of next (a number), always (true) or probability (0 to 1, with an optional seed)")]
     Frequency,
+    /// An HTTP status that is no error.
+    #[error("http_status must be between 400 and 599")]
+    HttpStatus,
     /// `to` or `on` cannot be read.
     #[error("to must be a text, on one of creates, lookups, everything")]
     Filter,
@@ -213,6 +216,11 @@ impl TryFrom<Map<String, Value>> for FaultRule {
         };
         let fault =
             serde_json::from_value(Value::Object(map)).map_err(|error| InvalidFault::Fault(error.to_string()))?;
+        if let Fault::ServerError { http_status, .. } | Fault::Refused { http_status, .. } = fault
+            && !(400..=599).contains(&http_status)
+        {
+            return Err(InvalidFault::HttpStatus);
+        }
         Ok(Self { fault, frequency, to, on })
     }
 }
@@ -339,6 +347,15 @@ pub(super) struct FaultBook {
 pub const RULES_MAX: usize = 256;
 
 impl FaultBook {
+    /// A book that begins with these rules (the first [`RULES_MAX`] of them).
+    pub(super) fn new(rules: &[FaultRule]) -> Self {
+        let book = Self::default();
+        for rule in rules {
+            book.push(rule.clone());
+        }
+        book
+    }
+
     /// Adds a rule; `false` if there are too many.
     pub(super) fn push(&self, rule: FaultRule) -> bool {
         let mut rules = self.rules.lock();
@@ -524,6 +541,7 @@ mod tests {
             json!({"kind": "unheard_of"}),
             json!({"kind": "slow"}),
             json!({"kind": "slow", "ms": 1, "typo": true}),
+            json!({"kind": "refused", "code": 21211, "http_status": 200}),
             json!({"kind": "outage", "next": -1}),
             json!({"kind": "outage", "next": 1, "always": true}),
             json!({"kind": "outage", "probability": 2.0}),

@@ -129,7 +129,6 @@ pub(super) struct Twist {
 }
 
 /// What changes as a message goes on.
-#[derive(Debug)]
 pub(super) struct Course {
     pub status: SimStatus,
     /// `None` until a messaging service has chosen.
@@ -144,7 +143,6 @@ pub(super) struct Course {
 }
 
 /// A message as the simulator keeps it.
-#[derive(Debug)]
 pub(super) struct Message {
     pub seq: u64,
     pub sid: String,

@@ -24,6 +24,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
@@ -61,6 +62,9 @@ pub use handle::{SimRequest, SimulatorHandle, UnknownMessage};
 pub use inbound::{Inbound, Quote, ReplyError, SimReply};
 pub use message::{Direction, SimButton, SimMessage, SimStatus};
 pub use world::Stats;
+
+/// How long a shutdown waits for open connections.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A simulator that listens. It stops when it is dropped; [`Simulator::shutdown`] also waits for that.
 #[derive(Debug)]
@@ -101,15 +105,20 @@ impl Simulator {
         self.handle.clone()
     }
 
-    /// Stops: takes no more connections, lets go of those that are held, and waits until all are closed.
+    /// Stops: takes no more connections, lets go of those that are held, and waits until all are closed, though no
+    /// longer than five seconds: a peer that keeps its connection open does not keep the simulator alive.
     ///
     /// # Errors
     /// If the server ended in an error.
     pub async fn shutdown(mut self) -> io::Result<()> {
         self.handle.stop();
-        match self.server.take() {
-            Some(server) => server.await.map_err(io::Error::other)?,
-            None => Ok(()),
+        let Some(mut server) = self.server.take() else { return Ok(()) };
+        match tokio::time::timeout(SHUTDOWN_PATIENCE, &mut server).await {
+            Ok(ended) => ended.map_err(io::Error::other)?,
+            Err(_) => {
+                server.abort();
+                Ok(())
+            }
         }
     }
 }

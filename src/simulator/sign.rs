@@ -2,8 +2,8 @@
 //! the service's checking side, so that a mistake in one shows in the other.
 //!
 //! Source: Twilio, "Webhooks security": base64 of HMAC-SHA-1 under the auth token over the URL (without its fragment)
-//! and, for a form, each name followed by its value, sorted by name; a repeated name comes once
-//! with each of its distinct values, sorted.
+//! and, for a form, each name followed by its value, sorted by name; a repeated name comes once with
+//! each of its distinct values, sorted.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use super::message::Message;
 
 /// The last messages, by age, by SID and by phone.
-#[derive(Debug)]
 pub(super) struct Ring {
     keep: usize,
     next_seq: u64,
@@ -93,14 +92,13 @@ impl Ring {
 }
 
 /// A create call as it came in. Parsed only when somebody looks.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct RawRequest {
     pub at: Timestamp,
     pub body: Bytes,
 }
 
 /// The last create calls.
-#[derive(Debug)]
 pub(super) struct Requests {
     keep: usize,
     queue: VecDeque<RawRequest>,

@@ -427,10 +427,7 @@ async fn messages_move_on_by_the_clock_in_automatic_mode() {
         tokio::task::yield_now().await;
     }
     assert_eq!(scene.sim.messages()[0].status, SimStatus::Sent);
-    for _ in 0..3 {
-        tokio::task::yield_now().await;
-        scene.clock.advance(delivered_after);
-    }
+    scene.clock.advance(delivered_after);
     status(SimStatus::Delivered).await;
     assert_eq!(scene.get(&format!("/Messages/{sid}.json")).await.1["price"], "-0.00750");
 }

@@ -25,7 +25,6 @@ const WAITING_MAX: usize = 500_000;
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A message and when it is due; ordered by that, then by age.
-#[derive(Debug)]
 struct Due {
     at: Timestamp,
     message: Arc<Message>,
@@ -49,7 +48,7 @@ impl Ord for Due {
 }
 
 /// The messages that wait.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Timeline {
     waiting: Mutex<BinaryHeap<Reverse<Due>>>,
     added: Notify,

@@ -117,7 +117,7 @@ impl World {
             credentials: Credentials::new(&config),
             ring: Mutex::new(Ring::new(config.keep_messages)),
             requests: Mutex::new(Requests::new(config.keep_messages)),
-            faults: FaultBook::default(),
+            faults: FaultBook::new(&config.faults),
             contents: RwLock::new(config.contents.iter().map(|template| Content::of(template, now)).collect()),
             last_inbound: Mutex::default(),
             inbound_url: RwLock::new(config.inbound_url.clone()),

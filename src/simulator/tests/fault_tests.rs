@@ -200,3 +200,27 @@ async fn any_callback_can_be_sent_by_hand() {
     assert_eq!(scene.sim.messages()[0].status, SimStatus::Delivered, "the resource does not go back");
     assert_eq!(scene.sim.step("SM0").await, Err(UnknownMessage("SM0".to_owned())));
 }
+
+#[tokio::test]
+async fn what_goes_wrong_can_be_configured_from_the_start() {
+    let rule = FaultRule::once(Fault::TooManyRequests { retry_after_s: None });
+    let scene = scene_with(|config| config.faults = vec![rule]).await;
+    assert_eq!(scene.send(&hello()).await.0, 429);
+    assert_eq!(scene.send(&hello()).await.0, 201);
+}
+
+#[tokio::test]
+async fn an_early_callback_strands_no_message_whose_caller_has_gone() {
+    let at_once =
+        CallbackMode::Automatic { sent_after: Duration::ZERO, delivered_after: Duration::ZERO, read_after: None };
+    let scene = scene_with(|config| config.callbacks = at_once).await;
+    scene.sim.push_fault(FaultRule::once(Fault::CallbackEarly));
+    let callback = scene.callback("");
+    let fields = [("To", ADA), ("From", WA), ("Body", "x"), ("StatusCallback", callback.as_str())];
+    let call = tokio::spawn(scene.post(&fields).send());
+    let mut changes = scene.sim.changes();
+    changes.wait_for(|_| scene.sim.messages().len() == 1).await.expect("a message");
+    call.abort();
+    let arrived = changes.wait_for(|_| scene.sim.messages()[0].status == SimStatus::Delivered);
+    tokio::time::timeout(Duration::from_secs(10), arrived).await.expect("in time").expect("a change");
+}

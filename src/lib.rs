@@ -11,3 +11,4 @@ pub mod service;
 pub mod store;
 pub mod twilio;
 pub mod worker;
+pub mod simulator;

@@ -1,4 +1,6 @@
 //! crisis-relay.
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
@@ -8,7 +10,7 @@ pub mod metrics;
 pub mod ports;
 pub mod secret;
 pub mod service;
+pub mod simulator;
 pub mod store;
 pub mod twilio;
 pub mod worker;
-pub mod simulator;

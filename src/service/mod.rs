@@ -11,7 +11,9 @@ pub mod intake;
 pub mod people;
 pub mod reading;
 pub mod receipts;
+pub mod report;
 pub mod sending;
+pub mod verification;
 
 use std::sync::Arc;
 use std::time::Duration;

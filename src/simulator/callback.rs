@@ -218,7 +218,7 @@ const CLIENTS_MAX: usize = 8;
 /// Posts webhooks: a pooled client, and no more at once than configured.
 #[derive(Debug)]
 pub(super) struct Postman {
-    auth_token: super::config::Secret,
+    auth_token: crate::secret::Secret,
     clients: Mutex<HashMap<Duration, Client>>,
     default: Client,
     slots: Semaphore,

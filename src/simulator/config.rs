@@ -1,43 +1,14 @@
 //! What a simulator is told at its start.
 
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
 use super::fault::FaultRule;
-
-/// A secret text. Its `Debug` shows nothing, and its memory is wiped.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
-
-impl Secret {
-    /// The text itself: for signing and for comparing only.
-    pub(super) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        Self(Zeroizing::new(text.to_owned()))
-    }
-}
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-}
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
+use crate::secret::Secret;
 
 /// An API key: a second way to prove who calls. Twilio refuses standard keys on the account resource, and never signs
 /// webhooks with them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ApiKey {
     /// `SK` and 32 hexadecimal digits.
     pub sid: String,
@@ -88,7 +59,7 @@ pub struct ContentTemplate {
 }
 
 /// How a simulator behaves. [`SimulatorConfig::default`] is a good start for tests: loopback, any free port.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct SimulatorConfig {
     /// Where it listens. Keep it on loopback or an inner network: whoever reaches it controls it.
     pub bind: SocketAddr,

@@ -56,7 +56,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-pub use config::{ApiKey, CallbackMode, ContentTemplate, Secret, SimulatorConfig};
+pub use config::{ApiKey, CallbackMode, ContentTemplate, SimulatorConfig};
 pub use fault::{Fault, FaultRule, Frequency, InvalidFault, REPEATS_MAX, RULES_MAX, Scope};
 pub use handle::{SimRequest, SimulatorHandle, UnknownMessage};
 pub use inbound::{Inbound, Quote, ReplyError, SimReply};

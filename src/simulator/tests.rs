@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::clock::{ManualClock, SeededEntropy, SystemClock};
+use crate::secret::Secret;
 
 const AC: &str = "AC00000000000000000000000000000000";
 const WA: &str = "whatsapp:+14155238886";

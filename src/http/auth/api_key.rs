@@ -26,6 +26,11 @@ const KEYS_MAX: usize = 1_000;
 pub struct ApiKeyHash([u8; 32]);
 
 impl ApiKeyHash {
+    /// A hash that was parsed elsewhere.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The hash of a key text.
     pub fn of(key: &str) -> Self {
         Self(Sha256::digest(key.as_bytes()).into())

@@ -481,6 +481,7 @@ fn jwt_settings(jwt: &config::Jwt, config: &Config) -> JwtSettings {
     let mut settings = JwtSettings::new(or_own(&jwt.issuer), or_own(&jwt.audience), keys);
     settings.roles_claim.clone_from(&jwt.role_claim);
     settings.organisation_claim.clone_from(&jwt.organisation_claim);
+    settings.leeway = jwt.leeway;
     settings.default_organisation = Some(config.organisation.id.clone());
     settings
 }

@@ -18,7 +18,7 @@ use super::{AuthError, Principal, PrincipalKind, Role};
 use crate::domain::ids::OrganisationId;
 use crate::ports::Clock;
 
-/// How far the identity provider's clock may be from ours.
+/// How far the identity provider's clock may be from ours, unless the settings say otherwise.
 const LEEWAY: Duration = Duration::from_secs(60);
 
 /// Shortest shared secret, in bytes: as long as the hash's output (RFC 7518, section 3.2).
@@ -43,6 +43,8 @@ pub struct JwtSettings {
     pub organisation_claim: String,
     /// The organisation of tokens without that claim; for a service with one college.
     pub default_organisation: Option<OrganisationId>,
+    /// How far the identity provider's clock may be from ours.
+    pub leeway: Duration,
 }
 
 impl JwtSettings {
@@ -55,6 +57,7 @@ impl JwtSettings {
             roles_claim: "roles".to_owned(),
             organisation_claim: "org".to_owned(),
             default_organisation: None,
+            leeway: LEEWAY,
         }
     }
 }
@@ -114,6 +117,7 @@ pub(super) struct JwtVerifier {
     roles_claim: String,
     organisation_claim: String,
     default_organisation: Option<OrganisationId>,
+    leeway: Duration,
 }
 
 impl JwtVerifier {
@@ -138,6 +142,7 @@ impl JwtVerifier {
             roles_claim: settings.roles_claim,
             organisation_claim: settings.organisation_claim,
             default_organisation: settings.default_organisation,
+            leeway: settings.leeway,
         })
     }
 
@@ -156,7 +161,7 @@ impl JwtVerifier {
                 self.decode(token, &key, allowed.into())?
             }
         };
-        check_times(&claims, clock.now())?;
+        check_times(&claims, clock.now(), self.leeway)?;
         self.principal(&claims)
     }
 
@@ -190,9 +195,9 @@ impl JwtVerifier {
 }
 
 /// `exp`, `nbf` and `iat` against the clock, each with the leeway. All in seconds since 1970, maybe with a fraction.
-fn check_times(claims: &Map<String, Value>, now: Timestamp) -> Result<(), AuthError> {
+fn check_times(claims: &Map<String, Value>, now: Timestamp, leeway: Duration) -> Result<(), AuthError> {
     let now = now.as_millisecond() as f64 / 1_000.0;
-    let leeway = LEEWAY.as_secs_f64();
+    let leeway = leeway.as_secs_f64();
     let time = |name: &str| match claims.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => value.as_f64().map(Some).ok_or(AuthError::Invalid),

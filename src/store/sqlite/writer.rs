@@ -3,6 +3,8 @@
 //! A group is one transaction. Jobs check before they write and fail without writing, so one job's refusal does not
 //! disturb its neighbours; if SQLite itself reports an error, the group is rolled back and its jobs run one by one.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
@@ -103,7 +105,13 @@ fn work(connection: &Connection, mut orders: mpsc::Receiver<Order>, group_max: u
                 Err(_) => break,
             }
         }
-        commit_group(connection, &mut group);
+        // A panic in a job is a fault of ours; whoever waits is told that the outcome is unknown, and looks it up.
+        let panicked = catch_unwind(AssertUnwindSafe(|| commit_group(connection, &mut group))).is_err();
+        if panicked {
+            roll_back(connection);
+            group.clear();
+            tracing::error!("a job of the writer ended by a panic");
+        }
     }
     // Best effort: a start after a clean stop finds a short write-ahead log.
     let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");

@@ -1,2 +1,7 @@
 //! The binary: reads the command line, and leaves the rest to the library.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    crisis_relay::cli::run()
+}

@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn an_empty_folder_and_environment_give_the_defaults() {
         let config = load_from(None, [], folder(&[]).path()).unwrap();
-        assert_eq!(config.organisation.name, "Crisis desk");
+        assert_eq!(config.organisation.name, "Care desk");
     }
 
     #[test]

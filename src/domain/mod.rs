@@ -10,4 +10,5 @@ pub mod ids;
 pub mod message;
 pub mod policy;
 pub mod provider;
+pub mod reply;
 pub mod sealed;

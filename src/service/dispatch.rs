@@ -34,10 +34,17 @@ pub struct Jobs {
     jobs: mpsc::UnboundedReceiver<Job>,
 }
 
+/// When the worker looks next, and the earliest hint beyond that.
 #[derive(Default)]
 struct Hint {
-    at: Mutex<Option<Timestamp>>,
+    plan: Mutex<Plan>,
     earlier: Notify,
+}
+
+#[derive(Default)]
+struct Plan {
+    next_look: Option<Timestamp>,
+    beyond: Option<Timestamp>,
 }
 
 impl Dispatch {
@@ -72,24 +79,25 @@ impl Dispatch {
         }
     }
 
-    /// Something will be due at `at`: the worker should look then, if it did not mean to look sooner.
+    /// Something will be due at `at`: the worker looks then, if it did not mean to look sooner.
     pub fn hint(&self, at: Option<Timestamp>) {
         let Some(at) = at else { return };
-        let mut hint = self.hint.at.lock();
-        if hint.is_none_or(|planned| at < planned) {
-            *hint = Some(at);
+        let mut plan = self.hint.plan.lock();
+        if plan.next_look.is_some_and(|next| at < next) {
+            plan.next_look = Some(at);
             self.hint.earlier.notify_one();
+        } else if plan.beyond.is_none_or(|beyond| at < beyond) {
+            plan.beyond = Some(at);
         }
     }
 
-    /// Takes the earliest hint, leaving none.
-    pub fn take_hint(&self) -> Option<Timestamp> {
-        self.hint.at.lock().take()
-    }
-
-    /// The earliest hint.
-    pub fn next_hint(&self) -> Option<Timestamp> {
-        *self.hint.at.lock()
+    /// Plans the worker's next look: at the earliest hint, but at `latest` all the same. Of hints beyond the next look
+    /// only the earliest is remembered; the others are found by the looks in between.
+    pub fn plan_look(&self, latest: Timestamp) -> Timestamp {
+        let mut plan = self.hint.plan.lock();
+        let next = plan.beyond.take_if(|beyond| *beyond <= latest).unwrap_or(latest);
+        plan.next_look = Some(next);
+        next
     }
 
     /// Returns when an earlier hint was given.

@@ -119,6 +119,7 @@ impl Service {
             now,
             idempotency: idempotency.map(|given| self.hash_idempotency(caller, &given)),
         };
+        let _turn = self.turns.take(intake.subject).await;
         for _ in 0..TRIES {
             if let Some(answered) = self.try_accept(&intake).await? {
                 return Ok(answered);

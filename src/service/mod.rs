@@ -11,7 +11,10 @@ pub mod intake;
 pub mod people;
 pub mod reading;
 pub mod receipts;
+pub mod report;
 pub mod sending;
+mod turns;
+pub mod verification;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,6 +102,7 @@ pub struct Service {
     pub(crate) dispatch: Dispatch,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) data_keys: people::DataKeys,
+    pub(crate) turns: turns::Turns,
 }
 
 /// What goes into a commit beside the transition.
@@ -122,8 +126,8 @@ impl Service {
         dispatch: Dispatch,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let data_keys = people::DataKeys::default();
-        Self { store, keyring, clock, entropy, organisations, settings, dispatch, metrics, data_keys }
+        let (data_keys, turns) = (people::DataKeys::default(), turns::Turns::default());
+        Self { store, keyring, clock, entropy, organisations, settings, dispatch, metrics, data_keys, turns }
     }
 
     /// The time, by the service's clock.
@@ -201,6 +205,7 @@ impl Service {
         actor: &Actor,
     ) -> Result<Option<Transition>, ServiceError> {
         let mut alert = alert;
+        let _turn = self.turns.take(alert.subject).await;
         for _ in 0..TRIES {
             let id = alert.id;
             let organisation = self.organisation(&alert.organisation)?;

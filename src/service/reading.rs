@@ -9,6 +9,9 @@ use crate::domain::audit::{AuditEntry, AuditStream};
 use crate::domain::ids::{AlertId, Reference};
 use crate::ports::{ListCursor, SealedField};
 
+/// How many entries of a chain are read at once.
+const CHAIN_PAGE: usize = 500;
+
 /// What somebody looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "deed", rename_all = "snake_case")]
@@ -90,6 +93,34 @@ impl Service {
         self.record_access(caller, &alert, Access::AuditRead).await?;
         let entries = self.store.audit_entries(&AuditStream::Alert(alert.id), after, limit).await?;
         Ok((alert, entries))
+    }
+
+    /// Entries of an alert's chain, to be shown beside it.
+    pub async fn timeline(&self, alert: &Alert, after: u64, limit: usize) -> Result<Vec<AuditEntry>, ServiceError> {
+        Ok(self.store.audit_entries(&AuditStream::Alert(alert.id), after, limit).await?)
+    }
+
+    /// The whole chain of an alert, and the alert at the version that the chain ends with.
+    pub async fn whole_chain(&self, alert: &Alert) -> Result<(Alert, Vec<AuditEntry>), ServiceError> {
+        let stream = AuditStream::Alert(alert.id);
+        for _ in 0..TRIES {
+            let alert = self.load(alert.id).await?;
+            let mut chain: Vec<AuditEntry> = Vec::new();
+            loop {
+                let after = chain.last().map_or(0, |entry| entry.seq);
+                let page = self.store.audit_entries(&stream, after, CHAIN_PAGE).await?;
+                let last = page.len() < CHAIN_PAGE;
+                chain.extend(page);
+                if last {
+                    break;
+                }
+            }
+            // Somebody may have changed the alert between the two reads: then its head has moved on, too.
+            if self.load(alert.id).await?.version == alert.version {
+                return Ok((alert, chain));
+            }
+        }
+        Err(ServiceError::Busy)
     }
 
     /// Opens what is sealed: the look is recorded first.

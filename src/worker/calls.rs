@@ -31,17 +31,12 @@ const BOOKING_PAUSE_MAX: Duration = Duration::from_secs(2);
 pub struct Paces {
     whatsapp: Mutex<Pace>,
     sms: Mutex<Pace>,
-    content_sid: Arc<dyn Fn(&Composed) -> Option<String> + Send + Sync>,
 }
 
 impl Paces {
-    /// The paces of the two senders, and which approved template a composed message is sent with, if with any.
-    pub fn new(
-        whatsapp: Pace,
-        sms: Pace,
-        content_sid: impl Fn(&Composed) -> Option<String> + Send + Sync + 'static,
-    ) -> Self {
-        Self { whatsapp: Mutex::new(whatsapp), sms: Mutex::new(sms), content_sid: Arc::new(content_sid) }
+    /// The paces of the two senders.
+    pub fn new(whatsapp: Pace, sms: Pace) -> Self {
+        Self { whatsapp: Mutex::new(whatsapp), sms: Mutex::new(sms) }
     }
 
     fn reserve(&self, channel: Channel, now: Timestamp) -> Duration {
@@ -50,14 +45,13 @@ impl Paces {
             Channel::Sms | Channel::Voice => self.sms.lock().reserve(now),
         }
     }
+}
 
-    fn content(&self, channel: Channel, message: Composed) -> MessageContent {
-        match (channel, (self.content_sid)(&message)) {
-            (Channel::Whatsapp, Some(content_sid)) => {
-                MessageContent::Template { content_sid, variables: message.variables }
-            }
-            (Channel::Whatsapp | Channel::Sms | Channel::Voice, _) => MessageContent::Body(message.text),
-        }
+/// The form in which Twilio takes a message: an approved template where there is one, else the text itself.
+fn content(message: Composed) -> MessageContent {
+    match message.content_sid {
+        Some(content_sid) => MessageContent::Template { content_sid, variables: message.variables },
+        None => MessageContent::Body(message.text),
     }
 }
 
@@ -117,7 +111,7 @@ impl Worker {
             let retry_after = Duration::try_from(open_until.duration_since(now)).ok();
             return SendOutcome::NotExecuted { retry_after, fault: None };
         }
-        let content = self.paces.content(delivery.channel, message);
+        let content = content(message);
         let attempt = alert.attempt_ref(delivery.no, attempt);
         let request = MessageRequest { attempt, channel: delivery.channel, to, content };
         let outcome = self.twilio.create_message(&request).await;

@@ -11,11 +11,12 @@
 mod calls;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -142,7 +143,10 @@ impl Worker {
         let _ = poller.await;
         tasks.close();
         if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
-            tracing::warn!(in_hand = self.dispatch.in_hand(), "shutting down with work in hand: it is found again by its lease");
+            tracing::warn!(
+                in_hand = self.dispatch.in_hand(),
+                "shutting down with work in hand: it is found again by its lease"
+            );
         }
     }
 
@@ -151,8 +155,12 @@ impl Worker {
             return;
         }
         while !shutdown.is_cancelled() {
-            let more = self.round().await;
-            let pause = if more { Duration::ZERO } else { self.until_next_round() };
+            // A panic in a round is a fault, but no reason to leave all other alerts alone.
+            let more = AssertUnwindSafe(self.round()).catch_unwind().await.unwrap_or_else(|_| {
+                tracing::error!("a round of the worker ended by a panic");
+                false
+            });
+            let pause = if more { Duration::ZERO } else { self.until_next_look() };
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = self.clock.sleep(pause) => {}
@@ -162,10 +170,10 @@ impl Worker {
     }
 
     /// Until the next hint, but never longer than the poll's interval.
-    fn until_next_round(&self) -> Duration {
-        let Some(at) = self.dispatch.next_hint() else { return self.settings.poll };
-        let wait = at.duration_since(self.clock.now());
-        Duration::try_from(wait).unwrap_or(Duration::ZERO).min(self.settings.poll)
+    fn until_next_look(&self) -> Duration {
+        let now = self.clock.now();
+        let latest = now.saturating_add(self.settings.poll).unwrap_or(Timestamp::MAX);
+        Duration::try_from(self.dispatch.plan_look(latest).duration_since(now)).unwrap_or(Duration::ZERO)
     }
 
     /// After a start: where the store belongs to this process alone, whatever an earlier one had in hand is taken up
@@ -193,7 +201,6 @@ impl Worker {
     /// Takes up what is due. Returns whether there may be more.
     pub async fn round(&self) -> bool {
         let now = self.clock.now();
-        self.dispatch.take_hint();
         self.service.metrics().worker_ran();
         self.service.metrics().set_in_hand(self.dispatch.in_hand());
         let more = match self.take_up_due(now).await {

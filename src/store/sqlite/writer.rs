@@ -9,6 +9,8 @@
 
 use std::fs::File;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
@@ -132,7 +134,13 @@ fn work(connection: &Connection, mut orders: mpsc::Receiver<Order>, group_max: u
                 Err(_) => break,
             }
         }
-        commit_group(connection, &mut group);
+        // A panic in a job is a fault of ours; whoever waits is told that the outcome is unknown, and looks it up.
+        let panicked = catch_unwind(AssertUnwindSafe(|| commit_group(connection, &mut group))).is_err();
+        if panicked {
+            roll_back(connection);
+            group.clear();
+            tracing::error!("a job of the writer ended by a panic");
+        }
     }
     refuse_late(orders);
 }

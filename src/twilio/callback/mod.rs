@@ -46,6 +46,9 @@ pub enum CallbackError {
     /// More than [`FIELDS_MAX`] fields.
     #[error("the form has too many fields")]
     TooManyFields,
+    /// JSON, but no object.
+    #[error("the body is no JSON object")]
+    NotAnObject,
     /// A field without which it means nothing.
     #[error("the field {0} is missing")]
     Missing(&'static str),
@@ -69,6 +72,30 @@ impl Form {
         let pairs: Vec<_> =
             form_urlencoded::parse(body).take(FIELDS_MAX + 1).map(|(n, v)| (n.into(), v.into())).collect();
         if pairs.len() > FIELDS_MAX { Err(CallbackError::TooManyFields) } else { Ok(Self { pairs }) }
+    }
+
+    /// Reads a flat JSON object of the same fields; what is neither text nor number is left out.
+    ///
+    /// # Errors
+    /// [`CallbackError::TooLong`], [`CallbackError::TooManyFields`], and [`CallbackError::NotAnObject`].
+    pub fn parse_json(body: &[u8]) -> Result<Self, CallbackError> {
+        if body.len() > BODY_MAX {
+            return Err(CallbackError::TooLong);
+        }
+        let object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(body).map_err(|_| CallbackError::NotAnObject)?;
+        if object.len() > FIELDS_MAX {
+            return Err(CallbackError::TooManyFields);
+        }
+        let text = |value: serde_json::Value| match value {
+            serde_json::Value::String(text) => Some(text),
+            serde_json::Value::Number(number) => Some(number.to_string()),
+            serde_json::Value::Null
+            | serde_json::Value::Bool(_)
+            | serde_json::Value::Array(_)
+            | serde_json::Value::Object(_) => None,
+        };
+        Ok(Self { pairs: object.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect() })
     }
 
     /// Every field: what the signature is reckoned over.

@@ -1,0 +1,629 @@
+//! The composition root: turns a configuration into a running service. The only room that names concrete adapters.
+
+mod composer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use self::composer::OrganisationComposer;
+use crate::clock::{SystemClock, SystemEntropy};
+use crate::config::{self, Config, Mode};
+use crate::domain::alert::Rules;
+use crate::domain::contact::{Channel, ContactRole, Directory, PhoneNumber};
+use crate::domain::delivery::DeliveryRules;
+use crate::domain::event::Score;
+use crate::domain::message::TemplateSet;
+use crate::domain::policy::{Policy, Step, Target};
+use crate::http::auth::{
+    ApiKeyHash, ApiKeyRecord, ApiKeys, Authenticator, JwksSettings, JwtKeySource, JwtSettings, Role, SharedSecret,
+};
+use crate::http::health::Health;
+use crate::http::manners::MannersSettings;
+use crate::http::rate_limit::{Limit, RateLimiter, RateLimits};
+use crate::http::state::{AppState, RequestLimits, WebhookTrust};
+use crate::http::{ServeSettings, application, serve};
+use crate::keyring::{LocalKeyring, MasterKeys};
+use crate::metrics::Metrics;
+use crate::ports::{Clock, Entropy, Fault, Keyring, Store, TwilioClient, random};
+use crate::secret::Secret;
+use crate::service::dispatch::{Dispatch, Jobs};
+use crate::service::people::{ConfiguredContact, enrol};
+use crate::service::{Organisation, Service, Settings};
+use crate::simulator::{CallbackMode, Simulator, SimulatorConfig};
+use crate::store::sqlite::{OpenError, SqliteSettings, SqliteStore};
+use crate::twilio::breaker::{Breaker, BreakerLimits};
+use crate::twilio::pace::Pace;
+use crate::twilio::rest::{Credentials, RestClient, RestConfig, SmsSender};
+use crate::worker::{Paces, Worker, WorkerSettings};
+
+/// Whom the simulator's messages go to where no counsellor is configured: development only, and no real phone.
+const SIMULATED_COUNSELLOR: &str = "+919876543210";
+
+/// Why the service cannot start. Every fault that could be found, together.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The set-up is at fault.
+    #[error("{}", listed(.0))]
+    Faults(Vec<Fault>),
+    /// The database cannot be used.
+    #[error("store.path: {0}")]
+    Store(#[from] OpenError),
+    /// An address cannot be listened on.
+    #[error("{key}: cannot listen on {address}: {source}")]
+    Listen {
+        /// The configuration's key.
+        key: &'static str,
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The stored contacts cannot be read or written.
+    #[error("the store fails at start: {0}")]
+    Service(#[from] crate::service::ServiceError),
+}
+
+fn listed(faults: &[Fault]) -> String {
+    let line = |fault: &Fault| format!("{}: {}\n    {}", fault.subject, fault.problem, fault.remedy);
+    faults.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn fault(subject: &str, problem: impl ToString, remedy: &str) -> Fault {
+    Fault { subject: subject.to_owned(), problem: problem.to_string(), remedy: remedy.to_owned() }
+}
+
+/// The provider that the service talks to: the real one, or a simulator.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    /// How it is called.
+    pub rest: RestConfig,
+    /// What its webhooks are checked against.
+    pub trust: WebhookTrust,
+    /// Whether it is a simulator, whose messages reach no phone.
+    pub simulated: bool,
+}
+
+/// The adapters that a service is assembled from.
+pub struct Adapters {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// The master keys.
+    pub keyring: Arc<dyn Keyring>,
+    /// The provider's client.
+    pub twilio: Arc<dyn TwilioClient>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// A service, assembled and not yet running.
+pub struct App {
+    /// The use cases.
+    pub service: Arc<Service>,
+    /// The worker, to be run or drained.
+    pub worker: Arc<Worker>,
+    /// What the worker takes its jobs from.
+    pub jobs: Jobs,
+    /// The HTTP application.
+    pub router: Router,
+    /// The store, to be closed at the end.
+    pub store: Arc<dyn Store>,
+}
+
+/// Reads the master keys, or in development makes one.
+///
+/// # Errors
+/// Keys that contradict each other, or a file that cannot be used.
+pub fn open_keyring(config: &Config, entropy: Arc<dyn Entropy>) -> Result<LocalKeyring, StartError> {
+    let settings = &config.keyring;
+    let masters = match &settings.master_key {
+        Some(current) => MasterKeys::from_text(&keyring_text(current, &settings.former_master_keys)),
+        None => development_keys(&settings.development_key_path, entropy.as_ref()),
+    };
+    let masters = masters.map_err(|error| {
+        StartError::Faults(vec![fault("keyring.master_key", error, "Give the key that the database was begun with.")])
+    })?;
+    Ok(LocalKeyring::new(masters, entropy))
+}
+
+/// The keyring's own form: with former keys, the one listed last was the first of all, and keyed hashes stay with it.
+fn keyring_text(current: &config::MasterKey, former: &[config::MasterKey]) -> String {
+    let base64 = |key: &config::MasterKey| data_encoding::BASE64.encode(key.expose());
+    let Some(first) = former.last() else { return base64(current) };
+    let former: String = former.iter().map(|key| format!("former:{}\n", base64(key))).collect();
+    format!("current:{}\n{former}index:{}\n", base64(current), base64(first))
+}
+
+fn development_keys(path: &Path, entropy: &dyn Entropy) -> Result<MasterKeys, crate::keyring::MasterKeyError> {
+    if path.exists() {
+        return MasterKeys::from_file(path);
+    }
+    if let Some(folder) = path.parent() {
+        // If it cannot be made, making the file says why.
+        let _ = std::fs::create_dir_all(folder);
+    }
+    MasterKeys::create_file(path, entropy)
+}
+
+/// How the store's file is used.
+pub fn sqlite_settings(config: &Config) -> SqliteSettings {
+    SqliteSettings {
+        path: config.store.path.clone(),
+        readers: config.store.readers,
+        group_commit_max: config.store.group_commit_max,
+        busy_timeout: config.store.busy_timeout,
+    }
+}
+
+/// The texts: the built-in ones, or those of a directory.
+///
+/// # Errors
+/// Every fault of every file.
+pub fn load_templates(config: &Config) -> Result<TemplateSet, StartError> {
+    let Some(folder) = &config.templates.dir else { return Ok(TemplateSet::builtin()) };
+    let unreadable = |error: std::io::Error| {
+        StartError::Faults(vec![fault("templates.dir", error, "Name a directory with one TOML file a language.")])
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            files.push((path.display().to_string(), std::fs::read_to_string(&path).map_err(unreadable)?));
+        }
+    }
+    let borrowed: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    TemplateSet::parse(&borrowed).map_err(|faults| {
+        let tell =
+            |found: &crate::domain::message::TemplateFault| fault("templates.dir", found, "See docs/templates.md.");
+        StartError::Faults(faults.iter().map(tell).collect())
+    })
+}
+
+/// Checks everything that goes into a message, and lists the languages that there are texts for.
+///
+/// # Errors
+/// Every fault of the texts, or else of the values that go into them.
+pub fn check_texts(config: &Config) -> Result<String, StartError> {
+    let templates = load_templates(config)?;
+    let languages: Vec<String> = templates.languages().map(|(language, _)| language.to_string()).collect();
+    OrganisationComposer::new(config, templates)?;
+    Ok(languages.join(", "))
+}
+
+/// The provider of a configuration; `simulator` is the address of one that runs here, if one does.
+pub fn provider(config: &Config, simulator: Option<&SimulatorAccess>) -> Provider {
+    let twilio = &config.twilio;
+    let own_address = || local_url(config.http.bind);
+    let public_base = twilio.webhook_base_url.clone().unwrap_or_else(own_address);
+    let (account_sid, auth_token, credentials, base_url) = match (&twilio.credentials, simulator) {
+        (Some(real), _) => {
+            let credentials = match &real.api_key {
+                Some(key) => Credentials::ApiKey { sid: key.sid.as_str().to_owned(), secret: key.secret.clone() },
+                None => Credentials::AuthToken(real.auth_token.clone()),
+            };
+            (real.account_sid.as_str().to_owned(), real.auth_token.clone(), credentials, twilio.api_base_url.clone())
+        }
+        (None, simulator) => {
+            let defaults = SimulatorConfig::default();
+            let token = simulator.map_or_else(|| defaults.auth_token.clone(), |access| access.auth_token.clone());
+            let sid = simulator.map_or_else(|| defaults.account_sid.clone(), |access| access.account_sid.clone());
+            let url = simulator.map_or_else(|| local_url(config.simulator.bind), |access| access.url.clone());
+            (sid, token.clone(), Credentials::AuthToken(token), url)
+        }
+    };
+    let simulated = twilio.credentials.is_none();
+    let mut rest = RestConfig::new(account_sid.clone(), credentials);
+    if simulated {
+        rest.content_base_url = base_url.clone();
+    }
+    rest.base_url = base_url;
+    rest.whatsapp_from = twilio.whatsapp_from.clone().or_else(|| simulated.then(sandbox_sender).flatten());
+    rest.sms_from = twilio.sms_from.clone().map(SmsSender::Number);
+    rest.messaging_service_sid = twilio.messaging_service_sid.as_ref().map(|sid| sid.as_str().to_owned());
+    rest.status_callback_base = Some(public_base.clone());
+    rest.connect_timeout = twilio.connect_timeout;
+    rest.request_timeout = twilio.request_timeout;
+    rest.max_concurrency = twilio.max_concurrency;
+    rest.pool_max_idle = twilio.max_concurrency;
+    let trust = WebhookTrust { account_sid, auth_tokens: vec![auth_token], public_base };
+    Provider { rest, trust, simulated }
+}
+
+/// Twilio's WhatsApp sandbox number, which the simulator owns too.
+fn sandbox_sender() -> Option<PhoneNumber> {
+    "+14155238886".parse().ok()
+}
+
+/// The address at which this machine reaches a service that listens on `bind`.
+pub fn local_url(bind: std::net::SocketAddr) -> Url {
+    let host = if bind.ip().is_unspecified() { "127.0.0.1".to_owned() } else { url_host(bind.ip()) };
+    #[expect(clippy::expect_used, reason = "an address and a port make a URL")]
+    Url::parse(&format!("http://{host}:{}", bind.port())).expect("an address and a port make a URL")
+}
+
+fn url_host(ip: std::net::IpAddr) -> String {
+    match ip {
+        std::net::IpAddr::V4(ip) => ip.to_string(),
+        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+/// How a simulator that runs here is reached.
+#[derive(Debug, Clone)]
+pub struct SimulatorAccess {
+    /// Its address.
+    pub url: Url,
+    /// Its account.
+    pub account_sid: String,
+    /// The account's token.
+    pub auth_token: Secret,
+}
+
+/// Assembles a service.
+///
+/// # Errors
+/// What stands against it, as far as it can be found without asking the network.
+pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) -> Result<App, StartError> {
+    let Adapters { store, keyring, twilio, clock, entropy } = adapters;
+    let organisation = organisation(config, provider, store.as_ref(), keyring.as_ref(), clock.as_ref()).await?;
+    let authenticator = authenticator(config, Arc::clone(&clock))?;
+    let metrics = Arc::new(Metrics::new());
+    let (dispatch, jobs) = Dispatch::new(places(config));
+    let settings = Settings {
+        instance: data_encoding::HEXLOWER.encode(&random::<8>(entropy.as_ref())),
+        lease: config.delivery.lease,
+        rules: rules(config),
+    };
+    let service = Arc::new(Service::new(
+        Arc::clone(&store),
+        keyring,
+        Arc::clone(&clock),
+        Arc::clone(&entropy),
+        vec![organisation],
+        settings,
+        dispatch.clone(),
+        metrics,
+    ));
+    let worker = Arc::new(Worker::new(
+        Arc::clone(&service),
+        twilio,
+        Arc::clone(&clock),
+        dispatch,
+        WorkerSettings {
+            poll: config.worker.poll,
+            due_batch: config.worker.due_batch,
+            call_timeout: provider.rest.longest_call(),
+            keep_answers: config.idempotency.keep,
+        },
+        paces(config),
+        Breaker::new(breaker_limits(config)),
+    ));
+    let health = Health::new(Arc::clone(&store), Arc::clone(&worker), Arc::clone(&clock), config.worker.poll);
+    let state = AppState {
+        service: Arc::clone(&service),
+        authenticator: Arc::new(authenticator),
+        limiter: Arc::new(RateLimiter::new(rate_limits(config))),
+        limits: Arc::new(request_limits(config)),
+        webhooks: Arc::new(provider.trust.clone()),
+        health: Arc::new(health),
+    };
+    let manners = MannersSettings {
+        request_timeout: config.http.request_timeout,
+        body_length_max: config.http.body_limit_bytes,
+        trusted_proxies: 0,
+    };
+    let router = application(state, &manners, clock, entropy);
+    Ok(App { service, worker, jobs, router, store })
+}
+
+/// How many deliveries may be in hand: no more than the sender's pace brings out within a third of a lease, so that
+/// none waits in here until its lease is over.
+fn places(config: &Config) -> usize {
+    let within_lease = f64::from(config.twilio.whatsapp_per_second) * config.delivery.lease.as_secs_f64() / 3.0;
+    // Small and positive: the cast cannot go wrong.
+    config.worker.queue_max.min(within_lease as usize).max(1)
+}
+
+async fn organisation(
+    config: &Config,
+    provider: &Provider,
+    store: &dyn Store,
+    keyring: &dyn Keyring,
+    clock: &dyn Clock,
+) -> Result<Organisation, StartError> {
+    let composer = OrganisationComposer::new(config, load_templates(config)?)?;
+    let id = config.organisation.id.clone();
+    let number = config.counsellor.whatsapp_to.clone();
+    let number = number.or_else(|| if provider.simulated { SIMULATED_COUNSELLOR.parse().ok() } else { None });
+    let configured = ConfiguredContact {
+        id: config.counsellor.contact_id.clone(),
+        role: ContactRole::Counsellor,
+        language: config.counsellor.language.clone(),
+        methods: number.into_iter().map(|number| (Channel::Whatsapp, number)).collect(),
+    };
+    let contact = enrol(store, keyring, clock.now(), &id, &configured).await?;
+    let threshold = Score::new(config.decision.threshold).ok_or_else(|| {
+        StartError::Faults(vec![fault("decision.threshold", "is out of range", "Give a number from 0 to 1.")])
+    })?;
+    Ok(Organisation {
+        id,
+        directory: Directory::new(vec![contact]),
+        policy: Arc::new(one_step_policy(config)?),
+        threshold,
+        composer: Arc::new(composer),
+    })
+}
+
+/// The ladder of this version: one step, the configured counsellor over WhatsApp, who is also the last responder.
+fn one_step_policy(config: &Config) -> Result<Policy, StartError> {
+    let counsellor = Target::Contact(config.counsellor.contact_id.clone());
+    let policy = &config.policy;
+    let id = "default".parse().map_err(|error| StartError::Faults(vec![fault("policy", error, "")]))?;
+    Ok(Policy {
+        id,
+        version: 1,
+        steps: vec![Step {
+            after: Duration::ZERO,
+            targets: vec![counsellor.clone()],
+            channels: vec![Channel::Whatsapp],
+        }],
+        rounds: policy.rounds,
+        repeat_every: policy.repeat_every,
+        last_responder: counsellor,
+        last_responder_channels: vec![Channel::Whatsapp],
+        last_responder_every: policy.last_responder_every,
+        act_within: policy.acknowledged_action_within,
+        respond_within: policy.respond_within,
+    })
+}
+
+fn rules(config: &Config) -> Rules {
+    let delivery = &config.delivery;
+    Rules {
+        repage_rise: config.decision.repage_rise,
+        retry_when_all_failed: config.policy.retry_when_all_failed,
+        delivery: DeliveryRules {
+            attempts_max: delivery.attempts_max,
+            give_up_after: delivery.give_up_after,
+            backoff_base: delivery.backoff_base,
+            backoff_max: delivery.backoff_max,
+            retry_after_max: delivery.retry_after_max,
+            look_up_first: delivery.look_up_first,
+            look_up_then: delivery.look_up_then,
+            look_ups_max: delivery.look_ups_max,
+            receipt_poll_first: delivery.receipt_poll_first,
+            receipt_poll_max: delivery.receipt_poll_max,
+            receipt_polls_max: delivery.receipt_polls_max,
+        },
+    }
+}
+
+fn paces(config: &Config) -> Paces {
+    // A tenth of a second's worth may go at once: Twilio measures by the second, and a crisis should not wait for a
+    // place that is free.
+    let pace = |per_second: u32| Pace::new(f64::from(per_second), (per_second / 10).max(1));
+    Paces::new(pace(config.twilio.whatsapp_per_second), pace(config.twilio.sms_per_second))
+}
+
+fn breaker_limits(config: &Config) -> BreakerLimits {
+    BreakerLimits {
+        failures_to_open: config.twilio.breaker_failures,
+        open_min: config.twilio.breaker_open_first,
+        open_max: config.twilio.breaker_open_max,
+        probe_patience: config.twilio.request_timeout.saturating_mul(2),
+    }
+}
+
+fn rate_limits(config: &Config) -> RateLimits {
+    let limits = &config.rate_limits;
+    let limit = |per_second: u32| Limit::new(per_second, per_second.saturating_mul(2));
+    RateLimits {
+        service: limit(limits.service_per_second),
+        person: limit(limits.person_per_second),
+        webhook: limit(limits.webhook_per_second),
+        failure: Limit::new((limits.failed_auth_per_minute / 60).max(1), limits.failed_auth_per_minute),
+    }
+}
+
+fn request_limits(config: &Config) -> RequestLimits {
+    let decision = &config.decision;
+    RequestLimits {
+        message_chars_max: decision.message_chars_max,
+        metadata_bytes_max: decision.metadata_bytes_max,
+        metadata_keys_max: decision.metadata_keys_max,
+        occurred_at_future_max: decision.occurred_at_future_max,
+        occurred_at_past_max: decision.occurred_at_past_max,
+    }
+}
+
+fn authenticator(config: &Config, clock: Arc<dyn Clock>) -> Result<Authenticator, StartError> {
+    let at_fault = |key: &str, error: &dyn std::fmt::Display| {
+        StartError::Faults(vec![fault(key, error, "See config/default.toml, section [auth].")])
+    };
+    let record = |key: &config::ApiKey| ApiKeyRecord {
+        id: key.id.clone(),
+        organisation: key.organisation.clone(),
+        role: match key.role {
+            config::ApiRole::Service => Role::Service,
+            config::ApiRole::Counsellor => Role::Counsellor,
+            config::ApiRole::Admin => Role::Admin,
+            config::ApiRole::Auditor => Role::Auditor,
+        },
+        hash: ApiKeyHash::from_bytes(*key.sha256.as_bytes()),
+        expires_at: key.expires_at,
+    };
+    let keys = ApiKeys::new(config.auth.api_keys.iter().map(record).collect())
+        .map_err(|error| at_fault("auth.api_keys", &error))?;
+    let jwt = config.auth.jwt.as_ref().map(|jwt| jwt_settings(jwt, config));
+    Authenticator::new(keys, jwt, clock).map_err(|error| at_fault("auth.jwt", &error))
+}
+
+fn jwt_settings(jwt: &config::Jwt, config: &Config) -> JwtSettings {
+    let keys = match &jwt.key {
+        config::JwtKey::Jwks(url) => {
+            let mut settings = JwksSettings::new(url.clone());
+            settings.age_max = jwt.jwks_refresh;
+            JwtKeySource::Jwks(settings)
+        }
+        config::JwtKey::Secret(secret) => {
+            JwtKeySource::SharedSecret(SharedSecret(secret.expose().as_bytes().to_vec().into()))
+        }
+    };
+    // Issuer and audience must be given with a JWKS; a development secret may go without, and then both are our name.
+    let or_own = |given: &Option<String>| given.clone().unwrap_or_else(|| "crisis-relay".to_owned());
+    let mut settings = JwtSettings::new(or_own(&jwt.issuer), or_own(&jwt.audience), keys);
+    settings.roles_claim.clone_from(&jwt.role_claim);
+    settings.organisation_claim.clone_from(&jwt.organisation_claim);
+    settings.leeway = jwt.leeway;
+    settings.default_organisation = Some(config.organisation.id.clone());
+    settings
+}
+
+/// Starts the simulator that stands in for Twilio in development.
+///
+/// # Errors
+/// Its address cannot be listened on.
+pub async fn start_simulator(config: &Config, service_url: &Url) -> Result<(Simulator, SimulatorAccess), StartError> {
+    let incoming = format!("{}/webhooks/twilio/incoming", service_url.as_str().trim_end_matches('/'));
+    let settings = SimulatorConfig {
+        bind: config.simulator.bind,
+        callbacks: CallbackMode::Automatic {
+            sent_after: config.simulator.sent_after,
+            delivered_after: config.simulator.delivered_after,
+            read_after: Some(config.simulator.read_after).filter(|after| !after.is_zero()),
+        },
+        inbound_url: Some(incoming),
+        ..SimulatorConfig::default()
+    };
+    let access = |url: Url| SimulatorAccess {
+        url,
+        account_sid: settings.account_sid.clone(),
+        auth_token: settings.auth_token.clone(),
+    };
+    let simulator = Simulator::start(settings.clone(), Arc::new(SystemClock), Arc::new(SystemEntropy))
+        .await
+        .map_err(|source| StartError::Listen { key: "simulator.bind", address: settings.bind, source })?;
+    let url = local_url(simulator.address());
+    Ok((simulator, access(url)))
+}
+
+/// A service that runs until its token is cancelled.
+pub struct Running {
+    /// Where it listens.
+    pub url: Url,
+    /// The use cases, for the demo's display.
+    pub service: Arc<Service>,
+    /// The simulator, where one stands in for Twilio.
+    pub simulator: Option<Simulator>,
+    shutdown: CancellationToken,
+    work: tokio::task::JoinHandle<()>,
+}
+
+/// Starts a service with the real clock, the configured store, and Twilio or its simulator.
+///
+/// # Errors
+/// Everything that stands against it.
+pub async fn start(config: &Config) -> Result<Running, StartError> {
+    let listener = TcpListener::bind(config.http.bind).await.map_err(|source| StartError::Listen {
+        key: "http.bind",
+        address: config.http.bind,
+        source,
+    })?;
+    let address = listener.local_addr().unwrap_or(config.http.bind);
+    let mut config = config.clone();
+    config.http.bind = address;
+    let url = local_url(address);
+    let (simulator, access) = match config.twilio.credentials {
+        Some(_) => (None, None),
+        None => {
+            let (simulator, access) = start_simulator(&config, &url).await?;
+            (Some(simulator), Some(access))
+        }
+    };
+    let provider = provider(&config, access.as_ref());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let keyring = Arc::new(open_keyring(&config, Arc::clone(&entropy))?);
+    let store = Arc::new(SqliteStore::open(&sqlite_settings(&config))?);
+    let twilio = Arc::new(rest_client(&provider, Arc::clone(&clock))?);
+    let adapters = Adapters { store, keyring, twilio, clock, entropy };
+    let app = assemble(&config, &provider, adapters).await?;
+    announce(&config, &provider, &url);
+    let shutdown = CancellationToken::new();
+    let service = Arc::clone(&app.service);
+    let work = tokio::spawn(work(app, listener, serve_settings(&config), shutdown.clone()));
+    Ok(Running { url, service, simulator, shutdown, work })
+}
+
+/// The client of a provider.
+///
+/// # Errors
+/// Every fault of its set-up.
+pub fn rest_client(provider: &Provider, clock: Arc<dyn Clock>) -> Result<RestClient, StartError> {
+    RestClient::new(provider.rest.clone(), clock).map_err(|error| match error {
+        crate::twilio::rest::RestError::Config(faults) => StartError::Faults(faults),
+        crate::twilio::rest::RestError::Http(error) => {
+            StartError::Faults(vec![fault("twilio", error, "The HTTP client cannot be made on this machine.")])
+        }
+    })
+}
+
+fn announce(config: &Config, provider: &Provider, url: &Url) {
+    for note in config.notes() {
+        tracing::warn!("{note}");
+    }
+    if provider.simulated {
+        tracing::warn!(
+            simulator = %provider.rest.base_url,
+            "NO TWILIO CREDENTIALS: messages go to the built-in simulator and reach no phone"
+        );
+    }
+    if config.mode == Mode::Development {
+        tracing::warn!("development mode: not for real cases");
+    }
+    tracing::info!(%url, version = env!("CARGO_PKG_VERSION"), "listening");
+}
+
+fn serve_settings(config: &Config) -> ServeSettings {
+    ServeSettings {
+        connections_max: config.http.max_connections,
+        header_read_timeout: config.http.header_timeout,
+        shutdown_grace: config.http.shutdown_grace,
+    }
+}
+
+/// Serves and works until the end is asked for: first no more requests, then no more work, then the store.
+async fn work(app: App, listener: TcpListener, settings: ServeSettings, shutdown: CancellationToken) {
+    let App { worker, jobs, router, store, .. } = app;
+    let stop_worker = CancellationToken::new();
+    let working = tokio::spawn(worker.run(jobs, stop_worker.clone(), settings.shutdown_grace));
+    let ended = serve(listener, router, &settings, shutdown).await;
+    stop_worker.cancel();
+    if working.await.is_err() {
+        tracing::error!("the worker ended by a panic");
+    }
+    store.close().await;
+    tracing::info!(?ended, "stopped");
+}
+
+impl Running {
+    /// Asks for the end, and waits for it.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        if self.work.await.is_err() {
+            tracing::error!("the service ended by a panic");
+        }
+        if let Some(simulator) = self.simulator
+            && let Err(error) = simulator.shutdown().await
+        {
+            tracing::warn!(%error, "the simulator did not stop cleanly");
+        }
+    }
+}

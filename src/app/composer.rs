@@ -1,0 +1,78 @@
+//! The organisation's templates, filled from an alert's facts.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+
+use super::StartError;
+use crate::config::{Config, Sid};
+use crate::domain::alert::{Compose, Facts};
+use crate::domain::contact::Language;
+use crate::domain::message::{BandThresholds, Composed, LinkBase, MessageFacts, SenderName, TemplateSet, UrgencyBand};
+use crate::ports::Fault;
+
+/// Makes the texts of one organisation.
+pub(super) struct OrganisationComposer {
+    templates: TemplateSet,
+    time_zone: TimeZone,
+    bands: BandThresholds,
+    link: Option<LinkBase>,
+    sender: SenderName,
+    content_sids: BTreeMap<Language, Sid>,
+}
+
+impl OrganisationComposer {
+    pub(super) fn new(config: &Config, templates: TemplateSet) -> Result<Self, StartError> {
+        let mut faults = Vec::new();
+        let sender = checked(&mut faults, "organisation.name", config.organisation.name.parse());
+        let link = config.templates.dashboard_url.as_ref();
+        let link =
+            link.map(|url| checked(&mut faults, "templates.dashboard_url", url.as_str().trim_end_matches('/').parse()));
+        let (high, critical) = (config.decision.band_high, config.decision.band_critical);
+        let bands = checked(&mut faults, "decision.band_high", BandThresholds::new(high, critical));
+        let (Some(sender), Some(bands), true) = (sender, bands, faults.is_empty()) else {
+            return Err(StartError::Faults(faults));
+        };
+        Ok(Self {
+            templates,
+            time_zone: config.organisation.time_zone.clone(),
+            bands,
+            link: link.flatten(),
+            sender,
+            content_sids: config.templates.content_sids.clone(),
+        })
+    }
+}
+
+fn checked<T>(faults: &mut Vec<Fault>, subject: &str, parsed: Result<T, crate::domain::ids::InvalidId>) -> Option<T> {
+    parsed
+        .map_err(|error| {
+            faults.push(super::fault(subject, error.rule, "It stands in messages: see docs/templates.md."))
+        })
+        .ok()
+}
+
+impl Compose for OrganisationComposer {
+    fn compose(&self, facts: &Facts<'_>) -> Option<Composed> {
+        let language = self.templates.language_for(facts.language);
+        let content_sid = self.content_sids.get(language).map(Sid::as_str);
+        let message = MessageFacts {
+            reference: facts.reference,
+            score: facts.score.map(|score| score.value()),
+            band: UrgencyBand::of(facts.severity.value(), self.bands),
+            raised_at: facts.at,
+            respond_by: facts.respond_by,
+            time_zone: self.time_zone.clone(),
+            link: self.link.clone(),
+            sender: self.sender.clone(),
+            drill: facts.drill,
+        };
+        match self.templates.compose(facts.channel, facts.language, &message, content_sid) {
+            Ok(composed) => Some(composed),
+            Err(error) => {
+                tracing::error!(%error, "a message text could not be made");
+                None
+            }
+        }
+    }
+}

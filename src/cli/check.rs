@@ -1,0 +1,183 @@
+//! `check`: proves a configuration, and says all that is wrong with it at once.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{block_on, say, say_error};
+use crate::app::{self, Provider, StartError};
+use crate::clock::{SystemClock, SystemEntropy};
+use crate::config::{self, Config, Sid};
+use crate::ports::{Clock as _, Fault, Store as _, TwilioClient as _};
+use crate::store::sqlite::{OpenError, SqliteStore};
+
+/// What was found, part by part.
+#[derive(Default)]
+struct Findings {
+    faults: Vec<Fault>,
+    unproven: usize,
+}
+
+impl Findings {
+    fn fine(&self, part: &str, what: &str) {
+        say(&format!("  ok        {part}: {what}"));
+    }
+
+    fn unproven(&mut self, part: &str, what: &str) {
+        self.unproven += 1;
+        say(&format!("  unproven  {part}: {what}"));
+    }
+
+    fn faults(&mut self, part: &str, faults: Vec<Fault>) {
+        say(&format!("  FAULT     {part}"));
+        for fault in &faults {
+            say(&format!("            {}: {}", fault.subject, fault.problem));
+            say(&format!("            -> {}", fault.remedy));
+        }
+        self.faults.extend(faults);
+    }
+}
+
+pub(super) fn check(file: Option<&Path>) -> ExitCode {
+    let config = match config::from_process(file) {
+        Ok(config) => config,
+        Err(faults) => {
+            say_error(&format!("configuration: {} fault(s)\n{faults}", faults.iter().count()));
+            return ExitCode::from(2);
+        }
+    };
+    say(&config.summary());
+    let mut findings = Findings::default();
+    findings.fine("configuration", "every setting is readable and they fit each other");
+    for note in config.notes() {
+        say(&format!("  note      {note}"));
+    }
+    block_on(async {
+        templates(&config, &mut findings);
+        keyring(&config, &mut findings);
+        store(&config, &mut findings).await;
+        let provider = app::provider(&config, None);
+        twilio(&config, &provider, &mut findings).await;
+        webhooks(&config, &provider, &mut findings).await;
+        conclude(&findings)
+    })
+}
+
+fn conclude(findings: &Findings) -> ExitCode {
+    if findings.faults.is_empty() {
+        let left = if findings.unproven == 0 { String::new() } else { format!(", {} unproven", findings.unproven) };
+        say(&format!("\nNo faults{left}."));
+        return ExitCode::SUCCESS;
+    }
+    say(&format!("\n{} fault(s): the service would not do its job like this.", findings.faults.len()));
+    ExitCode::from(1)
+}
+
+fn start_faults(error: StartError, subject: &str) -> Vec<Fault> {
+    if let StartError::Faults(faults) = error {
+        return faults;
+    }
+    vec![Fault {
+        subject: subject.to_owned(),
+        problem: error.to_string(),
+        remedy: "See docs/troubleshooting.md.".into(),
+    }]
+}
+
+fn templates(config: &Config, findings: &mut Findings) {
+    match app::check_texts(config) {
+        Ok(languages) => findings.fine("templates", &format!("complete in {languages}")),
+        Err(error) => findings.faults("templates", start_faults(error, "templates.dir")),
+    }
+}
+
+fn keyring(config: &Config, findings: &mut Findings) {
+    if config.keyring.master_key.is_none() && !config.keyring.development_key_path.exists() {
+        let path = config.keyring.development_key_path.display();
+        return findings.unproven("keyring", &format!("development: a key will be made in {path} at the first start"));
+    }
+    match app::open_keyring(config, Arc::new(SystemEntropy)) {
+        Ok(keyring) => findings.fine("keyring", &format!("master key {}", keyring.masters().current_id())),
+        Err(error) => findings.faults("keyring", start_faults(error, "keyring.master_key")),
+    }
+}
+
+async fn store(config: &Config, findings: &mut Findings) {
+    let path = config.store.path.display().to_string();
+    let settings = app::sqlite_settings(config);
+    if !config.store.path.exists() {
+        return findings.unproven("store", &format!("{path} does not exist yet: the first start makes it"));
+    }
+    match SqliteStore::open(&settings) {
+        Ok(store) => {
+            let probed = store.probe(SystemClock.now()).await;
+            store.close().await;
+            match probed {
+                Ok(()) => findings.fine("store", &format!("{path} is migrated, and can be read and written")),
+                Err(error) => findings.faults("store", vec![store_fault(&error)]),
+            }
+        }
+        Err(OpenError::InUse) => match SqliteStore::open_to_read(&settings) {
+            Ok(store) => {
+                store.close().await;
+                findings.fine("store", &format!("{path} is migrated; a running service has it"));
+            }
+            Err(error) => findings.faults("store", vec![store_fault(&error)]),
+        },
+        Err(error) => findings.faults("store", vec![store_fault(&error)]),
+    }
+}
+
+fn store_fault(error: &dyn std::fmt::Display) -> Fault {
+    let remedy = "Give the service a folder of its own that it may write to, with space left on the disk.";
+    Fault { subject: "store.path".to_owned(), problem: error.to_string(), remedy: remedy.to_owned() }
+}
+
+async fn twilio(config: &Config, provider: &Provider, findings: &mut Findings) {
+    if provider.simulated {
+        return findings.unproven("twilio", "no credentials: the simulator stands in, and messages reach no phone");
+    }
+    let client = match app::rest_client(provider, Arc::new(SystemClock)) {
+        Ok(client) => client,
+        Err(error) => return findings.faults("twilio", start_faults(error, "twilio")),
+    };
+    let mut faults = client.check().await;
+    let sids: Vec<String> = config.templates.content_sids.values().map(|sid: &Sid| sid.as_str().to_owned()).collect();
+    faults.extend(client.check_templates(&sids).await);
+    if faults.is_empty() {
+        findings.fine("twilio", "credentials, senders and approved templates are usable");
+    } else {
+        findings.faults("twilio", faults);
+    }
+}
+
+/// Whether Twilio could reach the webhooks is for Twilio to say; that the address leads to this service can be seen.
+async fn webhooks(config: &Config, provider: &Provider, findings: &mut Findings) {
+    if provider.simulated && config.twilio.webhook_base_url.is_none() {
+        return findings.fine("webhooks", "the simulator reaches the service on this machine");
+    }
+    let url = provider.trust.public_url("/livez");
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build();
+    let answer = match client {
+        Ok(client) => client.get(&url).send().await,
+        Err(error) => return findings.unproven("webhooks", &format!("no HTTP client: {error}")),
+    };
+    match answer {
+        Ok(answer) if answer.status().is_success() => findings.fine("webhooks", &format!("{url} answers")),
+        Ok(answer) => findings.faults("webhooks", vec![webhook_fault(&format!("{url} answers {}", answer.status()))]),
+        Err(error) if error.is_connect() => {
+            findings
+                .unproven("webhooks", &format!("{url} does not answer from here; start the service and check again"));
+        }
+        Err(_) => findings.faults("webhooks", vec![webhook_fault(&format!("{url} cannot be fetched"))]),
+    }
+}
+
+fn webhook_fault(problem: &str) -> Fault {
+    Fault {
+        subject: "twilio.webhook_base_url".to_owned(),
+        problem: problem.to_owned(),
+        remedy: "Give the public https address that leads to this service, path prefix included.".to_owned(),
+    }
+}

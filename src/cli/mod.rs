@@ -1,0 +1,145 @@
+//! The command line: what the binary does, in the words of `--help`.
+
+mod audit;
+mod check;
+mod demo;
+mod logging;
+mod serve;
+mod tools;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config};
+
+/// Crisis-alert escalation: a score becomes a message on a counsellor's phone, and nothing is lost on the way.
+#[derive(Parser)]
+#[command(name = "crisis-relay", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "\
+First look:      crisis-relay demo
+Configuration:   config/default.toml says what every setting means; .env.example lists the environment.
+Documentation:   README.md, and /docs of a running service.")]
+struct Cli {
+    /// The configuration file [default: config/crisis-relay.toml, if it is there].
+    #[arg(long, short, global = true, value_name = "FILE", env = "CRISIS_RELAY_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service.
+    ///
+    /// Configuration comes from the defaults, a file and the environment. In development and without Twilio credentials
+    /// the built-in simulator stands in for Twilio; in production that is refused.
+    Serve,
+    /// Show the whole path on this machine, with nothing to set up.
+    ///
+    /// Starts the service and the Twilio simulator, posts a sample crisis event through the real HTTP API, and shows line
+    /// by line what happens. Stays up for the README's curl lines and for the phone page, until Ctrl-C.
+    Demo(demo::DemoArgs),
+    /// Prove a configuration: store, Twilio credentials and senders, webhook address, templates.
+    ///
+    /// Says everything that is wrong, with how to mend it, all at once. Sends no message.
+    Check,
+    /// Run the Twilio simulator alone.
+    ///
+    /// It speaks Twilio's HTTP API, shows messages on a phone page, and misbehaves on request. Whoever reaches it controls
+    /// it: keep it on this machine.
+    SimulateTwilio(tools::SimulateArgs),
+    /// Verify and read the audit.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Make an API key: prints the key once, and the hash that the configuration keeps.
+    ApiKey {
+        /// Names the key in logs and in the audit: letters, digits, '-' and '_'.
+        id: String,
+    },
+    /// Print the body for Twilio's Content API that registers the counsellor's WhatsApp template.
+    Template {
+        /// The language: en, hi, or another that has a template file.
+        language: String,
+    },
+    /// Print the OpenAPI description.
+    Openapi,
+    /// Ask a running service whether it is alive: for container health checks.
+    Health {
+        /// Where it listens [default: this machine, at the configured port].
+        #[arg(long, value_name = "URL")]
+        url: Option<url::Url>,
+    },
+}
+
+/// Runs the command line.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let file = cli.config.as_deref();
+    match cli.command {
+        Command::Serve => with_config(file, serve::serve),
+        Command::Demo(args) => demo::demo(&args),
+        Command::Check => check::check(file),
+        Command::SimulateTwilio(args) => tools::simulate(&args),
+        Command::Audit(command) => with_config(file, |config| audit::run(config, &command)),
+        Command::ApiKey { id } => tools::api_key(&id),
+        Command::Template { language } => with_config(file, |config| tools::template(config, &language)),
+        Command::Openapi => tools::openapi(),
+        Command::Health { url } => tools::health(url, file),
+    }
+}
+
+fn with_config(file: Option<&std::path::Path>, command: impl FnOnce(&Config) -> ExitCode) -> ExitCode {
+    match config::from_process(file) {
+        Ok(config) => command(&config),
+        Err(faults) => {
+            say_error(&format!("The configuration cannot be used:\n{faults}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// A runtime with one thread a core.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// Runs `work` on a runtime.
+fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match runtime() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => {
+            say_error(&format!("The runtime cannot be started: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A line for the person at the terminal. A closed pipe is no reason to stop.
+fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// A line about what went wrong.
+fn say_error(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Returns when the process is asked to end: Ctrl-C, or SIGTERM.
+async fn asked_to_end() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            tokio::select! {
+                _ = interrupt => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = interrupt.await;
+}

@@ -1,0 +1,362 @@
+//! Alerts: look, list, take, close, override, and read the audit.
+
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::check_text;
+use super::events::OverrideRequest;
+use super::views::{AlertSummary, AlertView};
+use crate::domain::alert::{Alert, Outcome, StateName};
+use crate::domain::audit::{AuditStream, verify_chain};
+use crate::domain::ids::{AlertId, Reference};
+use crate::http::auth::{Authenticated, Role};
+use crate::http::json::{StrictJson, StrictPath, StrictQuery, Validate};
+use crate::http::problem::{BodyProblems, CommonProblems, FieldError, Problem, ProblemCode};
+use crate::http::state::{AppState, caller};
+use crate::ports::ListCursor;
+use crate::service::reading::AlertName;
+
+/// Who works on cases.
+const COUNSELLING: &[Role] = &[Role::Counsellor, Role::Admin];
+/// Who may read the audit.
+const AUDITING: &[Role] = &[Role::Auditor, Role::Admin];
+
+const PAGE_DEFAULT: usize = 50;
+const PAGE_MAX: usize = 200;
+const TIMELINE_MAX: usize = 200;
+const NOTE_CHARS_MAX: usize = 4000;
+
+/// An alert by id or reference, out of the path.
+fn alert_name(text: &str) -> Result<AlertName, Problem> {
+    text.parse().map_err(|error: crate::domain::ids::InvalidId| {
+        Problem::of_field(ProblemCode::InvalidField, FieldError::new("id", error.rule))
+    })
+}
+
+/// Which page of alerts.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ListQuery {
+    /// Only alerts in this state.
+    state: Option<StateName>,
+    /// Where the page before ended: its `next_cursor`.
+    cursor: Option<String>,
+    /// How many at the most: 1 to 200; 50 if not given.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<usize>,
+}
+
+impl Validate for ListQuery {
+    fn validate(&self) -> Vec<FieldError> {
+        check_limit(self.limit)
+    }
+}
+
+fn check_limit(limit: Option<usize>) -> Vec<FieldError> {
+    match limit {
+        Some(limit) if !(1..=PAGE_MAX).contains(&limit) => vec![FieldError::new("limit", "must be from 1 to 200")],
+        Some(_) | None => Vec::new(),
+    }
+}
+
+/// A page of alerts, newest first.
+#[derive(Serialize, utoipa::ToSchema)]
+struct AlertPage {
+    /// The alerts.
+    alerts: Vec<AlertSummary>,
+    /// Where the next page begins; none on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+fn write_cursor(alert: &Alert) -> String {
+    format!("{}.{}", alert.opened_at.as_microsecond(), alert.id)
+}
+
+fn read_cursor(text: &str) -> Result<ListCursor, Problem> {
+    let parsed = text.split_once('.').and_then(|(micros, id)| {
+        let opened_at = Timestamp::from_microsecond(micros.parse().ok()?).ok()?;
+        Some(ListCursor { opened_at, id: id.parse::<AlertId>().ok()? })
+    });
+    parsed.ok_or_else(|| {
+        Problem::of_field(ProblemCode::InvalidField, FieldError::new("cursor", "must be a next_cursor of this list"))
+    })
+}
+
+/// Lists alerts, newest first.
+#[utoipa::path(get, path = "/api/v1/crisis/alerts", tag = "alerts", params(ListQuery),
+    security(("api_key" = []), ("bearer" = [])),
+    responses((status = 200, description = "a page", body = AlertPage), CommonProblems))]
+async fn list_alerts(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+    StrictQuery(query): StrictQuery<ListQuery>,
+) -> Result<Json<AlertPage>, Problem> {
+    let caller = caller(principal, COUNSELLING)?;
+    let after = query.cursor.as_deref().map(read_cursor).transpose()?;
+    let limit = query.limit.unwrap_or(PAGE_DEFAULT);
+    // One more than asked for tells whether there is a next page.
+    let mut alerts = state.service.list(&caller, query.state, after, limit + 1).await?;
+    let more = alerts.len() > limit;
+    alerts.truncate(limit);
+    let next_cursor = alerts.last().filter(|_| more).map(write_cursor);
+    Ok(Json(AlertPage { alerts: alerts.iter().map(AlertSummary::from).collect(), next_cursor }))
+}
+
+/// Shows an alert: its state, its messages with what Twilio said of them, and what happened. The look is recorded.
+#[utoipa::path(get, path = "/api/v1/crisis/alerts/{id}", tag = "alerts",
+    params(("id" = String, Path, description = "the alert's id or reference")),
+    security(("api_key" = []), ("bearer" = [])),
+    responses((status = 200, description = "the alert", body = AlertView), CommonProblems))]
+async fn get_alert(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+    StrictPath(id): StrictPath<String>,
+) -> Result<Json<AlertView>, Problem> {
+    let caller = caller(principal, COUNSELLING)?;
+    let alert = state.service.read_alert(&caller, alert_name(&id)?).await?;
+    show(&state, &alert).await
+}
+
+async fn show(state: &AppState, alert: &Alert) -> Result<Json<AlertView>, Problem> {
+    let after = alert.audit_head.seq.saturating_sub(TIMELINE_MAX as u64);
+    let timeline = state.service.timeline(alert, after, TIMELINE_MAX).await?;
+    Ok(Json(AlertView::of(alert, &timeline)))
+}
+
+/// Takes the case: nobody else is told any more, and an outcome is expected in time.
+#[utoipa::path(post, path = "/api/v1/crisis/alerts/{id}/acknowledge", tag = "alerts",
+    params(("id" = String, Path, description = "the alert's id or reference")),
+    security(("api_key" = []), ("bearer" = [])),
+    responses((status = 200, description = "taken", body = AlertView),
+        (status = 409, description = "conflict", body = super::super::problem::ProblemDocument, content_type = "application/problem+json"),
+        CommonProblems))]
+async fn acknowledge(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+    StrictPath(id): StrictPath<String>,
+) -> Result<Json<AlertView>, Problem> {
+    let caller = caller(principal, COUNSELLING)?;
+    let alert = state.service.find(&caller, alert_name(&id)?).await?;
+    let transition = state.service.acknowledge(&caller, alert).await?;
+    show(&state, &transition.alert).await
+}
+
+/// How a case ended.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ResolveRequest {
+    /// The outcome; `unable_to_reach` needs an admin.
+    outcome: Outcome,
+    /// What is to be remembered: 1 to 4000 characters. Sealed at rest.
+    #[schema(min_length = 1, max_length = 4000)]
+    note: Option<String>,
+}
+
+impl Validate for ResolveRequest {
+    fn validate(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if let Some(note) = &self.note {
+            check_text(&mut errors, "note", note, NOTE_CHARS_MAX);
+        }
+        errors
+    }
+}
+
+/// Closes the case with an outcome.
+#[utoipa::path(post, path = "/api/v1/crisis/alerts/{id}/resolve", tag = "alerts", request_body = ResolveRequest,
+    params(("id" = String, Path, description = "the alert's id or reference")),
+    security(("api_key" = []), ("bearer" = [])),
+    responses((status = 200, description = "closed", body = AlertView),
+        (status = 409, description = "conflict", body = super::super::problem::ProblemDocument, content_type = "application/problem+json"),
+        CommonProblems, BodyProblems))]
+async fn resolve(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+    StrictPath(id): StrictPath<String>,
+    StrictJson { value, .. }: StrictJson<ResolveRequest>,
+) -> Result<Json<AlertView>, Problem> {
+    let caller = caller(principal, COUNSELLING)?;
+    let alert = state.service.find(&caller, alert_name(&id)?).await?;
+    let transition = state.service.resolve(&caller, alert, value.outcome, value.note.as_deref()).await?;
+    show(&state, &transition.alert).await
+}
+
+/// A decision to tell people of a withheld case.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct EscalateAlertRequest {
+    /// Who decided, and why.
+    emergency_override: OverrideRequest,
+}
+
+impl Validate for EscalateAlertRequest {
+    fn validate(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        self.emergency_override.check(&mut errors);
+        errors
+    }
+}
+
+/// Tells people of a withheld case, on a person's decision.
+#[utoipa::path(post, path = "/api/v1/crisis/alerts/{id}/escalate", tag = "alerts", request_body = EscalateAlertRequest,
+    params(("id" = String, Path, description = "the alert's id or reference")),
+    security(("api_key" = []), ("bearer" = [])),
+    responses((status = 200, description = "people are being told", body = AlertView),
+        (status = 409, description = "conflict", body = super::super::problem::ProblemDocument, content_type = "application/problem+json"),
+        CommonProblems, BodyProblems))]
+async fn escalate_alert(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+    StrictPath(id): StrictPath<String>,
+    StrictJson { value, .. }: StrictJson<EscalateAlertRequest>,
+) -> Result<Json<AlertView>, Problem> {
+    let caller = caller(principal, COUNSELLING)?;
+    let alert = state.service.find(&caller, alert_name(&id)?).await?;
+    let stated = value.emergency_override.into_domain();
+    let transition = state.service.override_withheld(&caller, alert, &stated).await?;
+    show(&state, &transition.alert).await
+}
+
+/// Who the student is, and what was written: opened for somebody who may help.
+#[derive(Serialize, utoipa::ToSchema)]
+struct RevealedView {
+    /// The code of the case.
+    #[schema(value_type = String)]
+    reference: Reference,
+    /// The student, as the backend names them.
+    user_id: String,
+    /// What came with each event, oldest first.
+    events: Vec<RevealedEventView>,
+}
+
+/// What came with one event.
+#[derive(Serialize, utoipa::ToSchema)]
+struct RevealedEventView {
+    /// When it was accepted.
+    #[schema(value_type = String, format = "date-time")]
+    received_at: Timestamp,
+    /// What was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    /// Further data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<serde_json::Value>,
+}
+
+/// Opens what is sealed. The look is recorded first.
+#[utoipa::path(post, path = "/api/v1/crisis/alerts/{id}/reveal", tag = "alerts",
+    params(("id" = String, Path, description = "the alert's id or reference")),
+    security(("api_key" = []), ("bearer" = [])),
+    responses((status = 200, description = "opened", body = RevealedView), CommonProblems))]
+async fn reveal(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+    StrictPath(id): StrictPath<String>,
+) -> Result<Json<RevealedView>, Problem> {
+    let caller = caller(principal, COUNSELLING)?;
+    let (alert, revealed) = state.service.reveal(&caller, alert_name(&id)?).await?;
+    let events = revealed.events.into_iter().map(|event| RevealedEventView {
+        received_at: event.received_at,
+        message: event.message,
+        metadata: event.metadata.and_then(|text| serde_json::from_str(&text).ok()),
+    });
+    Ok(Json(RevealedView { reference: alert.reference, user_id: revealed.user_id, events: events.collect() }))
+}
+
+/// Which page of an audit.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct AuditQuery {
+    /// The number of the entry after which the page begins.
+    after: Option<u64>,
+    /// How many at the most: 1 to 200; 50 if not given.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<usize>,
+}
+
+impl Validate for AuditQuery {
+    fn validate(&self) -> Vec<FieldError> {
+        check_limit(self.limit)
+    }
+}
+
+/// A page of an alert's audit chain.
+#[derive(Serialize, utoipa::ToSchema)]
+struct AuditPage {
+    /// The chain's name.
+    #[schema(example = "alert/0193…")]
+    stream: String,
+    /// Whether the whole chain, from its first entry to the alert's own head, proves to be unaltered.
+    verified: bool,
+    /// The entries.
+    entries: Vec<AuditEntryView>,
+    /// The `after` of the next page; none on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_after: Option<u64>,
+}
+
+/// One entry.
+#[derive(Serialize, utoipa::ToSchema)]
+struct AuditEntryView {
+    /// Its number.
+    seq: u64,
+    /// The canonical text, as it was hashed; parsed, it says who did what when.
+    canonical: String,
+    /// `SHA-256(previous hash, canonical)`, in hexadecimal.
+    hash: String,
+}
+
+/// Reads the audit chain of an alert. The look is recorded.
+#[utoipa::path(get, path = "/api/v1/crisis/alerts/{id}/audit", tag = "alerts",
+    params(("id" = String, Path, description = "the alert's id or reference"), AuditQuery),
+    security(("api_key" = []), ("bearer" = [])),
+    responses((status = 200, description = "a page of the chain", body = AuditPage), CommonProblems))]
+async fn get_audit(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+    StrictPath(id): StrictPath<String>,
+    StrictQuery(query): StrictQuery<AuditQuery>,
+) -> Result<Json<AuditPage>, Problem> {
+    let caller = caller(principal, AUDITING)?;
+    let after = query.after.unwrap_or(0);
+    let limit = query.limit.unwrap_or(PAGE_DEFAULT);
+    let (alert, mut entries) = state.service.read_audit(&caller, alert_name(&id)?, after, limit + 1).await?;
+    let verified = state.service.whole_chain(&alert).await.map(|(alert, chain)| {
+        // Read after the alert: what was appended in between is part of the newer head.
+        verify_chain(&chain, Some(alert.audit_head)).is_ok()
+    })?;
+    let more = entries.len() > limit;
+    entries.truncate(limit);
+    let next_after = entries.last().filter(|_| more).map(|entry| entry.seq);
+    let view = |entry: crate::domain::audit::AuditEntry| AuditEntryView {
+        seq: entry.seq,
+        canonical: entry.canonical,
+        hash: entry.hash.to_string(),
+    };
+    Ok(Json(AuditPage {
+        stream: AuditStream::Alert(alert.id).to_string(),
+        verified,
+        entries: entries.into_iter().map(view).collect(),
+        next_after,
+    }))
+}
+
+/// The routes of this room.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list_alerts))
+        .routes(routes!(get_alert))
+        .routes(routes!(acknowledge))
+        .routes(routes!(resolve))
+        .routes(routes!(escalate_alert))
+        .routes(routes!(reveal))
+        .routes(routes!(get_audit))
+}

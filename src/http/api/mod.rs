@@ -1,0 +1,90 @@
+//! The API: `/api/v1/…`. Handlers are thin: parse, ask the service, answer.
+
+mod alerts;
+mod events;
+mod preferences;
+mod views;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use super::problem::{FieldError, Problem, ProblemCode};
+use super::state::AppState;
+use crate::domain::alert::Rejection;
+use crate::service::ServiceError;
+
+/// The routes of this room.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().merge(events::routes()).merge(alerts::routes()).merge(preferences::routes())
+}
+
+impl From<ServiceError> for Problem {
+    /// The one place that turns the service's errors into answers. Internal text goes to the log, here, and no further.
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::NotFound => Self::new(ProblemCode::NotFound),
+            ServiceError::Rejected(rejection) => rejected(rejection),
+            ServiceError::IdempotencyKeyReused => Self::of_field(
+                ProblemCode::IdempotencyKeyReused,
+                FieldError::new("Idempotency-Key", "must be new for a new body"),
+            ),
+            ServiceError::Forbidden(why) => Self::new(ProblemCode::Forbidden).with_detail(why),
+            ServiceError::UnknownOrganisation => {
+                Self::new(ProblemCode::Forbidden).with_detail("the organisation is not set up here")
+            }
+            ServiceError::Busy => Self::new(ProblemCode::Unavailable)
+                .with_detail("too many changes at once; nothing was changed")
+                .with_retry_after(std::time::Duration::from_secs(1)),
+            ServiceError::Store(error) => {
+                tracing::error!(%error, "the store failed a request");
+                Self::new(ProblemCode::Unavailable)
+                    .with_detail("the store is not available; try again with the same Idempotency-Key")
+                    .with_retry_after(std::time::Duration::from_secs(1))
+            }
+            ServiceError::Sealed(error) => {
+                tracing::error!(%error, "sealed data failed a request");
+                Self::new(ProblemCode::Internal)
+            }
+        }
+    }
+}
+
+fn rejected(rejection: Rejection) -> Problem {
+    let detail = match rejection {
+        Rejection::NoSuchDelivery => return Problem::new(ProblemCode::NotFound),
+        Rejection::WrongOutcome => {
+            return Problem::of_field(
+                ProblemCode::InvalidField,
+                FieldError::new("outcome", "must be drill for a drill, and nothing else may be"),
+            );
+        }
+        Rejection::AlreadyResolved => "the alert is resolved",
+        Rejection::AlreadyAcknowledged => "the alert is already acknowledged",
+        Rejection::IsWithheld => "the alert is withheld: escalate it with an override, or resolve it",
+        Rejection::NotWithheld => "the alert is not withheld: people are being told, or have been",
+    };
+    Problem::new(ProblemCode::Conflict).with_detail(detail)
+}
+
+/// A text from a caller: its length in characters, and no control characters but line breaks and tabs.
+fn check_text(errors: &mut Vec<FieldError>, field: &'static str, text: &str, chars_max: usize) {
+    if text.trim().is_empty() {
+        errors.push(FieldError::new(field, "must not be empty"));
+    }
+    if text.chars().count() > chars_max {
+        errors.push(FieldError::new(field, format!("must have at most {chars_max} characters")));
+    }
+    if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        errors.push(FieldError::new(field, "must not have control characters"));
+    }
+}
+
+/// The longest user id, in characters.
+const USER_ID_CHARS_MAX: usize = 128;
+
+/// A student's id as the backend names them: 1 to 128 characters, none of them white space at the ends or a control.
+fn check_user_id(errors: &mut Vec<FieldError>, user_id: &str) {
+    check_text(errors, "user_id", user_id, USER_ID_CHARS_MAX);
+    if user_id.trim() != user_id || user_id.chars().any(char::is_control) {
+        errors.push(FieldError::new("user_id", "must not begin or end with white space, nor have line breaks"));
+    }
+}

@@ -1,0 +1,304 @@
+//! The listening socket: HTTP/1.1 with bounds on who may hold it, and an end in good order.
+//!
+//! A client that sends its head slowly, or keeps a connection open without asking anything, is cut off after the header
+//! read time-out; one that sends its body slowly runs into the request time-out of [`manners`](super::manners). When all
+//! connections are taken, new ones wait in the kernel's queue. TLS and HTTP/2 are the business of the proxy in front.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+/// Pause after the system could not hand over a connection (mostly: no file descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Most bytes of a request's head.
+const HEAD_LENGTH_MAX: usize = 32 * 1024;
+
+/// Most headers of a request.
+const HEADERS_MAX: usize = 64;
+
+/// Bounds for the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServeSettings {
+    /// Most connections at a time.
+    pub connections_max: usize,
+    /// How long a client may take for a request's head, counted from when the connection is ready for one.
+    pub header_read_timeout: Duration,
+    /// How long requests may go on once the end is asked for.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for ServeSettings {
+    fn default() -> Self {
+        Self {
+            connections_max: 4_096,
+            header_read_timeout: Duration::from_secs(15),
+            shutdown_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Every request was answered.
+    Drained,
+    /// This many connections were cut off at the deadline.
+    CutOff(usize),
+}
+
+/// Serves `router` until `shutdown` is cancelled, then lets open requests finish for as long as the grace lasts.
+///
+/// Requests carry their peer as `ConnectInfo<SocketAddr>`. A long-lived answer (an event stream) should end by itself on
+/// the same token; otherwise it is cut off at the deadline.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    settings: &ServeSettings,
+    shutdown: CancellationToken,
+) -> Ended {
+    let slots = Arc::new(Semaphore::new(settings.connections_max));
+    let connections = TaskTracker::new();
+    let deadline = CancellationToken::new();
+    let protocol = protocol(settings);
+    loop {
+        let next = async {
+            // The slot comes first: a connection that cannot be served is better left in the kernel's queue.
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (slot, accept(&listener).await)
+        };
+        let (slot, (stream, peer)) = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            next = next => next,
+        };
+        let connection = attend(stream, peer, router.clone(), protocol.clone(), shutdown.clone());
+        let deadline = deadline.clone();
+        connections.spawn(async move {
+            deadline.run_until_cancelled(connection).await;
+            drop(slot);
+        });
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(settings.shutdown_grace, connections.wait()).await.is_ok() {
+        return Ended::Drained;
+    }
+    let left = connections.len();
+    deadline.cancel();
+    connections.wait().await;
+    if left == 0 { Ended::Drained } else { Ended::CutOff(left) }
+}
+
+fn protocol(settings: &ServeSettings) -> http1::Builder {
+    let mut protocol = http1::Builder::new();
+    protocol
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_read_timeout)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_LENGTH_MAX);
+    protocol
+}
+
+/// The next connection. Errors of single connections are not worth a word; other ones are, and pass by waiting.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(kind = ?error.kind(), "no connection can be accepted just now");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    [io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset]
+        .contains(&error.kind())
+}
+
+/// Serves one connection to its end; after `shutdown`, to the end of the request that is open.
+async fn attend(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    protocol: http1::Builder,
+    shutdown: CancellationToken,
+) {
+    // Answers are small and written at once: waiting to fill a segment only delays them.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(kind = ?error.kind(), "TCP_NODELAY could not be set");
+    }
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        router.clone().oneshot(request)
+    });
+    let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // The client's doing, as a rule; hyper's text holds no part of the request.
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::Notify;
+    use tokio::task::JoinHandle;
+
+    struct Server {
+        address: SocketAddr,
+        shutdown: CancellationToken,
+        ended: JoinHandle<Ended>,
+    }
+
+    async fn start(router: Router, settings: ServeSettings) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let token = shutdown.clone();
+        let ended = tokio::spawn(async move { serve(listener, router, &settings, token).await });
+        Server { address, shutdown, ended }
+    }
+
+    /// Sends `text` and reads until the server hangs up.
+    async fn exchange(address: SocketAddr, text: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        read_all(&mut stream).await
+    }
+
+    async fn read_all(stream: &mut TcpStream) -> String {
+        let mut answer = Vec::new();
+        // A reset after the answer is an end, too.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    }
+
+    const CLOSING: &str = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+    fn greeting() -> Router {
+        Router::new().route("/", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.ip().to_string() }))
+    }
+
+    #[tokio::test]
+    async fn a_request_is_answered_and_knows_its_peer() {
+        let server = start(greeting(), ServeSettings::default()).await;
+        let answer = exchange(server.address, CLOSING).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("127.0.0.1"), "{answer}");
+        server.shutdown.cancel();
+        assert_eq!(server.ended.await.unwrap(), Ended::Drained);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_dawdles_over_its_head_is_cut_off() {
+        let settings = ServeSettings { header_read_timeout: Duration::from_millis(50), ..ServeSettings::default() };
+        let server = start(greeting(), settings).await;
+        for beginning in ["", "GET / HTTP/1.1\r\nhost:"] {
+            // Far above the setting, far below what hyper would wait by itself.
+            let patience = Duration::from_secs(10);
+            let answer = tokio::time::timeout(patience, exchange(server.address, beginning)).await.unwrap();
+            assert!(!answer.contains("200 OK"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_beyond_bounds_is_refused() {
+        let server = start(greeting(), ServeSettings::default()).await;
+        let many = (0..200).map(|n| format!("h{n}: x\r\n")).collect::<String>();
+        let long = format!("h: {}\r\n", "x".repeat(2 * HEAD_LENGTH_MAX));
+        for extra in [many, long] {
+            let answer = exchange(server.address, &CLOSING.replace("\r\n\r\n", &format!("\r\n{extra}\r\n"))).await;
+            assert!(!answer.contains("200 OK"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_bound_wait_for_a_place() {
+        let settings = ServeSettings { connections_max: 1, ..ServeSettings::default() };
+        let server = start(greeting(), settings).await;
+        let mut first = TcpStream::connect(server.address).await.unwrap();
+        first.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut byte = [0];
+        first.read_exact(&mut byte).await.unwrap();
+        let mut second = tokio::spawn(exchange(server.address, CLOSING));
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut second).await;
+        assert!(early.is_err(), "the second was served while the first held the only place");
+        drop(first);
+        assert!(second.await.unwrap().contains("200 OK"));
+    }
+
+    /// A handler that tells when it is reached and waits to be let go.
+    fn gate() -> (Router, Arc<Notify>, Arc<Notify>) {
+        let (reached, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (reached_in, release_in) = (Arc::clone(&reached), Arc::clone(&release));
+        let handler = move || async move {
+            reached_in.notify_one();
+            release_in.notified().await;
+            "done"
+        };
+        (Router::new().route("/", get(handler)), reached, release)
+    }
+
+    #[tokio::test]
+    async fn an_open_request_is_finished_before_the_end() {
+        let (router, reached, release) = gate();
+        let server = start(router, ServeSettings::default()).await;
+        let answer = tokio::spawn(exchange(server.address, "GET / HTTP/1.1\r\nhost: x\r\n\r\n"));
+        reached.notified().await;
+        server.shutdown.cancel();
+        release.notify_one();
+        assert!(answer.await.unwrap().ends_with("done"));
+        assert_eq!(server.ended.await.unwrap(), Ended::Drained);
+        assert!(TcpStream::connect(server.address).await.is_err(), "the socket is closed");
+    }
+
+    #[tokio::test]
+    async fn the_end_does_not_wait_for_ever() {
+        let (router, reached, _release) = gate();
+        let settings = ServeSettings { shutdown_grace: Duration::from_millis(20), ..ServeSettings::default() };
+        let server = start(router, settings).await;
+        let answer = tokio::spawn(exchange(server.address, CLOSING));
+        reached.notified().await;
+        server.shutdown.cancel();
+        assert_eq!(server.ended.await.unwrap(), Ended::CutOff(1));
+        assert_eq!(answer.await.unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_does_not_hold_up_the_end() {
+        let server = start(greeting(), ServeSettings::default()).await;
+        let mut idle = TcpStream::connect(server.address).await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut byte = [0];
+        idle.read_exact(&mut byte).await.unwrap();
+        server.shutdown.cancel();
+        assert_eq!(server.ended.await.unwrap(), Ended::Drained);
+    }
+}

@@ -1,0 +1,92 @@
+//! What handlers share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRef;
+use url::Url;
+
+use super::auth::{Authenticator, Principal, PrincipalKind, Role};
+use super::health::Health;
+use super::problem::Problem;
+use super::rate_limit::RateLimiter;
+use crate::secret::Secret;
+use crate::service::Service;
+use crate::service::caller::Caller;
+
+/// Bounds on what a request may carry, from the configuration.
+#[derive(Debug, Clone)]
+pub struct RequestLimits {
+    /// Longest message, in characters.
+    pub message_chars_max: usize,
+    /// Longest metadata, in bytes of JSON.
+    pub metadata_bytes_max: usize,
+    /// Most metadata fields.
+    pub metadata_keys_max: usize,
+    /// How far `occurred_at` may lie in the future.
+    pub occurred_at_future_max: Duration,
+    /// How far `occurred_at` may lie in the past.
+    pub occurred_at_past_max: Duration,
+}
+
+/// What webhooks are checked against.
+#[derive(Debug, Clone)]
+pub struct WebhookTrust {
+    /// The account whose callbacks are taken.
+    pub account_sid: String,
+    /// The tokens that may have signed them; two while a token is being replaced.
+    pub auth_tokens: Vec<Secret>,
+    /// The service's public base URL: signatures are reckoned over it, never over a `Host` header.
+    pub public_base: Url,
+}
+
+impl WebhookTrust {
+    /// The public URL of a request, as Twilio signed it: the base, the path and the raw query.
+    pub fn public_url(&self, path_and_query: &str) -> String {
+        format!("{}{path_and_query}", self.public_base.as_str().trim_end_matches('/'))
+    }
+}
+
+/// Shared by every handler; cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    /// The use cases.
+    pub service: Arc<Service>,
+    /// Who may call.
+    pub authenticator: Arc<Authenticator>,
+    /// How often.
+    pub limiter: Arc<RateLimiter>,
+    /// What a request may carry.
+    pub limits: Arc<RequestLimits>,
+    /// What webhooks are checked against.
+    pub webhooks: Arc<WebhookTrust>,
+    /// Whether the service can do its work.
+    pub health: Arc<Health>,
+}
+
+impl FromRef<AppState> for Arc<Authenticator> {
+    fn from_ref(state: &AppState) -> Self {
+        Arc::clone(&state.authenticator)
+    }
+}
+
+impl FromRef<AppState> for Arc<RateLimiter> {
+    fn from_ref(state: &AppState) -> Self {
+        Arc::clone(&state.limiter)
+    }
+}
+
+/// The caller, in the first of `roles` that they have.
+///
+/// # Errors
+/// 403, naming the roles that would do.
+pub fn caller(principal: Principal, roles: &[Role]) -> Result<Caller, Problem> {
+    principal.require(roles)?;
+    let role = roles.iter().find(|role| principal.roles.contains(role)).map_or("none", |role| role.word());
+    Ok(Caller {
+        organisation: principal.organisation,
+        id: principal.id,
+        role,
+        is_person: matches!(principal.kind, PrincipalKind::Person),
+    })
+}

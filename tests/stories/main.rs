@@ -1,0 +1,6 @@
+//! The promises as stories, told at the HTTP edge: a backend, a counsellor, Twilio, and a clock that the story moves.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod main_job;

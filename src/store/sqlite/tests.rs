@@ -122,6 +122,30 @@ async fn a_job_whose_sql_fails_does_not_harm_its_neighbours() {
 }
 
 #[tokio::test]
+async fn a_job_that_panics_harms_neither_its_neighbours_nor_the_writer() {
+    let (folder, store) = open();
+    let other = Connection::open(settings(&folder).path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let sql = "INSERT INTO probe (id, at) VALUES (1, 0) ON CONFLICT (id) DO UPDATE SET at = at + 1";
+    let jobs = futures::future::join_all((0..20).map(|number| {
+        store.writer.write(move |connection| {
+            connection.execute(sql, [])?;
+            assert!(number % 7 != 3, "on purpose");
+            Ok(())
+        })
+    }));
+
+    let (results, ()) = futures::join!(jobs, async { other.execute_batch("COMMIT").unwrap() });
+
+    for (number, result) in results.into_iter().enumerate() {
+        assert_eq!(result.is_ok(), number % 7 != 3, "{number}: {result:?}");
+    }
+    let done: i64 = other.query_row("SELECT at FROM probe", [], |row| row.get(0)).unwrap();
+    assert_eq!(done, 16, "seventeen did it, each once");
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_locked_file_is_waited_for_once_by_a_whole_group() {
     let (folder, store) = open();
     let other = Connection::open(settings(&folder).path).unwrap();

@@ -1,8 +1,8 @@
 //! The one writer: a thread that owns the writing connection and commits in groups, so that a burst shares its fsyncs.
 //!
 //! A group is one transaction. Jobs check before they write and fail without writing, so one job's refusal does not
-//! disturb its neighbours; if SQLite itself reports an error in one of them, the group is rolled back and its jobs run
-//! one by one.
+//! disturb its neighbours; if SQLite itself reports an error in one of them, or one panics, the group is rolled back and
+//! its jobs run one by one.
 //!
 //! The thread also holds the lock on the file: it is let go when the last write is over and not before, whichever way
 //! the store ends.
@@ -134,13 +134,7 @@ fn work(connection: &Connection, mut orders: mpsc::Receiver<Order>, group_max: u
                 Err(_) => break,
             }
         }
-        // A panic in a job is a fault of ours; whoever waits is told that the outcome is unknown, and looks it up.
-        let panicked = catch_unwind(AssertUnwindSafe(|| commit_group(connection, &mut group))).is_err();
-        if panicked {
-            roll_back(connection);
-            group.clear();
-            tracing::error!("a job of the writer ended by a panic");
-        }
+        commit_group(connection, &mut group);
     }
     refuse_late(orders);
 }
@@ -159,7 +153,7 @@ fn refuse_late(mut orders: mpsc::Receiver<Order>) {
 fn commit_group(connection: &Connection, group: &mut Vec<Box<dyn Job>>) {
     match transact(connection, group) {
         // One of them is at fault: each alone, so that the others are not harmed.
-        Err(Failure::Run(_)) if group.len() > 1 => commit_each(connection, group),
+        Err(Failure::Run(_) | Failure::Panic) if group.len() > 1 => commit_each(connection, group),
         committed => answer_all(group.drain(..), &committed),
     }
 }
@@ -188,6 +182,8 @@ enum Failure {
     Begin(rusqlite::Error),
     /// A job failed, and nothing was committed.
     Run(rusqlite::Error),
+    /// A job ended by a panic, which is a fault of ours; nothing was committed.
+    Panic,
     /// The commit itself failed.
     Commit(rusqlite::Error),
 }
@@ -196,6 +192,7 @@ impl Failure {
     fn to_store_error(&self) -> StoreError {
         match self {
             Self::Begin(error) | Self::Run(error) => super::store_error(error),
+            Self::Panic => StoreError::Unavailable { what: "a job ended by a panic".to_owned() },
             Self::Commit(error) => commit_error(error),
         }
     }
@@ -208,10 +205,14 @@ fn transact(connection: &Connection, jobs: &mut [Box<dyn Job>]) -> Result<(), Fa
     let mut commit = connection.prepare_cached("COMMIT").map_err(Failure::Begin)?;
     begin.execute([]).map_err(Failure::Begin)?;
     for job in jobs {
-        if let Err(error) = job.run(connection) {
-            roll_back(connection);
-            return Err(Failure::Run(error));
-        }
+        // Whatever the job left half done is rolled back, so nobody sees what a panic broke.
+        let failure = match catch_unwind(AssertUnwindSafe(|| job.run(connection))) {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => Failure::Run(error),
+            Err(_) => Failure::Panic,
+        };
+        roll_back(connection);
+        return Err(failure);
     }
     commit.execute([]).map(|_| ()).map_err(|error| {
         roll_back(connection);

@@ -201,3 +201,18 @@ async fn what_cannot_be_written_is_refused_in_clear_words() {
     assert!(words.contains("folder"), "{words}");
     open(&place.file()).unwrap();
 }
+
+#[tokio::test]
+async fn a_case_that_was_taken_is_not_in_the_way_of_looking_up_replies() {
+    let place = SqlitePlace::fresh();
+    let store: Arc<dyn Store> = place.store();
+    let college = College::new("north");
+    for number in 0..3 {
+        let opened = commit(&store, college.open(number, at(0))).await;
+        commit(&store, college.acknowledge(&opened, at(1))).await;
+    }
+    commit(&store, college.open(3, at(0))).await;
+
+    let rows: i64 = place.raw().query_row("SELECT count(*) FROM alert_addresses", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 1, "a number's rows would grow with every case it was ever told of");
+}

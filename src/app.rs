@@ -34,7 +34,7 @@ use crate::ports::{Clock, Entropy, Fault, Keyring, Store, TwilioClient, random};
 use crate::secret::Secret;
 use crate::service::dispatch::{Dispatch, Jobs};
 use crate::service::people::{ConfiguredContact, enrol};
-use crate::service::{Organisation, Service, Settings};
+use crate::service::{Organisation, Service, ServiceError, Settings};
 use crate::simulator::{CallbackMode, Simulator, SimulatorConfig};
 use crate::store::sqlite::{OpenError, SqliteSettings, SqliteStore};
 use crate::twilio::breaker::{Breaker, BreakerLimits};
@@ -272,6 +272,7 @@ pub struct SimulatorAccess {
 /// What stands against it, as far as it can be found without asking the network.
 pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) -> Result<App, StartError> {
     let Adapters { store, keyring, twilio, clock, entropy } = adapters;
+    require_same_index(store.as_ref(), keyring.as_ref()).await?;
     let organisation = organisation(config, provider, store.as_ref(), keyring.as_ref(), clock.as_ref()).await?;
     let authenticator = authenticator(config, Arc::clone(&clock))?;
     let metrics = Arc::new(Metrics::new());
@@ -321,6 +322,21 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
     };
     let router = application(state, &manners, clock, entropy);
     Ok(App { service, worker, jobs, router, store })
+}
+
+/// Under another index key every student would be a stranger: consent would be missed, and open alerts not joined. So a
+/// database keeps the id of the key that it was begun with.
+async fn require_same_index(store: &dyn Store, keyring: &dyn Keyring) -> Result<(), StartError> {
+    let begun_with = store.keep_fact("index_key_id", keyring.index_id()).await.map_err(ServiceError::from)?;
+    if begun_with == keyring.index_id() {
+        return Ok(());
+    }
+    Err(StartError::Faults(vec![fault(
+        "keyring.master_key",
+        "is not the key that this database was begun with: no student in it would be recognised",
+        "Give the key that the database was begun with. After a change of keys it must be the last one listed in \
+         FORMER_MASTER_KEYS.",
+    )]))
 }
 
 /// How many deliveries may be in hand: no more than the sender's pace brings out within a third of a lease, so that

@@ -122,6 +122,9 @@ pub trait DataKey: Send + Sync {
 
 /// Holds the master keys: wraps data keys, and makes keyed hashes.
 pub trait Keyring: Send + Sync {
+    /// Names the key that the keyed hashes are made with, and says nothing about it. With another key no student and no
+    /// contact would be found.
+    fn index_id(&self) -> &str;
     /// A keyed hash (HMAC-SHA-256 under the purpose's own key) of the parts; parts are length-prefixed, so that
     /// `["ab","c"]` and `["a","bc"]` differ.
     fn hash(&self, purpose: HashPurpose, parts: &[&[u8]]) -> [u8; 32];
@@ -453,6 +456,9 @@ pub trait Store: Send + Sync {
     /// The chains there are, in order of their names as bytes, after the name `after`, at most `limit`. A chain whose
     /// beginning is missing is one of them.
     async fn audit_streams(&self, after: Option<&str>, limit: usize) -> Result<Vec<AuditStream>, StoreError>;
+    /// Keeps `value` under `name` if nothing is kept there yet, and returns what is kept: for facts that must stay as
+    /// they were when the store was begun.
+    async fn keep_fact(&self, name: &'static str, value: &str) -> Result<String, StoreError>;
     /// How much is stored and waiting.
     async fn stats(&self) -> Result<StoreStats, StoreError>;
     /// Proves that the store can be read and written, by doing both.

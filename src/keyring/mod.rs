@@ -120,6 +120,10 @@ impl LocalKeyring {
 }
 
 impl Keyring for LocalKeyring {
+    fn index_id(&self) -> &str {
+        self.masters.index_id()
+    }
+
     fn hash(&self, purpose: HashPurpose, parts: &[&[u8]]) -> [u8; 32] {
         let key = derive(self.masters.index_key(), hash_label(purpose));
         #[expect(clippy::expect_used, reason = "HMAC takes a key of any length (RFC 2104)")]

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisis_relay::app::{self, Adapters, App, SimulatorAccess};
+use crisis_relay::app::{self, Adapters, App, SimulatorAccess, StartError};
 use crisis_relay::clock::{ManualClock, SeededEntropy, SystemEntropy};
 use crisis_relay::config::{Config, Sources};
 use crisis_relay::http::auth::ApiKeyHash;
@@ -100,7 +100,7 @@ impl Setting {
         let bind = SimulatorConfig { bind: "127.0.0.1:0".parse().unwrap(), ..simulator.clone() };
         let simulator = Simulator::start(bind, Arc::new(clock.clone()), Arc::new(SeededEntropy::new(7))).await.unwrap();
         let access = access_of(&simulator.url());
-        let running = Running::start(&self, &clock, folder.path(), &access, &simulator.handle()).await;
+        let running = Running::start(&self, &clock, folder.path(), &access, &simulator.handle()).await.unwrap();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         World { setting: self, clock, folder, simulator, access, client, running }
     }
@@ -124,7 +124,7 @@ impl Running {
         folder: &Path,
         access: &SimulatorAccess,
         simulator: &SimulatorHandle,
-    ) -> Self {
+    ) -> Result<Self, StartError> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         simulator.set_inbound_url(&format!("{base}webhooks/twilio/incoming"));
@@ -148,7 +148,7 @@ impl Running {
             clock,
             entropy,
         };
-        let App { service, worker, jobs, router, .. } = app::assemble(&config, &provider, adapters).await.unwrap();
+        let App { service, worker, jobs, router, .. } = app::assemble(&config, &provider, adapters).await?;
         worker.recover().await;
         let shutdown = CancellationToken::new();
         let settings = ServeSettings { shutdown_grace: Duration::ZERO, ..ServeSettings::default() };
@@ -156,13 +156,19 @@ impl Running {
         let serving = tokio::spawn(async move {
             serve(listener, router, &settings, token).await;
         });
-        Self { base, service, worker, jobs, store, shutdown, serving }
+        Ok(Self { base, service, worker, jobs, store, shutdown, serving })
     }
 
     /// Ends without finishing anything: no draining, no closing. What is not durable is gone.
     async fn die(self) {
         self.shutdown.cancel();
         let _ = self.serving.await;
+    }
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("World")
     }
 }
 
@@ -244,8 +250,18 @@ impl World {
     pub async fn crash(self) -> Self {
         let Self { setting, clock, folder, simulator, access, client, running } = self;
         running.die().await;
-        let running = Running::start(&setting, &clock, folder.path(), &access, &simulator.handle()).await;
+        let running = Running::start(&setting, &clock, folder.path(), &access, &simulator.handle()).await.unwrap();
         Self { setting, clock, folder, simulator, access, client, running }
+    }
+
+    /// The service ends, and is started anew; says why if it does not start.
+    pub async fn try_restart(self) -> Result<Self, String> {
+        let Self { setting, clock, folder, simulator, access, client, running } = self;
+        running.die().await;
+        match Running::start(&setting, &clock, folder.path(), &access, &simulator.handle()).await {
+            Ok(running) => Ok(Self { setting, clock, folder, simulator, access, client, running }),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Does all that is there to do now.

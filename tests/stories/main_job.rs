@@ -68,3 +68,14 @@ async fn a_crash_between_the_commit_and_the_send_loses_nothing() {
     world.sim().expect_message(COUNSELLOR, |message| message.body.contains(&reference)).unwrap();
     world.assert_audit_verifies().await;
 }
+
+#[tokio::test]
+async fn a_database_refuses_to_be_opened_with_another_master_key() {
+    let world = World::new().await;
+    world.escalated("student-1").await;
+    std::fs::remove_file(world.folder.path().join("master.key")).unwrap();
+    // A new key is made, under which every student would be a stranger: the start must say so.
+    let refused = world.try_restart().await;
+    let text = refused.expect_err("the service started with a key that finds nobody");
+    assert!(text.contains("keyring.master_key"), "the fault names the key's setting: {text}");
+}

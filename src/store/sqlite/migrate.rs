@@ -5,7 +5,10 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::OpenError;
 
 /// The steps in order; step `n` leads to version `n + 1`. Steps that were released are never changed.
-const STEPS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_initial.sql")];
+const STEPS: &[&str] = &[
+    include_str!("../../../migrations/sqlite/0001_initial.sql"),
+    include_str!("../../../migrations/sqlite/0002_facts.sql"),
+];
 
 /// The version that this build writes.
 pub const LATEST: usize = STEPS.len();

@@ -393,6 +393,11 @@ impl Store for SqliteStore {
         self.readers.read(move |connection| rows::audit_streams(connection, after, limit)).await
     }
 
+    async fn keep_fact(&self, name: &'static str, value: &str) -> Result<String, StoreError> {
+        let value = value.to_owned();
+        self.writer.write(move |connection| rows::keep_fact(connection, name, &value)).await
+    }
+
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         self.readers.read(rows::stats).await
     }

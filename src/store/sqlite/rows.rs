@@ -413,3 +413,8 @@ pub(super) fn insert_answer(connection: &Connection, record: &IdempotencyRecord)
         params![record.key.as_bytes(), record.body, record.status, record.answer, record.created_at.as_microsecond()];
     Ok(connection.prepare_cached(sql)?.execute(values)? == 1)
 }
+
+pub(super) fn keep_fact(connection: &Connection, name: &str, value: &str) -> Result<String> {
+    connection.prepare_cached("INSERT OR IGNORE INTO facts (name, value) VALUES (?1, ?2)")?.execute([name, value])?;
+    connection.prepare_cached("SELECT value FROM facts WHERE name = ?1")?.query_row([name], |row| row.get(0))
+}

@@ -66,6 +66,7 @@ macro_rules! conformance {
             people::consent_is_changed_only_from_the_version_before,
             people::data_keys_are_kept_by_person_and_organisation,
             people::the_first_answer_to_a_key_stands,
+            people::a_fact_stays_as_it_was_first_kept,
             people::answers_are_forgotten_by_age_and_in_portions,
             people::a_decision_is_told_all_about_its_student_and_nothing_of_others,
             races::one_of_many_changes_wins_each_version,

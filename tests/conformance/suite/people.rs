@@ -116,3 +116,14 @@ pub(crate) async fn a_decision_is_told_all_about_its_student_and_nothing_of_othe
         assert!(known.open_alert.is_none() && known.consent.is_none() && known.data_key.is_none());
     }
 }
+
+pub(crate) async fn a_fact_stays_as_it_was_first_kept<P: Place>() {
+    let place = P::new().await;
+    let store = place.open().await;
+    assert_eq!(store.keep_fact("index_key_id", "first").await.unwrap(), "first");
+    assert_eq!(store.keep_fact("index_key_id", "second").await.unwrap(), "first", "a later value replaced the first");
+    assert_eq!(store.keep_fact("another", "second").await.unwrap(), "second", "facts are told apart by name");
+    drop(store);
+    let store = place.open().await;
+    assert_eq!(store.keep_fact("index_key_id", "third").await.unwrap(), "first", "a fact was forgotten");
+}

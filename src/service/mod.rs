@@ -13,6 +13,7 @@ pub mod reading;
 pub mod receipts;
 pub mod report;
 pub mod sending;
+mod turns;
 pub mod verification;
 
 use std::sync::Arc;
@@ -101,6 +102,7 @@ pub struct Service {
     pub(crate) dispatch: Dispatch,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) data_keys: people::DataKeys,
+    pub(crate) turns: turns::Turns,
 }
 
 /// What goes into a commit beside the transition.
@@ -124,8 +126,8 @@ impl Service {
         dispatch: Dispatch,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let data_keys = people::DataKeys::default();
-        Self { store, keyring, clock, entropy, organisations, settings, dispatch, metrics, data_keys }
+        let (data_keys, turns) = (people::DataKeys::default(), turns::Turns::default());
+        Self { store, keyring, clock, entropy, organisations, settings, dispatch, metrics, data_keys, turns }
     }
 
     /// The time, by the service's clock.
@@ -203,8 +205,9 @@ impl Service {
         actor: &Actor,
     ) -> Result<Option<Transition>, ServiceError> {
         let mut alert = alert;
+        let mut turn = None;
         for _ in 0..TRIES {
-            let id = alert.id;
+            let (id, subject) = (alert.id, alert.subject);
             let organisation = self.organisation(&alert.organisation)?;
             let now = self.clock.now();
             // A place is needed only where something may become due at once.
@@ -221,7 +224,12 @@ impl Service {
                 | Committed::SubjectHasOpenAlert
                 | Committed::ReferenceTaken
                 | Committed::IdempotencyKeyUsed
-                | Committed::DataKeyExists => alert = self.load(id).await?,
+                | Committed::DataKeyExists => {
+                    if turn.is_none() {
+                        turn = Some(self.turns.take(subject).await);
+                    }
+                    alert = self.load(id).await?;
+                }
             }
         }
         Err(ServiceError::Busy)

@@ -4,5 +4,7 @@
 mod common;
 
 mod decisions;
+mod idempotency;
 mod main_job;
+mod manual;
 mod openapi;

@@ -45,6 +45,29 @@ pub const COUNSELLOR_KEY: &str = "story-counsellor-key-1";
 pub const ADMIN: &str = "story-admin-key-000001";
 pub const AUDITOR: &str = "story-auditor-key-0001";
 
+/// The secret that people's tokens are signed with, where a story has people.
+pub const JWT_SECRET: &str = "a secret for stories, of 32 bytes and more";
+
+/// A person's token: valid for an hour from the story's beginning.
+pub fn token(subject: &str, role: &str) -> String {
+    let start = START.parse::<Timestamp>().unwrap().as_second();
+    signed(&json!({
+        "iss": "crisis-relay", "aud": "crisis-relay", "sub": subject, "role": role, "iat": start, "exp": start + 3600,
+    }))
+}
+
+/// A token with these claims, signed as a story's identity provider does.
+pub fn signed(claims: &Value) -> String {
+    let key = jsonwebtoken::EncodingKey::from_secret(JWT_SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256), claims, &key).unwrap()
+}
+
+/// A configuration file's entry for one more API key.
+pub fn key_entry(id: &str, role: &str, key: &str, further: &str) -> String {
+    let sha256 = ApiKeyHash::of(key);
+    format!("[[auth.api_keys]]\nid = \"{id}\"\nrole = \"{role}\"\nsha256 = \"{sha256}\"\n{further}\n")
+}
+
 type WrapStore = Box<dyn Fn(Arc<dyn Store>) -> Arc<dyn Store> + Send + Sync>;
 
 /// How a world is made.
@@ -82,6 +105,11 @@ impl Setting {
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.environment.insert(name.to_owned(), value.to_owned());
         self
+    }
+
+    /// People sign in with tokens; see [`token`].
+    pub fn with_people(self) -> Self {
+        self.with("JWT_SECRET", JWT_SECRET)
     }
 
     /// Gives the configuration a file: TOML.
@@ -338,9 +366,10 @@ impl World {
 
     /// The student agrees that a counsellor may be told over WhatsApp.
     pub async fn consents(&self, user_id: &str) {
-        let path = format!("/api/v1/messaging/preferences/{user_id}");
+        let mut url = self.running.base.join("/api/v1/messaging/preferences").unwrap();
+        url.path_segments_mut().unwrap().push(user_id);
         let body = json!({ "whatsapp": true, "source": "story" });
-        self.request(reqwest::Method::PUT, &path, Some(SERVICE), Some(&body)).await.expect(200);
+        self.request(reqwest::Method::PUT, url.path(), Some(SERVICE), Some(&body)).await.expect(200);
     }
 
     /// A student who has agreed, and a score of 0.93: escalated, and not yet worked on.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::common::{ADMIN, COUNSELLOR, COUNSELLOR_KEY, SERVICE, Setting, World};
+use crate::common::{ADMIN, COUNSELLOR, COUNSELLOR_KEY, SERVICE, Setting, World, key_entry};
 
 const OVERRIDE: &str = r#"{"by": "Dr. Rao", "reason": "life at risk"}"#;
 
@@ -289,10 +289,7 @@ async fn many_students_at_once_each_get_their_own_alert_and_message() {
 #[tokio::test]
 async fn another_organisations_key_neither_opens_nor_sees_anything_here() {
     let other = "other-service-key-00001";
-    let file = format!(
-        "[[auth.api_keys]]\nid = \"other\"\nrole = \"service\"\norganisation = \"elsewhere\"\nsha256 = \"{}\"\n",
-        crisis_relay::http::auth::ApiKeyHash::of(other)
-    );
+    let file = key_entry("other", "service", other, "organisation = \"elsewhere\"");
     let mut world = Setting::default().with_file(&file).start().await;
     let reference = world.escalated("student-1").await.text_at("/reference");
     world.work().await;

@@ -3,8 +3,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod consent;
 mod decisions;
+mod humans;
 mod idempotency;
+mod ladder;
 mod main_job;
 mod manual;
 mod openapi;
+mod reading;
+mod roles;

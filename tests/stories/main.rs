@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bad_input;
 mod consent;
 mod decisions;
 mod humans;
@@ -13,3 +14,4 @@ mod manual;
 mod openapi;
 mod reading;
 mod roles;
+mod tokens;

@@ -126,8 +126,8 @@ async fn livez() -> &'static str {
 /// by the circuit breaker.
 #[utoipa::path(get, path = "/readyz", tag = "operations", params(ReadyQuery), responses(
     (status = 200, description = "ready", body = Readiness),
-    (status = 422, description = "invalid_field", body = super::problem::ProblemDocument, content_type = "application/problem+json"),
     (status = 503, description = "not ready; the parts that fail are named", body = Readiness),
+    super::problem::QueryProblems,
 ))]
 async fn readyz(State(state): State<AppState>, StrictQuery(query): StrictQuery<ReadyQuery>) -> Response {
     let checks = state.health.checks().await;

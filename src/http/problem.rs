@@ -369,7 +369,30 @@ impl utoipa::IntoResponses for CommonProblems {
     }
 }
 
-/// What an operation with a JSON body may answer besides [`CommonProblems`].
+/// What an operation with a query may answer besides [`CommonProblems`]; named after them, for each status is described
+/// by whoever is named last.
+#[derive(Debug)]
+pub struct QueryProblems;
+
+impl utoipa::IntoResponses for QueryProblems {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        use ProblemCode as Code;
+        documented(&[Code::MalformedRequest, Code::DuplicateField, Code::UnknownField, Code::InvalidField])
+    }
+}
+
+/// What an operation that takes an `Idempotency-Key` may answer besides [`BodyProblems`]; named after them.
+#[derive(Debug)]
+pub struct IdempotencyProblems;
+
+impl utoipa::IntoResponses for IdempotencyProblems {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        use ProblemCode as Code;
+        documented(&[Code::UnknownField, Code::MissingField, Code::InvalidField, Code::IdempotencyKeyReused])
+    }
+}
+
+/// What an operation with a JSON body may answer besides [`CommonProblems`]; named after them.
 #[derive(Debug)]
 pub struct BodyProblems;
 
@@ -378,6 +401,7 @@ impl utoipa::IntoResponses for BodyProblems {
         use ProblemCode as Code;
         documented(&[
             Code::MalformedJson,
+            Code::MalformedRequest,
             Code::DuplicateField,
             Code::BodyTooLarge,
             Code::UnsupportedMediaType,

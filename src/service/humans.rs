@@ -3,7 +3,7 @@
 use super::caller::Caller;
 use super::intake::{EmergencyOverride, seal_override};
 use super::{Service, ServiceError};
-use crate::domain::alert::{AckVia, Alert, Input, Outcome, Rejection, Transition};
+use crate::domain::alert::{AckVia, Alert, AlertState, Input, Outcome, Rejection, Transition};
 use crate::domain::audit::Actor;
 use crate::domain::consent::Ground;
 use crate::domain::contact::PhoneNumber;
@@ -109,20 +109,28 @@ impl Service {
     }
 
     /// A reply from a phone. It is bound to the person that the message was sent to: found by the replied message
-    /// first, then by number and reference, then by number alone if only one case waits.
+    /// first (unless the text names another case), then by number and reference, then by number alone if only one case
+    /// waits.
     pub async fn record_reply(&self, reply: &Reply) -> Result<ReplyAnswer, ServiceError> {
         let candidates = self.cases_for(reply).await?;
         let found = match candidates.as_slice() {
             [] => return Ok(ReplyAnswer::Nothing),
-            _ if !reply.takes_it => return Ok(ReplyAnswer::Help),
+            waiting if !reply.takes_it => {
+                let waits = waiting.iter().any(|(alert, _)| matches!(alert.state, AlertState::Escalating { .. }));
+                return Ok(if waits { ReplyAnswer::Help } else { ReplyAnswer::Nothing });
+            }
             [one] => one.clone(),
             _ => return Ok(ReplyAnswer::WhichOne),
         };
         let (alert, actor) = found;
-        let reference = alert.reference;
-        match self.acknowledge_as(alert, actor, AckVia::Reply).await {
+        let (id, reference) = (alert.id, alert.reference);
+        match self.acknowledge_as(alert, actor.clone(), AckVia::Reply).await {
             Ok(_) => Ok(ReplyAnswer::Taken(reference)),
-            Err(ServiceError::Rejected(Rejection::AlreadyAcknowledged)) => Ok(ReplyAnswer::TakenBefore(reference)),
+            Err(ServiceError::Rejected(Rejection::AlreadyAcknowledged)) => {
+                // The reply may come again: then it must not sound as if somebody else had the case.
+                let theirs = is_taken_by(&self.load(id).await?, &actor);
+                Ok(if theirs { ReplyAnswer::Taken(reference) } else { ReplyAnswer::TakenBefore(reference) })
+            }
             Err(ServiceError::Rejected(_)) => Ok(ReplyAnswer::Closed(reference)),
             Err(error) => Err(error),
         }
@@ -131,6 +139,8 @@ impl Service {
     async fn cases_for(&self, reply: &Reply) -> Result<Vec<(Alert, Actor)>, ServiceError> {
         if let Some(message) = &reply.in_reply_to
             && let Some(alert) = self.store.alert_of_message(message).await?
+            // A code that was typed counts for more than a message that was tapped.
+            && reply.reference.is_none_or(|typed| typed == alert.reference)
         {
             let sent_to = alert
                 .deliveries
@@ -160,6 +170,10 @@ impl Service {
 
 /// How many waiting cases of one phone are looked at to find the one with the given reference.
 const CASES_LOOKED_AT: usize = 1000;
+
+fn is_taken_by(alert: &Alert, actor: &Actor) -> bool {
+    matches!(&alert.state, AlertState::Acknowledged { by, .. } if by == actor)
+}
 
 fn recipient(alert: &Alert, address: AddressKey) -> Option<Actor> {
     let delivery = alert.deliveries.iter().find(|delivery| delivery.address_key == address)?;

@@ -119,10 +119,13 @@ impl Service {
             now,
             idempotency: idempotency.map(|given| self.hash_idempotency(caller, &given)),
         };
-        let _turn = self.turns.take(intake.subject).await;
+        let mut turn = None;
         for _ in 0..TRIES {
             if let Some(answered) = self.try_accept(&intake).await? {
                 return Ok(answered);
+            }
+            if turn.is_none() {
+                turn = Some(self.turns.take(intake.subject).await);
             }
         }
         Err(ServiceError::Busy)

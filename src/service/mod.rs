@@ -205,9 +205,9 @@ impl Service {
         actor: &Actor,
     ) -> Result<Option<Transition>, ServiceError> {
         let mut alert = alert;
-        let _turn = self.turns.take(alert.subject).await;
+        let mut turn = None;
         for _ in 0..TRIES {
-            let id = alert.id;
+            let (id, subject) = (alert.id, alert.subject);
             let organisation = self.organisation(&alert.organisation)?;
             let now = self.clock.now();
             // A place is needed only where something may become due at once.
@@ -224,7 +224,12 @@ impl Service {
                 | Committed::SubjectHasOpenAlert
                 | Committed::ReferenceTaken
                 | Committed::IdempotencyKeyUsed
-                | Committed::DataKeyExists => alert = self.load(id).await?,
+                | Committed::DataKeyExists => {
+                    if turn.is_none() {
+                        turn = Some(self.turns.take(subject).await);
+                    }
+                    alert = self.load(id).await?;
+                }
             }
         }
         Err(ServiceError::Busy)

@@ -1,30 +1,32 @@
-//! Turns: changes of one student's case go one after the other within this process.
+//! Turns: who was once too late with a change waits for the others who were, instead of running against them.
 //!
-//! The store's compare-and-swap alone keeps changes apart, between processes too. Turns only spare the losers their
-//! way round: fifty events of one student would otherwise try again fifty times.
+//! The store's compare-and-swap is what keeps changes apart. But of fifty events of one student at one instant it lets
+//! one through at a time and sends the others back, and the unlucky would run out of tries. In turn, each needs one or
+//! two more. Whoever meets nobody takes no turn, so changes of different students share commits as before.
 
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::domain::ids::SubjectKey;
 
-/// Students share a turn where their hashes share these low bits: 1024 turns are enough for no one to wait in practice.
-const TURNS: usize = 1024;
+/// How many students can be told apart. Two of one queue only wait a little longer.
+const QUEUES: usize = 1024;
 
+/// The queues, by student.
 pub(crate) struct Turns {
-    turns: Vec<Mutex<()>>,
+    queues: Box<[Mutex<()>]>,
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { turns: (0..TURNS).map(|_| Mutex::new(())).collect() }
+        Self { queues: (0..QUEUES).map(|_| Mutex::default()).collect() }
     }
 }
 
 impl Turns {
-    /// Waits for the student's turn, which lasts until the guard is dropped.
+    /// Waits for this student's turn, first come, first served. It ends when the guard is dropped.
     pub(crate) async fn take(&self, subject: SubjectKey) -> MutexGuard<'_, ()> {
-        let bytes = subject.as_bytes();
-        let place = usize::from(u16::from_le_bytes([bytes[0], bytes[1]])) % TURNS;
-        self.turns[place].lock().await
+        let [first, second, ..] = subject.as_bytes();
+        let queue = usize::from(u16::from_be_bytes([*first, *second])) % QUEUES;
+        self.queues[queue].lock().await
     }
 }

@@ -10,6 +10,8 @@
     reason = "each test binary uses a part of it; a test that cannot go on shall say where"
 )]
 
+pub mod described;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,13 +19,13 @@ use std::time::Duration;
 
 use crisis_relay::app::{self, Adapters, App, SimulatorAccess, StartError};
 use crisis_relay::clock::{ManualClock, SeededEntropy, SystemEntropy};
-use crisis_relay::config::{Config, Sources};
+use crisis_relay::config::{Config, ConfigFile, Sources};
 use crisis_relay::http::auth::ApiKeyHash;
 use crisis_relay::http::{ServeSettings, serve};
 use crisis_relay::ports::{Clock, Store};
 use crisis_relay::service::Service;
 use crisis_relay::service::dispatch::Jobs;
-use crisis_relay::simulator::{CallbackMode, Simulator, SimulatorConfig, SimulatorHandle};
+use crisis_relay::simulator::{CallbackMode, SimMessage, Simulator, SimulatorConfig, SimulatorHandle};
 use crisis_relay::store::sqlite::SqliteStore;
 use crisis_relay::worker::Worker;
 use jiff::Timestamp;
@@ -43,11 +45,35 @@ pub const COUNSELLOR_KEY: &str = "story-counsellor-key-1";
 pub const ADMIN: &str = "story-admin-key-000001";
 pub const AUDITOR: &str = "story-auditor-key-0001";
 
+/// The secret that people's tokens are signed with, where a story has people.
+pub const JWT_SECRET: &str = "a secret for stories, of 32 bytes and more";
+
+/// A person's token: valid for an hour from the story's beginning.
+pub fn token(subject: &str, role: &str) -> String {
+    let start = START.parse::<Timestamp>().unwrap().as_second();
+    signed(&json!({
+        "iss": "crisis-relay", "aud": "crisis-relay", "sub": subject, "role": role, "iat": start, "exp": start + 3600,
+    }))
+}
+
+/// A token with these claims, signed as a story's identity provider does.
+pub fn signed(claims: &Value) -> String {
+    let key = jsonwebtoken::EncodingKey::from_secret(JWT_SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256), claims, &key).unwrap()
+}
+
+/// A configuration file's entry for one more API key.
+pub fn key_entry(id: &str, role: &str, key: &str, further: &str) -> String {
+    let sha256 = ApiKeyHash::of(key);
+    format!("[[auth.api_keys]]\nid = \"{id}\"\nrole = \"{role}\"\nsha256 = \"{sha256}\"\n{further}\n")
+}
+
 type WrapStore = Box<dyn Fn(Arc<dyn Store>) -> Arc<dyn Store> + Send + Sync>;
 
 /// How a world is made.
 pub struct Setting {
     environment: BTreeMap<String, String>,
+    file: Option<String>,
     wrap_store: WrapStore,
 }
 
@@ -70,7 +96,7 @@ impl Default for Setting {
         {
             environment.insert(format!("API_KEY_{role}_SHA256"), ApiKeyHash::of(key).to_string());
         }
-        Self { environment, wrap_store: Box::new(|store| store) }
+        Self { environment, file: None, wrap_store: Box::new(|store| store) }
     }
 }
 
@@ -78,6 +104,17 @@ impl Setting {
     /// Sets an environment variable of the service's configuration.
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// People sign in with tokens; see [`token`].
+    pub fn with_people(self) -> Self {
+        self.with("JWT_SECRET", JWT_SECRET)
+    }
+
+    /// Gives the configuration a file: TOML.
+    pub fn with_file(mut self, text: &str) -> Self {
+        self.file = Some(text.to_owned());
         self
     }
 
@@ -132,7 +169,8 @@ impl Running {
         environment.insert("DATABASE_PATH".into(), folder.join("relay.db").display().to_string());
         let key = folder.join("master.key").display().to_string();
         environment.insert("CRISIS_RELAY__KEYRING__DEVELOPMENT_KEY_PATH".into(), key);
-        let sources = Sources { file: None, environment, read_file: &|path| std::fs::read_to_string(path) };
+        let file = setting.file.clone().map(|text| ConfigFile { name: "story.toml".to_owned(), text });
+        let sources = Sources { file, environment, read_file: &|path| std::fs::read_to_string(path) };
         let mut config = Config::load(&sources).unwrap_or_else(|faults| panic!("the story's configuration: {faults}"));
         config.http.bind = listener.local_addr().unwrap();
         let provider = app::provider(&config, Some(access));
@@ -181,6 +219,16 @@ pub struct World {
     access: SimulatorAccess,
     client: reqwest::Client,
     running: Running,
+}
+
+/// What is kept; see [`World::kept`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub stats: String,
+    pub chains: Vec<(String, String)>,
+    pub alerts: Vec<(String, u64)>,
+    pub answers: i64,
+    pub messages: usize,
 }
 
 /// An answer of the API.
@@ -334,9 +382,10 @@ impl World {
 
     /// The student agrees that a counsellor may be told over WhatsApp.
     pub async fn consents(&self, user_id: &str) {
-        let path = format!("/api/v1/messaging/preferences/{user_id}");
+        let mut url = self.running.base.join("/api/v1/messaging/preferences").unwrap();
+        url.path_segments_mut().unwrap().push(user_id);
         let body = json!({ "whatsapp": true, "source": "story" });
-        self.request(reqwest::Method::PUT, &path, Some(SERVICE), Some(&body)).await.expect(200);
+        self.request(reqwest::Method::PUT, url.path(), Some(SERVICE), Some(&body)).await.expect(200);
     }
 
     /// A student who has agreed, and a score of 0.93: escalated, and not yet worked on.
@@ -351,6 +400,39 @@ impl World {
     /// An alert as the API shows it.
     pub async fn alert(&self, id: &str) -> Value {
         self.get(&format!("/api/v1/crisis/alerts/{id}"), COUNSELLOR_KEY).await.expect(200).json()
+    }
+
+    /// Everything that is kept, in short: equal before and after what must change nothing.
+    pub async fn kept(&self) -> Kept {
+        let store = self.store();
+        let stats = store.stats().await.unwrap();
+        let mut chains = Vec::new();
+        for stream in store.audit_streams(None, 10_000).await.unwrap() {
+            let head = store.audit_head(&stream).await.unwrap();
+            chains.push((stream.to_string(), head.hash.to_string()));
+        }
+        let alerts = store.list_alerts(&"default".parse().unwrap(), None, None, 10_000).await.unwrap();
+        let alerts = alerts.into_iter().map(|alert| (alert.id.to_string(), alert.version)).collect();
+        let answers = self.query("SELECT count(*) FROM answers");
+        Kept { stats: format!("{stats:?}"), chains, alerts, answers, messages: self.sim().requests().len() }
+    }
+
+    /// A number out of the database, past the store.
+    pub fn query(&self, sql: &str) -> i64 {
+        let connection = rusqlite::Connection::open(self.database()).unwrap();
+        connection.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    /// What `/metrics` says under this name (with its labels, as in the text); `None` if nothing.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.request(reqwest::Method::GET, "/metrics", None, None).await.expect(200).text;
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// The phone of the counsellor got one message about this case, and it is this one.
+    #[track_caller]
+    pub fn expect_told(&self, reference: &str) -> SimMessage {
+        self.sim().expect_message(COUNSELLOR, |message| message.body.contains(reference)).unwrap()
     }
 
     /// Fails the story if a chain of the audit does not verify.
@@ -378,10 +460,15 @@ impl World {
     }
 }
 
-/// Sends a request and reads the whole answer.
+/// Sends a request, reads the whole answer, and holds it against the API's description.
 pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
-    let response = request.send().await.expect("the service answers");
+    let (client, request) = request.build_split();
+    let request = request.expect("the story's request can be made");
+    let (method, path) = (request.method().to_string(), request.url().path().to_owned());
+    let response = client.execute(request).await.expect("the service answers");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let text = response.text().await.expect("the answer can be read");
-    Answer { status, headers, text }
+    let answer = Answer { status, headers, text };
+    described::check(&method, &path, &answer);
+    answer
 }

@@ -3,4 +3,15 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bad_input;
+mod consent;
+mod decisions;
+mod humans;
+mod idempotency;
+mod ladder;
 mod main_job;
+mod manual;
+mod openapi;
+mod reading;
+mod roles;
+mod tokens;

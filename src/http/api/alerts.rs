@@ -15,7 +15,7 @@ use crate::domain::audit::{AuditStream, verify_chain};
 use crate::domain::ids::{AlertId, Reference};
 use crate::http::auth::{Authenticated, Role};
 use crate::http::json::{StrictJson, StrictPath, StrictQuery, Validate};
-use crate::http::problem::{BodyProblems, CommonProblems, FieldError, Problem, ProblemCode};
+use crate::http::problem::{BodyProblems, CommonProblems, FieldError, Problem, ProblemCode, QueryProblems};
 use crate::http::state::{AppState, caller};
 use crate::ports::ListCursor;
 use crate::service::reading::AlertName;
@@ -91,7 +91,7 @@ fn read_cursor(text: &str) -> Result<ListCursor, Problem> {
 /// Lists alerts, newest first.
 #[utoipa::path(get, path = "/api/v1/crisis/alerts", tag = "alerts", params(ListQuery),
     security(("api_key" = []), ("bearer" = [])),
-    responses((status = 200, description = "a page", body = AlertPage), CommonProblems))]
+    responses((status = 200, description = "a page", body = AlertPage), CommonProblems, QueryProblems))]
 async fn list_alerts(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
@@ -318,7 +318,7 @@ struct AuditEntryView {
 #[utoipa::path(get, path = "/api/v1/crisis/alerts/{id}/audit", tag = "alerts",
     params(("id" = String, Path, description = "the alert's id or reference"), AuditQuery),
     security(("api_key" = []), ("bearer" = [])),
-    responses((status = 200, description = "a page of the chain", body = AuditPage), CommonProblems))]
+    responses((status = 200, description = "a page of the chain", body = AuditPage), CommonProblems, QueryProblems))]
 async fn get_audit(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,

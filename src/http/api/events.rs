@@ -16,7 +16,7 @@ use crate::domain::event::{Label, Score, Source};
 use crate::http::auth::{Authenticated, Role};
 
 use crate::http::json::{StrictJson, Validate};
-use crate::http::problem::{BodyProblems, CommonProblems, FieldError, Problem, ProblemCode};
+use crate::http::problem::{BodyProblems, CommonProblems, FieldError, IdempotencyProblems, Problem, ProblemCode};
 use crate::http::state::{AppState, RequestLimits, caller};
 use crate::service::intake::{Answered, EmergencyOverride, EventAnswer, IdempotencyInput, NewEvent};
 
@@ -135,7 +135,7 @@ impl Validate for EscalateRequest {}
 #[utoipa::path(post, path = "/api/v1/crisis/events", tag = "crisis", request_body = EventRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; the same key and body get the first answer again")),
     security(("api_key" = []), ("bearer" = [])),
-    responses((status = 202, description = "accepted and durable", body = EventAnswer), CommonProblems, BodyProblems))]
+    responses((status = 202, description = "accepted and durable", body = EventAnswer), CommonProblems, BodyProblems, IdempotencyProblems))]
 async fn post_event(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
@@ -154,7 +154,7 @@ async fn post_event(
 #[utoipa::path(post, path = "/api/v1/crisis/escalate", tag = "crisis", request_body = EscalateRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "as for events")),
     security(("api_key" = []), ("bearer" = [])),
-    responses((status = 202, description = "accepted and durable", body = EventAnswer), CommonProblems, BodyProblems))]
+    responses((status = 202, description = "accepted and durable", body = EventAnswer), CommonProblems, BodyProblems, IdempotencyProblems))]
 async fn escalate(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,

@@ -1,0 +1,174 @@
+//! Holds every answer against the API's description: a story cannot provoke an answer that the description does not
+//! allow.
+
+use std::sync::OnceLock;
+
+use serde_json::{Map, Value};
+
+use super::Answer;
+
+/// The description, as the code gives it.
+pub fn description() -> &'static Value {
+    static DESCRIPTION: OnceLock<Value> = OnceLock::new();
+    DESCRIPTION.get_or_init(|| serde_json::to_value(crisis_relay::http::openapi()).unwrap())
+}
+
+/// Every operation of the description: method in capitals, path template, and the operation itself.
+pub fn operations() -> Vec<(String, String, &'static Value)> {
+    let mut all = Vec::new();
+    for (path, item) in description()["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            all.push((method.to_uppercase(), path.clone(), operation));
+        }
+    }
+    all
+}
+
+/// Fails the story if an answer is not one that the description allows.
+#[track_caller]
+pub fn check(method: &str, path: &str, answer: &Answer) {
+    if path.starts_with("/docs") || path == "/openapi.json" {
+        return;
+    }
+    let place = || format!("{method} {path}: {answer:?}");
+    let method_described = if method == "HEAD" { "GET" } else { method };
+    let operation =
+        operations().into_iter().find(|(known, template, _)| known == method_described && fits(template, path));
+    let Some((_, _, operation)) = operation else {
+        assert!(matches!(answer.status, 404 | 405), "not described, and answered: {}", place());
+        let problem = description().pointer("/components/schemas/Problem").unwrap();
+        assert_eq!(faults(problem, &answer.json()), Vec::<String>::new(), "{}", place());
+        return;
+    };
+    let described = operation.pointer(&format!("/responses/{}", answer.status));
+    let Some(described) = described else { panic!("the status is not described: {}", place()) };
+    let given = answer.headers.get("content-type").map(|value| value.to_str().unwrap().to_owned());
+    let essence = given.as_deref().map(|kind| kind.split(';').next().unwrap().trim());
+    let Some(contents) = described.get("content").and_then(Value::as_object) else {
+        assert!(matches!(essence, None | Some("text/plain")), "no content is described: {}", place());
+        return;
+    };
+    let content = essence.and_then(|essence| contents.get(essence));
+    let Some(content) = content else { panic!("the content type is not described: {}", place()) };
+    if method == "HEAD" || !essence.is_some_and(|essence| essence.ends_with("json")) {
+        return;
+    }
+    let json = answer.json();
+    if let Some(schema) = content.get("schema") {
+        assert_eq!(faults(schema, &json), Vec::<String>::new(), "{}", place());
+    }
+    if let Some(code) = json.get("code").and_then(Value::as_str).filter(|_| essence == Some("application/problem+json"))
+    {
+        let words = described["description"].as_str().unwrap();
+        assert!(words.split(", ").any(|word| word == code), "the code is not among {words:?}: {}", place());
+    }
+}
+
+/// Whether a path is one of a template's. An empty parameter is none.
+fn fits(template: &str, path: &str) -> bool {
+    let (mut template, mut path) = (template.split('/'), path.split('/'));
+    loop {
+        match (template.next(), path.next()) {
+            (None, None) => return true,
+            (Some(part), Some(given)) if part == given || (part.starts_with('{') && !given.is_empty()) => {}
+            _ => return false,
+        }
+    }
+}
+
+/// What of a value its schema does not allow. Knows as much of JSON Schema as the description uses; fields that are not
+/// described count as faults, too.
+pub fn faults(schema: &Value, value: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    walk(schema, value, "", &mut found);
+    if let (Some(known), Some(object)) = (fields(schema, value), value.as_object()) {
+        found.extend(object.keys().filter(|name| !known.contains(name)).map(|name| format!("{name} is not described")));
+    }
+    found
+}
+
+fn resolve(schema: &Value) -> &Value {
+    match schema.get("$ref").and_then(Value::as_str) {
+        Some(name) => description().pointer(name.trim_start_matches('#')).unwrap_or_else(|| panic!("dangling {name}")),
+        None => schema,
+    }
+}
+
+/// The fields that a schema knows for this value; `None` if any will do.
+fn fields(schema: &Value, value: &Value) -> Option<Vec<String>> {
+    let schema = resolve(schema);
+    if schema.get("additionalProperties").is_some() {
+        return None;
+    }
+    if let Some(parts) = schema.get("allOf").and_then(Value::as_array) {
+        return parts.iter().map(|part| fields(part, value)).collect::<Option<Vec<_>>>().map(|all| all.concat());
+    }
+    if let Some(variants) = schema.get("oneOf").and_then(Value::as_array) {
+        return variants.iter().find(|variant| faults(variant, value).is_empty()).and_then(|fit| fields(fit, value));
+    }
+    schema.get("properties").and_then(Value::as_object).map(|known| known.keys().cloned().collect())
+}
+
+fn walk(schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
+    let schema = resolve(schema);
+    for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
+        walk(part, value, at, found);
+    }
+    if let Some(variants) = schema.get("oneOf").and_then(Value::as_array)
+        && !variants.iter().any(|variant| faults(variant, value).is_empty())
+    {
+        found.push(format!("{at}: fits none of the variants: {value}"));
+    }
+    if let Some(kind) = schema.get("type")
+        && !kind_fits(kind, value)
+    {
+        found.push(format!("{at}: is not {kind}: {value}"));
+        return;
+    }
+    if let Some(words) = schema.get("enum").and_then(Value::as_array)
+        && !words.contains(value)
+    {
+        found.push(format!("{at}: is none of {words:?}: {value}"));
+    }
+    if let Some(object) = value.as_object() {
+        walk_object(schema, object, at, found);
+    }
+    if let (Some(schema), Some(items)) = (schema.get("items"), value.as_array()) {
+        for (index, item) in items.iter().enumerate() {
+            found.extend(faults(schema, item).into_iter().map(|fault| format!("{at}[{index}]{fault}")));
+        }
+    }
+}
+
+fn walk_object(schema: &Value, object: &Map<String, Value>, at: &str, found: &mut Vec<String>) {
+    for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        if !object.contains_key(name) {
+            found.push(format!("{at}.{name} is missing"));
+        }
+    }
+    let known = schema.get("properties").and_then(Value::as_object);
+    for (name, value) in object {
+        let schema = known.and_then(|known| known.get(name)).or_else(|| schema.get("additionalProperties"));
+        if let Some(schema) = schema.filter(|schema| schema.is_object()) {
+            found.extend(faults(schema, value).into_iter().map(|fault| format!("{at}.{name}: {fault}")));
+        }
+    }
+}
+
+fn kind_fits(kind: &Value, value: &Value) -> bool {
+    let fits = |kind: &str| match kind {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "null" => value.is_null(),
+        other => panic!("the description uses a type that is not known here: {other}"),
+    };
+    match kind {
+        Value::String(kind) => fits(kind),
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).any(fits),
+        other => panic!("a type is no text: {other}"),
+    }
+}

@@ -1,0 +1,142 @@
+//! Who may do what: every route, every caller.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::common::{ADMIN, AUDITOR, COUNSELLOR_KEY, SERVICE, Setting, World, described, key_entry, token};
+
+const EXPIRED: &str = "story-expired-key-00001";
+
+/// A route, a body that it takes, and the status for: no key, a wrong one, an expired one, service, counsellor, admin,
+/// auditor. `{id}` is a fresh case each time: withheld for the override, else escalating.
+struct Row(&'static str, &'static str, fn(usize) -> Option<Value>, [u16; 7]);
+
+fn nothing(_: usize) -> Option<Value> {
+    None
+}
+
+const TABLE: [Row; 15] = [
+    Row("POST", "/api/v1/crisis/events", event, [401, 401, 401, 202, 403, 403, 403]),
+    Row("POST", "/api/v1/crisis/escalate", raised, [401, 401, 401, 403, 202, 202, 403]),
+    Row("GET", "/api/v1/crisis/alerts", nothing, [401, 401, 401, 403, 200, 200, 403]),
+    Row("GET", "/api/v1/crisis/alerts/{id}", nothing, [401, 401, 401, 403, 200, 200, 403]),
+    Row("POST", "/api/v1/crisis/alerts/{id}/acknowledge", nothing, [401, 401, 401, 403, 200, 200, 403]),
+    Row("POST", "/api/v1/crisis/alerts/{id}/resolve", outcome, [401, 401, 401, 403, 200, 200, 403]),
+    Row("POST", "/api/v1/crisis/alerts/{id}/escalate", stated, [401, 401, 401, 403, 200, 200, 403]),
+    Row("POST", "/api/v1/crisis/alerts/{id}/reveal", nothing, [401, 401, 401, 403, 200, 200, 403]),
+    Row("GET", "/api/v1/crisis/alerts/{id}/audit", nothing, [401, 401, 401, 403, 403, 200, 200]),
+    Row("GET", "/api/v1/messaging/preferences/{user_id}", nothing, [401, 401, 401, 200, 200, 200, 200]),
+    Row("PUT", "/api/v1/messaging/preferences/{user_id}", preferences, [401, 401, 401, 200, 403, 200, 403]),
+    Row("GET", "/livez", nothing, [200; 7]),
+    Row("GET", "/metrics", nothing, [200; 7]),
+    Row("POST", "/webhooks/twilio/incoming", nothing, [403; 7]),
+    Row("POST", "/webhooks/twilio/status", nothing, [403; 7]),
+];
+
+/// As [`TABLE`]'s row, but it is ready only after the worker's first round.
+const READYZ: Row = Row("GET", "/readyz", nothing, [200; 7]);
+
+fn event(n: usize) -> Option<Value> {
+    Some(json!({ "user_id": format!("event-{n}"), "crisis_score": 0.9, "source": "chat" }))
+}
+fn raised(n: usize) -> Option<Value> {
+    Some(json!({ "user_id": format!("raised-{n}"), "message": "Please look" }))
+}
+fn outcome(_: usize) -> Option<Value> {
+    Some(json!({ "outcome": "safe_in_person" }))
+}
+fn stated(_: usize) -> Option<Value> {
+    Some(json!({ "emergency_override": { "by": "Dr. Rao", "reason": "life at risk" } }))
+}
+fn preferences(_: usize) -> Option<Value> {
+    Some(json!({ "whatsapp": true, "source": "app" }))
+}
+
+async fn ask(world: &World, row: &Row, n: usize, key: Option<&str>) -> u16 {
+    let Row(method, template, body, _) = row;
+    let mut path = template.replace("{user_id}", &format!("student-{n}"));
+    if path.contains("{id}") {
+        let student = format!("{}-{n}", path.rsplit('/').next().unwrap().replace(['{', '}'], ""));
+        if !path.ends_with("/escalate") {
+            world.consents(&student).await;
+        }
+        let event = json!({ "user_id": student, "crisis_score": 0.9, "source": "chat" });
+        let reference = world.event(&event).await.expect(202).text_at("/reference");
+        path = path.replace("{id}", &reference);
+    }
+    let method: Method = method.parse().unwrap();
+    world.request(method, &path, key, body(n).as_ref()).await.status
+}
+
+#[tokio::test]
+async fn every_route_lets_in_whom_it_should_and_nobody_else() {
+    let file = key_entry("expired", "admin", EXPIRED, "expires_at = 2026-11-20T08:34:59Z");
+    let mut world = Setting::default().with_file(&file).with_people().start().await;
+    world.work().await;
+    let tokens =
+        ["service", "counsellor", "admin", "auditor"].map(|role| token(&format!("{role}@college.example"), role));
+    let mut n = 0;
+    for row in TABLE.iter().chain([&READYZ]) {
+        let Row(method, path, _, expected) = row;
+        let keys =
+            [None, Some("a wrong key"), Some(EXPIRED), Some(SERVICE), Some(COUNSELLOR_KEY), Some(ADMIN), Some(AUDITOR)];
+        for (key, expected) in keys.into_iter().zip(expected) {
+            n += 1;
+            assert_eq!(ask(&world, row, n, key).await, *expected, "{method} {path} with {key:?}");
+        }
+        for (token, expected) in tokens.iter().zip(&expected[3..]) {
+            n += 1;
+            assert_eq!(ask(&world, row, n, Some(token)).await, *expected, "{method} {path} with a token");
+        }
+    }
+}
+
+#[test]
+fn no_route_is_left_out_of_the_table() {
+    let tabled: BTreeSet<(String, String)> =
+        TABLE.iter().chain([&READYZ]).map(|Row(method, path, ..)| ((*method).to_owned(), (*path).to_owned())).collect();
+    let described: BTreeSet<(String, String)> =
+        described::operations().into_iter().map(|(method, path, _)| (method, path)).collect();
+    assert_eq!(tabled, described);
+}
+
+#[test]
+fn every_route_that_asks_for_credentials_says_so_in_the_description() {
+    for Row(method, path, _, expected) in &TABLE {
+        let (.., operation) =
+            described::operations().into_iter().find(|(known, at, _)| known == method && at == path).unwrap();
+        assert_eq!(operation.get("security").is_some(), expected[0] == 401, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_case_is_not_to_be_found_by_anybody_of_another_organisation() {
+    let roles = ["service", "counsellor", "admin", "auditor"];
+    let key = |role: &str| format!("another-colleges-{role}-key");
+    let file: String =
+        roles.map(|role| key_entry(&format!("x-{role}"), role, &key(role), "organisation = \"elsewhere\"")).concat();
+    let mut world = Setting::default().with_file(&file).start().await;
+    let opened = world.escalated("student-1").await;
+    world.work().await;
+    let names = [opened.text_at("/reference"), opened.text_at("/alert_id")];
+    let before = world.kept().await;
+    for row in TABLE.iter().filter(|row| row.1.contains("{id}")) {
+        let Row(method, path, body, expected) = row;
+        for (role, expected) in roles.iter().zip(&expected[3..]).filter(|(_, expected)| **expected == 200) {
+            for name in &names {
+                let path = path.replace("{id}", name);
+                let answer = world.request(method.parse().unwrap(), &path, Some(&key(role)), body(0).as_ref()).await;
+                assert_eq!(
+                    (answer.status, answer.text_at("/code").as_str()),
+                    (404, "not_found"),
+                    "{method} {path} {expected}"
+                );
+            }
+        }
+    }
+    let listed = world.get("/api/v1/crisis/alerts", &key("admin")).await.expect(200);
+    assert_eq!(listed.json(), json!({ "alerts": [] }));
+    assert_eq!(world.kept().await, before, "not even a look is recorded");
+}

@@ -19,11 +19,12 @@ use crate::ports::random;
 use crate::service::caller::Caller;
 use crate::simulator::{ContentTemplate, SimMessage, SimulatorHandle};
 
-/// Keys of the demo: they open nothing but a demo on this machine, and stand in the README's curl lines.
+/// Keys of the demo: they open nothing but a demo on this machine, and stand in the README's curl lines. Keys of less than
+/// 16 characters are never looked up.
 const KEYS: [(&str, &str, &str); 4] = [
     ("service", "API_KEY_SERVICE_SHA256", "demo-service-key"),
     ("counsellor", "API_KEY_COUNSELLOR_SHA256", "demo-counsellor-key"),
-    ("admin", "API_KEY_ADMIN_SHA256", "demo-admin-key"),
+    ("admin", "API_KEY_ADMIN_SHA256", "demo-administrator-key"),
     ("auditor", "API_KEY_AUDITOR_SHA256", "demo-auditor-key"),
 ];
 

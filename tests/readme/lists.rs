@@ -44,15 +44,13 @@ fn every_link_leads_somewhere() {
         let text = read(name);
         for target in between(&text, "](", ")").filter(|target| !target.starts_with("http")) {
             let (file, part) = target.split_once('#').unwrap_or((target, ""));
-            let path: PathBuf = if file.is_empty() {
-                root().join(name)
-            } else {
-                root().join(name).parent().unwrap().join(file)
-            };
+            let path: PathBuf =
+                if file.is_empty() { root().join(name) } else { root().join(name).parent().unwrap().join(file) };
             assert!(path.exists(), "{name} links to {target}");
             if !part.is_empty() {
                 let linked = std::fs::read_to_string(&path).unwrap();
-                let known = linked.lines().any(|line| line.starts_with('#') && anchor(line.trim_start_matches('#')) == part);
+                let known =
+                    linked.lines().any(|line| line.starts_with('#') && anchor(line.trim_start_matches('#')) == part);
                 assert!(known, "{name} links to {target}");
             }
         }
@@ -122,7 +120,11 @@ fn every_alarm_is_explained() {
         Alarm::NotComposable,
         Alarm::Reopened,
     ] {
-        assert!(text.contains(&format!("| `{}` |", alarm.name())), "docs/operations.md does not explain {}", alarm.name());
+        assert!(
+            text.contains(&format!("| `{}` |", alarm.name())),
+            "docs/operations.md does not explain {}",
+            alarm.name()
+        );
     }
 }
 
@@ -163,7 +165,10 @@ fn every_command_is_named() {
     let mut seen = 0;
     for line in commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   ")) {
         let command = line.split_whitespace().next().unwrap();
-        assert!(command == "help" || text.contains(&format!("`{command}")), "docs/operations.md does not name {command}");
+        assert!(
+            command == "help" || text.contains(&format!("`{command}")),
+            "docs/operations.md does not name {command}"
+        );
         seen += 1;
     }
     assert!(seen > 8, "the commands were listed:\n{help}");

@@ -1,10 +1,5 @@
 //! The documents are held to the service: their curl lines are run as printed, and what they list is what there is.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::allow_attributes,
-    reason = "a test that cannot go on shall say where"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on shall say where")]
 
 mod demo;
 mod document;

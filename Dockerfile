@@ -45,3 +45,4 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
     CMD ["/usr/local/bin/crisis-relay", "health"]
 ENTRYPOINT ["/usr/local/bin/crisis-relay"]
+CMD ["serve"]

@@ -18,11 +18,12 @@ use crate::store::sqlite::SqliteStore;
 pub(super) enum AuditCommand {
     /// Prove every chain: no entry altered, removed or added, none cut off at the end.
     ///
-    /// Exit status 1 if one does not hold. May run beside the service.
+    /// Exit status 1: one does not hold; 2: the audit cannot be read. Needs no keys. May run beside the service.
     Verify,
     /// Print one page for a compliance officer: why was this disclosed, to whom, on what ground?
     ///
-    /// May run beside the service.
+    /// Proves the chain first. Opens what is sealed if the master key is at hand, else says that it is sealed: guard the
+    /// page accordingly. May run beside the service.
     Report {
         /// The alert's reference, such as K7Q4TX3M.
         reference: Reference,

@@ -43,7 +43,7 @@ pub(super) fn check(file: Option<&Path>) -> ExitCode {
     let config = match config::from_process(file) {
         Ok(config) => config,
         Err(faults) => {
-            say_error(&format!("configuration: {} fault(s)\n{faults}", faults.iter().count()));
+            say_error(&faults.to_string());
             return ExitCode::from(2);
         }
     };

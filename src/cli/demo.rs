@@ -19,11 +19,12 @@ use crate::ports::random;
 use crate::service::caller::Caller;
 use crate::simulator::{ContentTemplate, SimMessage, SimulatorHandle};
 
-/// Keys of the demo: they open nothing but a demo on this machine, and stand in the README's curl lines.
+/// Keys of the demo: they open nothing but a demo on this machine, and stand in the README's curl lines. Keys of less than
+/// 16 characters are never looked up.
 const KEYS: [(&str, &str, &str); 4] = [
     ("service", "API_KEY_SERVICE_SHA256", "demo-service-key"),
     ("counsellor", "API_KEY_COUNSELLOR_SHA256", "demo-counsellor-key"),
-    ("admin", "API_KEY_ADMIN_SHA256", "demo-admin-key"),
+    ("admin", "API_KEY_ADMIN_SHA256", "demo-administrator-key"),
     ("auditor", "API_KEY_AUDITOR_SHA256", "demo-auditor-key"),
 ];
 
@@ -39,13 +40,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How the demo is run.
 #[derive(clap::Args)]
 pub(super) struct DemoArgs {
-    /// The service's port.
+    /// The service's port; 0 takes a free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// The simulator's port.
-    #[arg(long, default_value_t = 8090)]
+    /// The simulator's port, API and phone page alike; 0 takes a free one.
+    #[arg(long, default_value_t = 8090, value_name = "PORT")]
     simulator_port: u16,
-    /// Where the database and the demo's master key are kept.
+    /// The folder of the database and the demo's master key; made if it is not there.
     #[arg(long, default_value = "data", value_name = "DIR")]
     data: PathBuf,
     /// The language that the counsellor is told in: en or hi.
@@ -82,7 +83,8 @@ pub(super) fn demo(args: &DemoArgs) -> ExitCode {
     })
 }
 
-/// The demo's configuration: fixed, whatever the process's environment says, so that it never meets a real account.
+/// The demo's configuration: fixed, whatever the process's environment says, so that it never meets a real account. Its
+/// files have the names that development has by default: the audit's commands then find them.
 fn configuration(args: &DemoArgs) -> Result<Config, crate::config::ConfigFaults> {
     let data = args.data.display();
     let mut environment = BTreeMap::from([
@@ -90,7 +92,7 @@ fn configuration(args: &DemoArgs) -> Result<Config, crate::config::ConfigFaults>
         ("HTTP_BIND".to_owned(), format!("127.0.0.1:{}", args.port)),
         ("CRISIS_RELAY__SIMULATOR__BIND".to_owned(), format!("127.0.0.1:{}", args.simulator_port)),
         ("DATABASE_PATH".to_owned(), format!("{data}/crisis-relay.db")),
-        ("CRISIS_RELAY__KEYRING__DEVELOPMENT_KEY_PATH".to_owned(), format!("{data}/master.key")),
+        ("CRISIS_RELAY__KEYRING__DEVELOPMENT_KEY_PATH".to_owned(), format!("{data}/development-master.key")),
         ("COUNSELLOR_LANGUAGE".to_owned(), args.language.clone()),
     ]);
     for (_, variable, key) in KEYS {
@@ -154,13 +156,15 @@ fn register_templates(config: &Config, simulator: &SimulatorHandle) -> Result<()
 
 fn greet(url: &Url, simulator: &str) {
     let url = url.as_str().trim_end_matches('/');
-    say(&format!("\ncrisis-relay demo: nothing here reaches a real phone.\n\n  API          {url}"));
-    say(&format!("  API docs     {url}/docs"));
-    say(&format!("  phones       {simulator}   (open it in a browser: it shows the message, and takes a reply)"));
+    say(&format!("\ncrisis-relay demo: nothing here reaches a real phone.\n\n  API             {url}"));
+    say(&format!("  API docs        {url}/docs"));
+    say(&format!("  phones          {simulator}   (open it in a browser: it shows the message, and takes a reply)"));
     for (role, _, key) in KEYS {
-        say(&format!("  {:<12} Authorization: Bearer {key}", format!("{role} key")));
+        say(&format!("  {:<15} Authorization: Bearer {key}", format!("{role} key")));
     }
-    say("");
+    say(
+        "\nTimes are UTC; messages show the college's local time. README.md has curl lines to go on with. Ctrl-C ends it.\n",
+    );
 }
 
 /// The sample: a student who has agreed, and a score far above the threshold.
@@ -177,7 +181,8 @@ async fn post_sample(url: &Url, student: &str) -> Result<(), reqwest::Error> {
         .await?
         .error_for_status()?;
     say("POST /api/v1/crisis/events   score 0.93 from chat");
-    let answer: Value = client
+    // Shown as it came: parsed and written again, its fields would change places.
+    let answer = client
         .post(format!("{base}/api/v1/crisis/events"))
         .bearer_auth(key)
         .json(&json!({
@@ -190,7 +195,7 @@ async fn post_sample(url: &Url, student: &str) -> Result<(), reqwest::Error> {
         .send()
         .await?
         .error_for_status()?
-        .json()
+        .text()
         .await?;
     say(&format!("202  {answer}\n"));
     Ok(())

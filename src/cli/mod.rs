@@ -18,9 +18,9 @@ use crate::config::{self, Config};
 #[derive(Parser)]
 #[command(name = "crisis-relay", version, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "\
-First look:      crisis-relay demo
-Configuration:   config/default.toml says what every setting means; .env.example lists the environment.
-Documentation:   README.md, and /docs of a running service.")]
+First look:     crisis-relay demo
+Settings:       config/default.toml says what each one means; .env.example lists the environment.
+Documentation:  README.md, and /docs of a running service.")]
 struct Cli {
     /// The configuration file [default: config/crisis-relay.toml, if it is there].
     #[arg(long, short, global = true, value_name = "FILE", env = "CRISIS_RELAY_CONFIG")]
@@ -31,43 +31,48 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the service.
+    /// Run the service until SIGTERM or Ctrl-C.
     ///
-    /// Configuration comes from the defaults, a file and the environment. In development and without Twilio credentials
-    /// the built-in simulator stands in for Twilio; in production that is refused.
+    /// Settings come from the defaults, a file, and the environment with .env, each over the one before. In development and
+    /// without Twilio credentials the built-in simulator stands in for Twilio; in production that is refused. Exit status
+    /// 2: it could not start, and said why.
     Serve,
     /// Show the whole path on this machine, with nothing to set up.
     ///
     /// Starts the service and the Twilio simulator, posts a sample crisis event through the real HTTP API, and shows line
-    /// by line what happens. Stays up for the README's curl lines and for the phone page, until Ctrl-C.
+    /// by line what happens. Stays up for the README's curl lines and for the phone page, until Ctrl-C. Reads neither file
+    /// nor environment: it cannot reach a real account.
     Demo(demo::DemoArgs),
     /// Prove a configuration: store, Twilio credentials and senders, webhook address, templates.
     ///
-    /// Says everything that is wrong, with how to mend it, all at once. Sends no message.
+    /// Says everything that is wrong, with how to mend it, all at once. Sends no message; may run beside the service. Exit
+    /// status 1: something is at fault; 2: the settings cannot even be read.
     Check,
     /// Run the Twilio simulator alone.
     ///
-    /// It speaks Twilio's HTTP API, shows messages on a phone page, and misbehaves on request. Whoever reaches it controls
-    /// it: keep it on this machine.
+    /// It speaks Twilio's HTTP API, shows messages on a phone page, and misbehaves on request. A service talks to it with
+    /// TWILIO_API_BASE_URL and the account's SID and token. Whoever reaches it controls it: keep it on this machine.
     SimulateTwilio(tools::SimulateArgs),
     /// Verify and read the audit.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Make an API key: prints the key once, and the hash that the configuration keeps.
+    /// Make an API key: prints it once, with the hash that the configuration keeps.
     ApiKey {
-        /// Names the key in logs and in the audit: letters, digits, '-' and '_'.
+        /// Who will hold it, such as chat-backend: 1 to 32 lower-case letters, digits or '-'. Stands in the key.
         id: String,
     },
-    /// Print the body for Twilio's Content API that registers the counsellor's WhatsApp template.
+    /// Print the body that registers the counsellor's WhatsApp template at Twilio's Content API.
     Template {
         /// The language: en, hi, or another that has a template file.
         language: String,
     },
-    /// Print the OpenAPI description.
+    /// Print the API's OpenAPI description, as JSON.
     Openapi,
     /// Ask a running service whether it is alive: for container health checks.
+    ///
+    /// Asks /livez and says nothing. Exit status 0: it is; 1: it is not.
     Health {
-        /// Where it listens [default: this machine, at the configured port].
+        /// The service's address [default: this machine, at the configured port].
         #[arg(long, value_name = "URL")]
         url: Option<url::Url>,
     },

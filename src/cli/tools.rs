@@ -20,9 +20,9 @@ use crate::simulator::{CallbackMode, Simulator, SimulatorConfig};
 #[derive(clap::Args)]
 pub(super) struct SimulateArgs {
     /// Where it listens.
-    #[arg(long, default_value = "127.0.0.1:8090")]
+    #[arg(long, default_value = "127.0.0.1:8090", value_name = "ADDRESS:PORT")]
     bind: SocketAddr,
-    /// The account that it plays.
+    /// The account that it plays; the built-in one if not given.
     #[arg(long, value_name = "AC…", env = "TWILIO_ACCOUNT_SID")]
     account_sid: Option<String>,
     /// The account's token [default: simulator-auth-token].
@@ -32,13 +32,13 @@ pub(super) struct SimulateArgs {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/webhooks/twilio/incoming")]
     inbound_url: Url,
     /// Milliseconds from creation to `sent`.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 300, value_name = "MS")]
     sent_after: u64,
     /// Milliseconds from `sent` to `delivered`.
-    #[arg(long, default_value_t = 700)]
+    #[arg(long, default_value_t = 700, value_name = "MS")]
     delivered_after: u64,
-    /// Messages and requests to remember.
-    #[arg(long, default_value_t = 10_000)]
+    /// How many messages and requests it remembers.
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
     keep: usize,
 }
 

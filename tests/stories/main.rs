@@ -4,3 +4,5 @@
 mod common;
 
 mod main_job;
+mod provider_sync;
+mod provider_unknown;

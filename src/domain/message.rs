@@ -118,6 +118,11 @@ pub struct TemplateSet {
     languages: BTreeMap<Language, LanguageFile>,
 }
 
+/// SHA-256 of an exact text, in hexadecimal: how a text is proved, and recognised, without being kept.
+pub fn text_sha256(text: &str) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes()))
+}
+
 impl TemplateSet {
     /// Reads template files: each a name for the faults, and its TOML text.
     ///
@@ -197,7 +202,7 @@ impl TemplateSet {
             language: file.language.clone(),
             content_sid,
             variables: template.variables.iter().map(|variable| values.get(*variable).to_owned()).collect(),
-            text_sha256: data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes())),
+            text_sha256: text_sha256(&text),
             segments: segments::count(&text),
             text,
         })

@@ -284,6 +284,7 @@ fn may_send(input: &Input) -> bool {
         Input::Joined { .. } | Input::Overridden { .. } | Input::Wake { .. } => true,
         Input::Settled { .. }
         | Input::NotFound { .. }
+        | Input::Found { .. }
         | Input::Received { .. }
         | Input::Acknowledge { .. }
         | Input::Resolve { .. } => false,

@@ -4,7 +4,7 @@ use super::{Service, ServiceError};
 use crate::domain::alert::{Alert, Input, Transition};
 use crate::domain::audit::Actor;
 use crate::domain::ids::{AttemptNo, AttemptRef, DeliveryNo};
-use crate::domain::provider::Receipt;
+use crate::domain::provider::{MessageStatus, Receipt};
 
 /// What became of a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,29 @@ impl Service {
     ) -> Result<Option<Transition>, ServiceError> {
         let status = receipt.status;
         let input = Input::Received { delivery, attempt, receipt };
+        self.merge(alert, input, (delivery, attempt), status).await
+    }
+
+    /// Books that a look-up found an unknown attempt's message.
+    pub(crate) async fn found(
+        &self,
+        alert: Alert,
+        delivery: DeliveryNo,
+        attempt: AttemptNo,
+        receipt: Receipt,
+    ) -> Result<Option<Transition>, ServiceError> {
+        let status = receipt.status;
+        let input = Input::Found { delivery, attempt, receipt };
+        self.merge(alert, input, (delivery, attempt), status).await
+    }
+
+    async fn merge(
+        &self,
+        alert: Alert,
+        input: Input,
+        (delivery, attempt): (DeliveryNo, AttemptNo),
+        status: MessageStatus,
+    ) -> Result<Option<Transition>, ServiceError> {
         let changed = self.change(alert, input, &Actor::Provider).await?;
         if let Some(transition) = &changed {
             self.metrics.receipt(status.word());
@@ -66,7 +89,7 @@ impl Service {
         transition: &Transition,
         delivery: DeliveryNo,
         attempt: AttemptNo,
-        status: crate::domain::provider::MessageStatus,
+        status: MessageStatus,
     ) {
         let alert = &transition.alert;
         let since = alert.updated_at.duration_since(alert.trigger.received_at).as_secs_f64().max(0.0);

@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use super::Worker;
 use crate::domain::alert::{Action, Alert};
 use crate::domain::contact::{Channel, PhoneNumber};
-use crate::domain::delivery::{Delivery, DeliveryState};
+use crate::domain::delivery::{Delivery, DeliveryState, Disclosed};
 use crate::domain::ids::{AttemptNo, DeliveryNo, ProviderId};
-use crate::domain::message::Composed;
+use crate::domain::message::{Composed, text_sha256};
 use crate::domain::provider::{ErrorClass, ProviderFault, Receipt, SendOutcome};
 use crate::ports::{ListedMessage, LookUpError, MessageContent, MessageRequest};
 use crate::service::ServiceError;
@@ -149,7 +149,7 @@ impl Worker {
                 tracing::info!(alert = %alert.id, delivery = %no, attempt = %attempt, "an unknown attempt was found at the provider");
                 self.book(alert, until, |alert| {
                     let receipt = receipt.clone();
-                    async move { self.service.receive(alert, no, attempt, receipt).await.map(|_| ()) }
+                    async move { self.service.found(alert, no, attempt, receipt).await.map(|_| ()) }
                 })
                 .await;
             }
@@ -162,7 +162,8 @@ impl Worker {
     }
 
     /// Looks for an attempt's message among those that the phone was sent since: it bears the alert's reference, and is
-    /// none of those that are known already.
+    /// none of those that are known already. Its text tells it from the messages of the alert's other attempts; where
+    /// Twilio has put the text together itself (a template), the oldest that is nobody else's will do.
     async fn find_message(
         &self,
         alert: &Alert,
@@ -181,11 +182,10 @@ impl Worker {
             .flat_map(|delivery| &delivery.attempts)
             .filter_map(|attempt| attempt.provider_id.as_ref())
             .collect();
-        Ok(listed
+        let candidates = listed
             .into_iter()
-            .filter(|listed| is_ours(listed, alert, since) && !known.contains(&&listed.receipt.provider_id))
-            .min_by_key(|listed| listed.created_at)
-            .map(|listed| listed.receipt))
+            .filter(|listed| is_ours(listed, alert, since) && !known.contains(&&listed.receipt.provider_id));
+        Ok(fitting(candidates, alert, delivery.attempt(attempt).map(|attempt| &attempt.disclosed)))
     }
 
     async fn poll(&self, alert: Alert, no: DeliveryNo, attempt: AttemptNo, provider_id: &ProviderId) {
@@ -240,6 +240,32 @@ impl Worker {
             }
         }
     }
+}
+
+/// Of the messages that may be an attempt's, the oldest with its very text, else the oldest whose text is not known as
+/// another one's. `candidates` come newest first.
+fn fitting(
+    candidates: impl Iterator<Item = ListedMessage>,
+    alert: &Alert,
+    disclosed: Option<&Disclosed>,
+) -> Option<Receipt> {
+    let wanted = disclosed.map(|disclosed| disclosed.text_sha256.as_str());
+    let texts: Vec<&str> = alert
+        .deliveries
+        .iter()
+        .flat_map(|delivery| &delivery.attempts)
+        .map(|attempt| attempt.disclosed.text_sha256.as_str())
+        .collect();
+    let (mut exact, mut unknown) = (None, None);
+    for listed in candidates {
+        let text = text_sha256(&listed.body);
+        if Some(text.as_str()) == wanted {
+            exact = Some(listed.receipt);
+        } else if !texts.contains(&text.as_str()) {
+            unknown = Some(listed.receipt);
+        }
+    }
+    exact.or(unknown)
 }
 
 fn is_ours(listed: &ListedMessage, alert: &Alert, since: Timestamp) -> bool {

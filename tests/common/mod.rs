@@ -11,13 +11,15 @@
 )]
 
 pub mod described;
+pub mod gate;
+pub mod stage;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisis_relay::app::{self, Adapters, App, SimulatorAccess, StartError};
+use crisis_relay::app::{self, Adapters, App, Provider, SimulatorAccess, StartError};
 use crisis_relay::clock::{ManualClock, SeededEntropy, SystemEntropy};
 use crisis_relay::config::{Config, ConfigFile, Sources};
 use crisis_relay::http::auth::ApiKeyHash;
@@ -26,13 +28,15 @@ use crisis_relay::ports::{Clock, Store};
 use crisis_relay::service::Service;
 use crisis_relay::service::dispatch::Jobs;
 use crisis_relay::simulator::{CallbackMode, SimMessage, Simulator, SimulatorConfig, SimulatorHandle};
-use crisis_relay::store::sqlite::SqliteStore;
+use crisis_relay::store::sqlite::{OpenError, SqliteStore};
 use crisis_relay::worker::Worker;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use url::Url;
+
+use self::stage::ServiceClock;
 
 /// When every story begins.
 pub const START: &str = "2026-11-20T08:35:00Z";
@@ -75,6 +79,7 @@ pub struct Setting {
     environment: BTreeMap<String, String>,
     file: Option<String>,
     wrap_store: WrapStore,
+    recovers: bool,
 }
 
 impl Default for Setting {
@@ -96,7 +101,7 @@ impl Default for Setting {
         {
             environment.insert(format!("API_KEY_{role}_SHA256"), ApiKeyHash::of(key).to_string());
         }
-        Self { environment, file: None, wrap_store: Box::new(|store| store) }
+        Self { environment, file: None, wrap_store: Box::new(|store| store), recovers: true }
     }
 }
 
@@ -124,6 +129,12 @@ impl Setting {
         self
     }
 
+    /// Leaves the recovery at a start to the story.
+    pub fn without_recovery(mut self) -> Self {
+        self.recovers = false;
+        self
+    }
+
     /// Makes the world.
     pub async fn start(self) -> World {
         let clock = ManualClock::new(START.parse().unwrap());
@@ -148,8 +159,12 @@ struct Running {
     base: Url,
     service: Arc<Service>,
     worker: Arc<Worker>,
-    jobs: Jobs,
+    /// `None` while the worker runs by itself.
+    jobs: Option<Jobs>,
     store: Arc<dyn Store>,
+    clock: ServiceClock,
+    config: Config,
+    provider: Provider,
     shutdown: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -174,27 +189,21 @@ impl Running {
         let mut config = Config::load(&sources).unwrap_or_else(|faults| panic!("the story's configuration: {faults}"));
         config.http.bind = listener.local_addr().unwrap();
         let provider = app::provider(&config, Some(access));
-        let clock: Arc<dyn Clock> = Arc::new(clock.clone());
-        // Keys must differ between worlds, so they are drawn as in life.
-        let entropy = Arc::new(SystemEntropy);
-        let sqlite = SqliteStore::open(&app::sqlite_settings(&config)).expect("the story's database opens");
+        let clock = ServiceClock::new(clock);
+        let sqlite = open_once_free(&config).await;
         let store = (setting.wrap_store)(Arc::new(sqlite));
-        let adapters = Adapters {
-            store: Arc::clone(&store),
-            keyring: Arc::new(app::open_keyring(&config, entropy.clone()).unwrap()),
-            twilio: Arc::new(app::rest_client(&provider, Arc::clone(&clock)).unwrap()),
-            clock,
-            entropy,
-        };
-        let App { service, worker, jobs, router, .. } = app::assemble(&config, &provider, adapters).await?;
-        worker.recover().await;
+        let App { service, worker, jobs, router, .. } = assemble(&config, &provider, &clock, &store).await?;
+        if setting.recovers {
+            worker.recover().await;
+        }
         let shutdown = CancellationToken::new();
         let settings = ServeSettings { shutdown_grace: Duration::ZERO, ..ServeSettings::default() };
         let token = shutdown.clone();
         let serving = tokio::spawn(async move {
             serve(listener, router, &settings, token).await;
         });
-        Ok(Self { base, service, worker, jobs, store, shutdown, serving })
+        let jobs = Some(jobs);
+        Ok(Self { base, service, worker, jobs, store, clock, config, provider, shutdown, serving })
     }
 
     /// Ends without finishing anything: no draining, no closing. What is not durable is gone.
@@ -208,6 +217,38 @@ impl std::fmt::Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("World")
     }
+}
+
+/// Puts a service together over a store.
+async fn assemble(
+    config: &Config,
+    provider: &Provider,
+    clock: &ServiceClock,
+    store: &Arc<dyn Store>,
+) -> Result<App, StartError> {
+    let clock: Arc<dyn Clock> = Arc::new(clock.clone());
+    // Keys must differ between worlds, so they are drawn as in life.
+    let entropy = Arc::new(SystemEntropy);
+    let adapters = Adapters {
+        store: Arc::clone(store),
+        keyring: Arc::new(app::open_keyring(config, entropy.clone()).unwrap()),
+        twilio: Arc::new(app::rest_client(provider, Arc::clone(&clock)).unwrap()),
+        clock,
+        entropy,
+    };
+    app::assemble(config, provider, adapters).await
+}
+
+/// Opens the database. What a service that died a moment ago had handed to its writer may still be on the way to the
+/// disk, and the file is not free before.
+async fn open_once_free(config: &Config) -> SqliteStore {
+    for _ in 0..1_000 {
+        match SqliteStore::open(&app::sqlite_settings(config)) {
+            Err(OpenError::InUse) => tokio::time::sleep(Duration::from_millis(2)).await,
+            opened => return opened.expect("the story's database opens"),
+        }
+    }
+    panic!("a service that died holds its database still");
 }
 
 /// A service, a Twilio, a database and a clock.
@@ -312,9 +353,12 @@ impl World {
         }
     }
 
-    /// Does all that is there to do now.
+    /// Does all that is there to do now. Where work in hand sleeps for a moment (its turn at the sender's pace, a store
+    /// that fails), the clock is moved on to the end of that moment.
     pub async fn work(&mut self) {
-        self.running.worker.drain(&mut self.running.jobs).await;
+        let Running { worker, jobs, clock, .. } = &mut self.running;
+        let jobs = jobs.as_mut().expect("the worker does not run by itself");
+        clock.moving_on(worker.drain(jobs)).await;
     }
 
     /// Moves the clock, and does what has become due.

@@ -12,6 +12,8 @@ mod ladder;
 mod main_job;
 mod manual;
 mod openapi;
+mod provider_sync;
+mod provider_unknown;
 mod reading;
 mod roles;
 mod tokens;

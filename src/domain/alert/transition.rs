@@ -10,7 +10,7 @@ use super::{
 };
 use crate::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream};
 use crate::domain::consent::Ground;
-use crate::domain::delivery::{Change, Delivery, DeliveryState, Disclosed, FailureReason, Settled, later};
+use crate::domain::delivery::{Attempt, Change, Delivery, DeliveryState, Disclosed, FailureReason, Settled, later};
 use crate::domain::event::{Score, Trigger};
 use crate::domain::ids::{
     AlertId, AttemptNo, AttemptRef, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey,
@@ -83,6 +83,16 @@ pub enum Input {
         attempt: AttemptNo,
         /// Whether it answered.
         answered: bool,
+    },
+    /// A look-up found a message that may be an unknown attempt's. Unlike a callback, which names its attempt, a look-up
+    /// can only guess: a message that has turned out to be another attempt's meanwhile is not taken for this one's.
+    Found {
+        /// The delivery.
+        delivery: DeliveryNo,
+        /// The attempt.
+        attempt: AttemptNo,
+        /// What Twilio says of the message.
+        receipt: Receipt,
     },
     /// Twilio told how far a message got: by callback, look-up or poll.
     Received {
@@ -181,6 +191,7 @@ impl Alert {
             Input::Wake { sole_owner_restarted } => change.wake(sole_owner_restarted),
             Input::Settled { delivery, attempt, outcome } => change.settle(delivery, attempt, &outcome)?,
             Input::NotFound { delivery, attempt, answered } => change.not_found(delivery, attempt, answered)?,
+            Input::Found { delivery, attempt, receipt } => change.find(delivery, attempt, &receipt)?,
             Input::Received { delivery, attempt, receipt } => change.receive(delivery, attempt, &receipt)?,
             Input::Acknowledge { via } => change.acknowledge(via)?,
             Input::Resolve { outcome, note } => change.resolve(outcome, note.as_ref())?,
@@ -614,6 +625,16 @@ impl<'a, 'b> Changing<'a, 'b> {
 
     fn not_found(&mut self, no: DeliveryNo, attempt: AttemptNo, answered: bool) -> Result<(), Rejection> {
         self.changing_attempt(no, attempt, |delivery, change| delivery.look_up_failed(attempt, answered, change))
+    }
+
+    fn find(&mut self, no: DeliveryNo, attempt: AttemptNo, receipt: &Receipt) -> Result<(), Rejection> {
+        let id = Some(&receipt.provider_id);
+        let anothers = self.alert.deliveries.iter().any(|delivery| {
+            let others = |other: &&Attempt| (delivery.no, other.no) != (no, attempt);
+            delivery.attempts.iter().filter(others).any(|other| other.provider_id.as_ref() == id)
+        });
+        // The next look-up is booked already, and knows whose the message is.
+        if anothers { Ok(()) } else { self.receive(no, attempt, receipt) }
     }
 
     fn receive(&mut self, no: DeliveryNo, attempt: AttemptNo, receipt: &Receipt) -> Result<(), Rejection> {

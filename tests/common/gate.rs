@@ -1,0 +1,253 @@
+//! A gate between the service and its store: it counts the calls, and lets each pass, fail, hang or panic, or stops the
+//! world there.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use crisis_relay::domain::alert::{Alert, StateName};
+use crisis_relay::domain::audit::{AuditEntry, AuditHead, AuditStream};
+use crisis_relay::domain::consent::ConsentRecord;
+use crisis_relay::domain::event::EventDetails;
+use crisis_relay::domain::ids::{
+    AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
+};
+use crisis_relay::ports::{
+    AlertCommit, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Store, StoreError, StoreStats,
+    WrappedDataKey,
+};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+
+use super::Setting;
+
+/// One call of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// Its number, from 1, since the gate was set.
+    pub no: usize,
+    /// The method.
+    pub name: &'static str,
+    /// Whether it may change something.
+    pub writes: bool,
+}
+
+/// How a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    Unavailable,
+    Unknown,
+    Corrupt,
+}
+
+impl Fault {
+    fn error(self) -> StoreError {
+        let what = "the story wants it".to_owned();
+        match self {
+            Self::Unavailable => StoreError::Unavailable { what },
+            Self::Unknown => StoreError::Unknown { what },
+            Self::Corrupt => StoreError::Corrupt { what },
+        }
+    }
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone)]
+pub enum Fate {
+    Pass,
+    /// It fails, and took no effect.
+    Fail(Fault),
+    /// It takes effect, and fails all the same.
+    PassAndFail(Fault),
+    /// The world stops before it takes effect.
+    StopBefore,
+    /// The world stops once it has taken effect.
+    StopAfter,
+    /// The caller's task ends by a panic.
+    Panic,
+    /// It waits for a permit, then passes.
+    Wait(Arc<Semaphore>),
+}
+
+type Plan = Box<dyn FnMut(Call) -> Fate + Send>;
+
+/// The gate, as the story holds it. It outlives the service.
+pub struct Gate {
+    plan: Mutex<Plan>,
+    calls: Mutex<Vec<&'static str>>,
+    stopped: Notify,
+    exclusive: bool,
+}
+
+impl Gate {
+    /// A gate that lets everything pass.
+    pub fn new() -> Arc<Self> {
+        Self::with(true)
+    }
+
+    /// The same, over a store that others share.
+    pub fn shared() -> Arc<Self> {
+        Self::with(false)
+    }
+
+    fn with(exclusive: bool) -> Arc<Self> {
+        let plan: Plan = Box::new(|_| Fate::Pass);
+        Arc::new(Self { plan: Mutex::new(plan), calls: Mutex::default(), stopped: Notify::new(), exclusive })
+    }
+
+    /// From now on calls are counted from 1, and `plan` says what becomes of each.
+    pub fn set(&self, plan: impl FnMut(Call) -> Fate + Send + 'static) {
+        *self.plan.lock() = Box::new(plan);
+        self.calls.lock().clear();
+    }
+
+    /// Lets everything pass again.
+    pub fn open(&self) {
+        self.set(|_| Fate::Pass);
+    }
+
+    /// Strikes the call with this number only.
+    pub fn strike(&self, no: usize, fate: Fate) {
+        self.set(move |call| if call.no == no { fate.clone() } else { Fate::Pass });
+    }
+
+    /// Strikes every call of this name.
+    pub fn strike_named(&self, name: &'static str, fate: Fate) {
+        self.set(move |call| if call.name == name { fate.clone() } else { Fate::Pass });
+    }
+
+    /// Strikes the first call of this name only.
+    pub fn strike_first(&self, name: &'static str, fate: Fate) {
+        let mut left = Some(fate);
+        self.set(move |call| if call.name == name { left.take().unwrap_or(Fate::Pass) } else { Fate::Pass });
+    }
+
+    /// The calls since the gate was set.
+    pub fn calls(&self) -> Vec<&'static str> {
+        self.calls.lock().clone()
+    }
+
+    /// Lets `work` go on to its end, or to where the world stops: then `None`.
+    pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.stopped.notified() => None,
+            done = work => Some(done),
+        }
+    }
+
+    fn draw(&self, name: &'static str) -> Fate {
+        let no = {
+            let mut calls = self.calls.lock();
+            calls.push(name);
+            calls.len()
+        };
+        let writes = ["commit", "keep", "forget", "insert", "append", "probe"].iter().any(|w| name.starts_with(w));
+        (self.plan.lock())(Call { no, name, writes })
+    }
+}
+
+impl Setting {
+    /// Puts a gate before the store.
+    pub fn with_gate(self, gate: &Arc<Gate>) -> Self {
+        let gate = Arc::clone(gate);
+        self.with_store(move |store| Arc::new(Gated { gate: Arc::clone(&gate), store: Mutex::new(Some(store)) }))
+    }
+}
+
+/// A store behind a gate. When the world stops, the store is let go of, so that the file is free for the next life; for
+/// whoever calls then, time stands still.
+struct Gated {
+    gate: Arc<Gate>,
+    store: Mutex<Option<Arc<dyn Store>>>,
+}
+
+impl Gated {
+    async fn stop<T>(&self) -> T {
+        self.store.lock().take();
+        self.gate.stopped.notify_one();
+        std::future::pending().await
+    }
+
+    async fn pass<T, F>(&self, name: &'static str, call: impl FnOnce(Arc<dyn Store>) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let Some(store) = self.store.lock().clone() else { return std::future::pending().await };
+        match self.gate.draw(name) {
+            Fate::Pass => call(store).await,
+            Fate::Fail(fault) => Err(fault.error()),
+            Fate::PassAndFail(fault) => {
+                call(store).await?;
+                Err(fault.error())
+            }
+            Fate::StopBefore => {
+                drop(store);
+                self.stop().await
+            }
+            Fate::StopAfter => {
+                call(store).await?;
+                self.stop().await
+            }
+            Fate::Panic => panic!("the story wants {name} to panic"),
+            Fate::Wait(permits) => {
+                permits.acquire().await.unwrap().forget();
+                call(store).await
+            }
+        }
+    }
+}
+
+macro_rules! gated {
+    ($($name:ident($($argument:ident: $kind:ty),*) -> $result:ty;)*) => {
+        #[async_trait]
+        impl Store for Gated {
+            $(async fn $name(&self, $($argument: $kind),*) -> Result<$result, StoreError> {
+                self.pass(stringify!($name), |store| async move { store.$name($($argument),*).await }).await
+            })*
+
+            fn is_exclusive(&self) -> bool {
+                self.gate.exclusive && self.store.lock().as_ref().is_some_and(|store| store.is_exclusive())
+            }
+
+            async fn close(&self) {
+                let store = self.store.lock().clone();
+                if let Some(store) = store {
+                    store.close().await;
+                }
+            }
+        }
+    };
+}
+
+gated! {
+    intake_context(organisation: &OrganisationId, subject: SubjectKey, key: Option<IdempotencyKey>) -> IntakeContext;
+    commit_alert(commit: AlertCommit) -> Committed;
+    keep_answer(record: IdempotencyRecord) -> bool;
+    answer(key: IdempotencyKey) -> Option<IdempotencyRecord>;
+    forget_answers(before: Timestamp, limit: usize) -> usize;
+    alert(id: AlertId) -> Option<Alert>;
+    alert_by_reference(organisation: &OrganisationId, reference: Reference) -> Option<Alert>;
+    alert_of_message(id: &ProviderId) -> Option<Alert>;
+    escalating_alerts_of(organisation: &OrganisationId, address: AddressKey, limit: usize) -> Vec<Alert>;
+    due_alerts(until: Timestamp, limit: usize) -> Vec<AlertId>;
+    unfinished_alerts(after: Option<AlertId>, limit: usize) -> Vec<AlertId>;
+    list_alerts(
+        organisation: &OrganisationId,
+        state: Option<StateName>,
+        after: Option<ListCursor>,
+        limit: usize
+    ) -> Vec<Alert>;
+    event_details(alert: AlertId) -> Vec<EventDetails>;
+    consent(organisation: &OrganisationId, subject: SubjectKey) -> Option<ConsentRecord>;
+    commit_consent(commit: ConsentCommit) -> bool;
+    data_key(organisation: &OrganisationId, person: PersonKey) -> Option<WrappedDataKey>;
+    insert_data_key(key: WrappedDataKey) -> bool;
+    append_audit(entry: AuditEntry) -> bool;
+    audit_head(stream: &AuditStream) -> AuditHead;
+    audit_entries(stream: &AuditStream, after: u64, limit: usize) -> Vec<AuditEntry>;
+    audit_streams(after: Option<&str>, limit: usize) -> Vec<AuditStream>;
+    stats() -> StoreStats;
+    keep_fact(name: &'static str, value: &str) -> String;
+    probe(now: Timestamp) -> ();
+}

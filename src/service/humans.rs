@@ -51,8 +51,7 @@ impl Service {
         let changed = self.change(alert, Input::Acknowledge { via }, &actor).await?;
         let transition = changed.ok_or(ServiceError::Busy)?;
         let alert = &transition.alert;
-        let since = alert.updated_at.duration_since(alert.trigger.received_at).as_secs_f64().max(0.0);
-        self.metrics.reached_human(since);
+        self.metrics.reached_human(super::receipts::seconds_since_told(alert));
         tracing::info!(alert = %alert.id, ?via, "alert acknowledged");
         Ok(transition)
     }

@@ -51,8 +51,7 @@ impl Service {
         receipt: Receipt,
     ) -> Result<Option<Transition>, ServiceError> {
         let status = receipt.status;
-        let input = Input::Received { delivery, attempt, receipt };
-        self.merge(alert, input, (delivery, attempt), status).await
+        self.merge(alert, Input::Received { delivery, attempt, receipt }, status).await
     }
 
     /// Books that a look-up found an unknown attempt's message.
@@ -64,43 +63,59 @@ impl Service {
         receipt: Receipt,
     ) -> Result<Option<Transition>, ServiceError> {
         let status = receipt.status;
-        let input = Input::Found { delivery, attempt, receipt };
-        self.merge(alert, input, (delivery, attempt), status).await
+        self.merge(alert, Input::Found { delivery, attempt, receipt }, status).await
     }
 
     async fn merge(
         &self,
         alert: Alert,
         input: Input,
-        (delivery, attempt): (DeliveryNo, AttemptNo),
         status: MessageStatus,
     ) -> Result<Option<Transition>, ServiceError> {
+        let before = Reach::of(&alert);
         let changed = self.change(alert, input, &Actor::Provider).await?;
         if let Some(transition) = &changed {
             self.metrics.receipt(status.word());
-            self.observe(transition, delivery, attempt, status);
+            self.observe(&transition.alert, before);
         }
         Ok(changed)
     }
 
-    /// Times from the event to the provider and to the phone.
-    pub(crate) fn observe(
-        &self,
-        transition: &Transition,
-        delivery: DeliveryNo,
-        attempt: AttemptNo,
-        status: MessageStatus,
-    ) {
-        let alert = &transition.alert;
-        let since = alert.updated_at.duration_since(alert.trigger.received_at).as_secs_f64().max(0.0);
-        let first = alert.delivery(delivery).is_some_and(|found| found.no.0 == 1) && attempt.0 == 1;
-        if first && !transition.provider_ids.is_empty() {
+    /// Times from the event to the provider and to the phone: of a case's first message that got there, however many
+    /// attempts that took. Leaving out the slow ones would make the figures look best when they are worst.
+    pub(crate) fn observe(&self, alert: &Alert, before: Reach) {
+        let (since, now) = (seconds_since_told(alert), Reach::of(alert));
+        if now.provider && !before.provider {
             self.metrics.reached_provider(since);
         }
-        if first && status.has_arrived() {
+        if now.phone && !before.phone {
             self.metrics.reached_phone(since);
         }
     }
+}
+
+/// How far a case's messages have got.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reach {
+    provider: bool,
+    phone: bool,
+}
+
+impl Reach {
+    pub(crate) fn of(alert: &Alert) -> Self {
+        let mut attempts = alert.deliveries.iter().flat_map(|delivery| &delivery.attempts);
+        Self {
+            provider: attempts.clone().any(|attempt| attempt.provider_id.is_some()),
+            phone: attempts.any(|attempt| attempt.status.is_some_and(|status| status.has_arrived())),
+        }
+    }
+}
+
+/// Seconds from the commit that first planned a message to the latest change: the time since the event was accepted, or
+/// since somebody overrode that it was withheld.
+pub(crate) fn seconds_since_told(alert: &Alert) -> f64 {
+    let begun = alert.deliveries.first().map_or(alert.opened_at, |delivery| delivery.planned_at);
+    alert.updated_at.duration_since(begun).as_secs_f64().max(0.0)
 }
 
 fn attempt_with(alert: &Alert, receipt: &Receipt) -> Option<(DeliveryNo, AttemptNo)> {

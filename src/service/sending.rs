@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::receipts::Reach;
 use super::{Service, ServiceError};
 use crate::domain::alert::{Alert, Input, Transition};
 use crate::domain::audit::Actor;
@@ -43,11 +44,11 @@ impl Service {
         outcome: SendOutcome,
     ) -> Result<Option<Transition>, ServiceError> {
         self.metrics.attempt(outcome_class(&outcome));
-        let status = if let SendOutcome::Accepted { status, .. } = &outcome { Some(*status) } else { None };
+        let before = Reach::of(&alert);
         let input = Input::Settled { delivery, attempt, outcome };
         let changed = self.change(alert, input, &Actor::Provider).await?;
-        if let (Some(transition), Some(status)) = (&changed, status) {
-            self.observe(transition, delivery, attempt, status);
+        if let Some(transition) = &changed {
+            self.observe(&transition.alert, before);
         }
         Ok(changed)
     }

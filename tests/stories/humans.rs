@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crisis_relay::simulator::{Inbound, Quote, SimReply, SimStatus};
+use crisis_relay::simulator::{Fault, FaultRule, Inbound, Quote, SimReply, SimStatus};
 use serde_json::{Value, json};
 
 use crate::common::{ADMIN, AUDITOR, Answer, COUNSELLOR, COUNSELLOR_KEY, SERVICE, World};
@@ -221,6 +221,22 @@ async fn with_an_outcome_nothing_is_sent_for_hours() {
     world.pass_in_steps(6 * HOUR, 10 * MINUTE).await;
     world.sim().assert_no_unexpected();
     assert_eq!(state(&world, &reference).await, "resolved");
+}
+
+#[tokio::test]
+async fn a_message_that_waits_for_its_retry_is_cancelled_by_whoever_takes_or_closes_the_case() {
+    for (verb, body) in [("acknowledge", json!({})), ("resolve", json!({ "outcome": "safe_by_phone" }))] {
+        let mut world = World::new().await;
+        world.sim().push_fault(FaultRule::once(Fault::TooManyRequests { retry_after_s: Some(20) }));
+        let reference = world.escalated("student-1").await.text_at("/reference");
+        world.work().await;
+        assert_eq!(world.alert(&reference).await["deliveries"][0]["state"], "due");
+        let after = acts(&world, &reference, verb, COUNSELLOR_KEY, &body).await.expect(200).json();
+        assert_eq!(after["deliveries"][0]["state"], "cancelled", "{verb}: {after}");
+        world.pass_in_steps(5 * MINUTE, Duration::from_secs(10)).await;
+        assert_eq!(world.sim().requests().len(), 1, "{verb}: only the call that was refused");
+        world.assert_audit_verifies().await;
+    }
 }
 
 #[tokio::test]

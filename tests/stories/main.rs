@@ -1,5 +1,7 @@
 //! The promises as stories, told at the HTTP edge: a backend, a counsellor, Twilio, and a clock that the story moves.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a story that cannot go on shall say where")]
+
 #[path = "../common/mod.rs"]
 mod common;
 
@@ -11,7 +13,9 @@ mod idempotency;
 mod ladder;
 mod main_job;
 mod manual;
+mod metrics_health;
 mod openapi;
+mod privacy;
 mod provider_sync;
 mod provider_unknown;
 mod reading;

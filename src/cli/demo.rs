@@ -1,6 +1,6 @@
 //! `demo`: the whole path on this machine, through the real HTTP API, told line by line as it happens.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -207,7 +207,8 @@ struct Display<'a> {
     simulator: SimulatorHandle,
     caller: Caller,
     told: HashMap<AlertId, u64>,
-    phones: HashMap<String, String>,
+    /// The messages that were shown, by SID.
+    phones: HashSet<String>,
     delivered: bool,
     waiting_told: bool,
 }
@@ -225,7 +226,7 @@ impl<'a> Display<'a> {
             simulator,
             caller,
             told: HashMap::new(),
-            phones: HashMap::new(),
+            phones: HashSet::new(),
             delivered: false,
             waiting_told: false,
         }
@@ -238,6 +239,8 @@ impl<'a> Display<'a> {
     }
 
     async fn look(&mut self) {
+        // The phones first: whatever they show by now, the audit tells of, so that its line comes before the message.
+        let messages = self.simulator.messages();
         let service = Arc::clone(&self.running.service);
         let Ok(alerts) = service.list(&self.caller, None, None, 200).await else { return };
         for alert in alerts.iter().rev() {
@@ -252,13 +255,20 @@ impl<'a> Display<'a> {
             }
             self.told.insert(alert.id, entries.last().map_or(after, |last| last.seq));
         }
-        self.tell_phones();
+        for message in &messages {
+            self.tell_phone(message);
+        }
     }
 
     fn tell(&mut self, reference: &str, said: &Value) {
         let at = |path: &str| said.pointer(path).and_then(Value::as_str).unwrap_or("-");
         let time = at("/at").get(11..23).unwrap_or("-").to_owned();
         let receipt = at("/what") == "receipt";
+        if at("/what") == "accepted"
+            && let Some(message) = self.simulator.messages().iter().find(|message| message.sid == at("/provider_id"))
+        {
+            self.tell_phone(message);
+        }
         if let Some(line) = in_words(said) {
             say(&format!("{time}  {reference}  {line}"));
         }
@@ -270,11 +280,9 @@ impl<'a> Display<'a> {
         }
     }
 
-    fn tell_phones(&mut self) {
-        for message in self.simulator.messages() {
-            if self.phones.insert(message.sid.clone(), message.body.clone()).is_none() {
-                bubble(&message);
-            }
+    fn tell_phone(&mut self, message: &SimMessage) {
+        if self.phones.insert(message.sid.clone()) {
+            bubble(message);
         }
     }
 }

@@ -4,5 +4,7 @@
 mod common;
 
 mod main_job;
+mod provider_outage;
+mod provider_receipts;
 mod provider_sync;
 mod provider_unknown;

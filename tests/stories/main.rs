@@ -3,8 +3,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod crash_steps;
 mod main_job;
 mod provider_outage;
 mod provider_receipts;
 mod provider_sync;
 mod provider_unknown;
+mod webhook_trust;

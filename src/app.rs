@@ -276,7 +276,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
     let organisation = organisation(config, provider, store.as_ref(), keyring.as_ref(), clock.as_ref()).await?;
     let authenticator = authenticator(config, Arc::clone(&clock))?;
     let metrics = Arc::new(Metrics::new());
-    let (dispatch, jobs) = Dispatch::new(places(config));
+    let (dispatch, jobs) = Dispatch::new(places(config, provider.rest.longest_call()));
     let settings = Settings {
         instance: data_encoding::HEXLOWER.encode(&random::<8>(entropy.as_ref())),
         lease: config.delivery.lease,
@@ -339,10 +339,11 @@ async fn require_same_index(store: &dyn Store, keyring: &dyn Keyring) -> Result<
     )]))
 }
 
-/// How many deliveries may be in hand: no more than the sender's pace brings out within a third of a lease, so that
-/// none waits in here until its lease is over.
-fn places(config: &Config) -> usize {
-    let within_lease = f64::from(config.twilio.whatsapp_per_second) * config.delivery.lease.as_secs_f64() / 3.0;
+/// How many deliveries may be in hand: no more than the sender's pace brings out within half of what a lease leaves
+/// beside the longest call, so that none waits in here until a call could outlast its lease.
+fn places(config: &Config, longest_call: Duration) -> usize {
+    let patience = config.delivery.lease.saturating_sub(longest_call).as_secs_f64() / 2.0;
+    let within_lease = f64::from(config.twilio.whatsapp_per_second) * patience;
     // Small and positive: the cast cannot go wrong.
     config.worker.queue_max.min(within_lease as usize).max(1)
 }

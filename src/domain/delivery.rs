@@ -14,7 +14,7 @@
 //! |---|---|---|
 //! | `Due` | the worker that claims it, when `at` has come | nothing: the next poll finds it |
 //! | `Sending` | the worker that holds the lease | the lease runs out, and it becomes `Unknown` |
-//! | `Unknown` | a look-up, or a callback that bears the attempt's number | nothing: the next look-up is due |
+//! | `Unknown` | a look-up, or a callback that bears the attempt's number | a look-up under way is made again |
 //! | `Accepted` | receipts, by callback or by poll; nothing needs to | nothing: the next poll is due |
 //! | `Failed`, `Cancelled` | nobody, but a late receipt may tell that a message arrived after all | nothing |
 
@@ -471,6 +471,22 @@ impl Delivery {
     pub(super) fn looking_up(&mut self, again_at: Timestamp) {
         if let DeliveryState::Unknown { next_look_up_at, .. } = &mut self.state {
             *next_look_up_at = again_at;
+        }
+    }
+
+    /// Twilio is to be asked at `latest`, if it is to be asked at all. Says whether that is sooner than planned.
+    pub(super) fn look_up_by(&mut self, latest: Timestamp) -> bool {
+        match &mut self.state {
+            DeliveryState::Unknown { next_look_up_at, .. } if *next_look_up_at > latest => {
+                *next_look_up_at = latest;
+                true
+            }
+            DeliveryState::Due { .. }
+            | DeliveryState::Sending { .. }
+            | DeliveryState::Unknown { .. }
+            | DeliveryState::Accepted { .. }
+            | DeliveryState::Failed { .. }
+            | DeliveryState::Cancelled { .. } => false,
         }
     }
 

@@ -47,6 +47,23 @@ impl Pace {
     ///
     /// A clock that is set back shifts the book with it; otherwise a corrected clock would hold every message.
     pub fn reserve(&mut self, now: Timestamp) -> Duration {
+        let (booked, wait) = self.next_place(now);
+        self.book = Some(Book { theoretical_arrival: shift(booked, self.interval), last_call: now });
+        wait
+    }
+
+    /// Reserves the next place if it comes within `patience`.
+    ///
+    /// # Errors
+    /// How long the wait would be. Nothing is taken then: if those who cannot wait took places all the same, the book
+    /// would run ahead of the sender for good, and nobody could wait any more.
+    pub fn reserve_within(&mut self, now: Timestamp, patience: Duration) -> Result<Duration, Duration> {
+        let (_, wait) = self.next_place(now);
+        if wait > patience { Err(wait) } else { Ok(self.reserve(now)) }
+    }
+
+    /// When the next place is, and how long to wait for it.
+    fn next_place(&self, now: Timestamp) -> (Timestamp, Duration) {
         let booked = match self.book {
             None => now,
             Some(Book { theoretical_arrival, last_call }) => {
@@ -55,8 +72,7 @@ impl Pace {
             }
         };
         let wait = booked.duration_since(now).saturating_sub(self.tolerance);
-        self.book = Some(Book { theoretical_arrival: shift(booked, self.interval), last_call: now });
-        Duration::try_from(wait.max(SignedDuration::ZERO)).unwrap_or_default()
+        (booked, Duration::try_from(wait.max(SignedDuration::ZERO)).unwrap_or_default())
     }
 }
 
@@ -82,6 +98,17 @@ mod tests {
         let mut pace = Pace::new(2.0, 3);
         let waits: Vec<_> = (0..6).map(|_| pace.reserve(START).as_millis()).collect();
         assert_eq!(waits, [0, 0, 0, 500, 1000, 1500]);
+    }
+
+    #[test]
+    fn who_cannot_wait_takes_no_place() {
+        let mut pace = Pace::new(2.0, 1);
+        assert_eq!(pace.reserve_within(START, Duration::ZERO), Ok(Duration::ZERO));
+        for _ in 0..100 {
+            assert_eq!(pace.reserve_within(START, Duration::from_millis(499)), Err(Duration::from_millis(500)));
+        }
+        assert_eq!(pace.reserve_within(START, Duration::from_millis(500)), Ok(Duration::from_millis(500)));
+        assert_eq!(pace.reserve(START), Duration::from_secs(1));
     }
 
     #[test]

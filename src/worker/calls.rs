@@ -39,10 +39,10 @@ impl Paces {
         Self { whatsapp: Mutex::new(whatsapp), sms: Mutex::new(sms) }
     }
 
-    fn reserve(&self, channel: Channel, now: Timestamp) -> Duration {
+    fn reserve_within(&self, channel: Channel, now: Timestamp, patience: Duration) -> Result<Duration, Duration> {
         match channel {
-            Channel::Whatsapp => self.whatsapp.lock().reserve(now),
-            Channel::Sms | Channel::Voice => self.sms.lock().reserve(now),
+            Channel::Whatsapp => self.whatsapp.lock().reserve_within(now, patience),
+            Channel::Sms | Channel::Voice => self.sms.lock().reserve_within(now, patience),
         }
     }
 }
@@ -99,10 +99,14 @@ impl Worker {
         to: PhoneNumber,
         until: Timestamp,
     ) -> SendOutcome {
-        let wait = self.paces.reserve(delivery.channel, self.clock.now());
-        if self.outlasts(wait, until) {
-            return SendOutcome::NotExecuted { retry_after: Some(wait), fault: None };
-        }
+        let now = self.clock.now();
+        let Some(patience) = self.patience(now, until) else {
+            return SendOutcome::NotExecuted { retry_after: None, fault: None };
+        };
+        let wait = match self.paces.reserve_within(delivery.channel, now, patience) {
+            Ok(wait) => wait,
+            Err(wait) => return SendOutcome::NotExecuted { retry_after: Some(wait), fault: None },
+        };
         if !wait.is_zero() {
             self.clock.sleep(wait).await;
         }
@@ -119,10 +123,9 @@ impl Worker {
         outcome
     }
 
-    /// Whether a call that begins after `wait` could end after the lease: then it is not begun.
-    fn outlasts(&self, wait: Duration, until: Timestamp) -> bool {
-        let longest = wait.saturating_add(self.settings.call_timeout);
-        self.clock.now().saturating_add(longest).is_ok_and(|end| end > until)
+    /// How long a call may wait for its turn and still end within the lease; `None` if it cannot even if it begins now.
+    fn patience(&self, now: Timestamp, until: Timestamp) -> Option<Duration> {
+        Duration::try_from(until.duration_since(now)).ok()?.checked_sub(self.settings.call_timeout)
     }
 
     /// Tells the breaker how a call went. A refusal is an answer: Twilio is there.

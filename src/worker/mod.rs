@@ -116,9 +116,13 @@ impl Worker {
         Arc::clone(&self.health)
     }
 
-    /// The circuit breaker's state.
+    /// The circuit breaker's state. Once its time is over, an open one counts as half open: it would let a call go, though
+    /// nobody may have had reason to make one.
     pub fn breaker(&self) -> BreakerState {
-        self.breaker.lock().state()
+        match self.breaker.lock().state() {
+            BreakerState::Open { until } if until <= self.clock.now() => BreakerState::HalfOpen,
+            state @ (BreakerState::Closed | BreakerState::Open { .. } | BreakerState::HalfOpen) => state,
+        }
     }
 
     /// Works until `shutdown`, then finishes what is in hand, for as long as `grace`. What is not finished by then is
@@ -270,7 +274,7 @@ impl Worker {
         }
         self.last_stats.store(now.as_microsecond(), Ordering::Relaxed);
         let metrics = self.service.metrics();
-        metrics.set_breaker_open(self.breaker() != BreakerState::Closed);
+        metrics.set_breaker_open(matches!(self.breaker(), BreakerState::Open { .. }));
         match self.service.store().stats().await {
             Ok(stats) => {
                 for state in crate::domain::alert::StateName::ALL {

@@ -459,6 +459,9 @@ impl<'a, 'b> Changing<'a, 'b> {
 
     fn wake(&mut self, sole_owner_restarted: bool) {
         self.expire_leases(sole_owner_restarted);
+        if sole_owner_restarted {
+            self.hasten_look_ups();
+        }
         match self.alert.state {
             AlertState::Escalating { stage, next_step_at } if next_step_at <= self.cx.now => {
                 let next = stage.next(&self.alert.policy);
@@ -502,6 +505,15 @@ impl<'a, 'b> Changing<'a, 'b> {
             let (no, attempt) = (delivery.no, current_attempt(delivery));
             let settled = delivery.lose_lease(now);
             self.note(no, attempt, settled);
+        }
+    }
+
+    /// A look-up that the process before had in hand died with it: it is made again soon, not only when it would have
+    /// been given up.
+    fn hasten_look_ups(&mut self) {
+        let latest = later(self.cx.now, self.cx.rules.delivery.look_up_first);
+        for delivery in &mut self.alert.deliveries {
+            self.changed |= delivery.look_up_by(latest);
         }
     }
 

@@ -654,7 +654,9 @@ impl<'a, 'b> Changing<'a, 'b> {
         let delivery = self.alert.deliveries.iter().find(|delivery| delivery.no == no);
         let fault = delivery.and_then(|delivery| delivery.attempt(attempt)).and_then(|attempt| attempt.fault);
         match settled {
-            Settled::Retry { at } => self.record_delivery(no, DeliveryDeed::RetryPlanned { attempt, at, fault }),
+            Settled::Retry { at } => {
+                self.record_delivery(no, DeliveryDeed::RetryPlanned { attempt, due_at: at, fault })
+            }
             Settled::Unknown { look_up_at } => {
                 self.record_delivery(no, DeliveryDeed::OutcomeUnknown { attempt, look_up_at });
             }

@@ -382,7 +382,8 @@ impl Delivery {
     }
 
     /// Books that Twilio was asked for an unknown attempt in vain: it has no such message (`answered`), or could not be
-    /// asked. After the last look-up the message is sent again: a second message is better than none.
+    /// asked. After the last look-up the message is sent again: a second message is better than none. Look-ups are
+    /// counted where they begin, so that one whose maker dies counts too.
     pub(super) fn look_up_failed(&mut self, no: AttemptNo, answered: bool, cx: &Change<'_>) -> Settled {
         let DeliveryState::Unknown { attempt, look_ups, next_look_up_at, .. } = &mut self.state else {
             return Settled::Unchanged;
@@ -390,7 +391,6 @@ impl Delivery {
         if *attempt != no {
             return Settled::Unchanged;
         }
-        *look_ups += 1;
         if *look_ups < cx.rules.look_ups_max {
             *next_look_up_at = later(cx.now, cx.rules.look_up_then);
             return Settled::Unknown { look_up_at: *next_look_up_at };
@@ -469,7 +469,8 @@ impl Delivery {
 
     /// A look-up is under way: if whoever makes it dies, the next one is due then.
     pub(super) fn looking_up(&mut self, again_at: Timestamp) {
-        if let DeliveryState::Unknown { next_look_up_at, .. } = &mut self.state {
+        if let DeliveryState::Unknown { look_ups, next_look_up_at, .. } = &mut self.state {
+            *look_ups = look_ups.saturating_add(1);
             *next_look_up_at = again_at;
         }
     }

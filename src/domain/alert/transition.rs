@@ -497,19 +497,23 @@ impl<'a, 'b> Changing<'a, 'b> {
     /// Look-ups and polls that are due. Each is booked before it is made, so that two instances do not make it twice,
     /// and so that it is made again if this instance dies on the way.
     fn ask_provider(&mut self) {
-        if self.cx.lease.is_none() {
-            return;
-        }
+        let Some(lease) = self.cx.lease else { return };
         let now = self.cx.now;
         let rules = &self.cx.rules.delivery;
-        for delivery in &mut self.alert.deliveries {
+        let change = self.delivery_change();
+        for place in 0..self.alert.deliveries.len() {
+            let delivery = &mut self.alert.deliveries[place];
             if delivery.next_action_at().is_none_or(|at| at > now) {
                 continue;
             }
             match delivery.state {
+                DeliveryState::Unknown { attempt, look_ups, .. } if look_ups >= rules.look_ups_max => {
+                    // Whoever asked last never told what came of it.
+                    let (no, settled) = (delivery.no, delivery.look_up_failed(attempt, false, &change));
+                    self.note(no, attempt, settled);
+                }
                 DeliveryState::Unknown { attempt, .. } => {
-                    let again_at = self.cx.lease.map_or(now, |lease| lease.until);
-                    delivery.looking_up(again_at);
+                    delivery.looking_up(lease.until);
                     self.out.actions.push(Action::LookUp { delivery: delivery.no, attempt });
                     self.changed = true;
                 }
@@ -597,13 +601,17 @@ impl<'a, 'b> Changing<'a, 'b> {
 
     // -- the provider --------------------------------------------------------------------------------------------
 
-    fn delivery_mut(&mut self, no: DeliveryNo) -> Result<(&mut Delivery, Change<'a>), Rejection> {
-        let change = Change {
+    fn delivery_change(&self) -> Change<'a> {
+        Change {
             now: self.cx.now,
             jitter: self.cx.jitter,
             rules: &self.cx.rules.delivery,
             still_wanted: self.still_wanted(),
-        };
+        }
+    }
+
+    fn delivery_mut(&mut self, no: DeliveryNo) -> Result<(&mut Delivery, Change<'a>), Rejection> {
+        let change = self.delivery_change();
         let delivery = self.alert.deliveries.iter_mut().find(|delivery| delivery.no == no);
         delivery.map(|delivery| (delivery, change)).ok_or(Rejection::NoSuchDelivery)
     }

@@ -57,6 +57,18 @@ pub struct DeliveryRules {
     pub receipt_polls_max: u32,
 }
 
+impl DeliveryRules {
+    /// The longest pause before a further attempt.
+    fn pause_longest(&self) -> Duration {
+        self.backoff_max.max(self.retry_after_max).max(self.give_up_after)
+    }
+
+    /// The longest pause before a look-up.
+    fn question_longest(&self) -> Duration {
+        self.look_up_first.max(self.look_up_then).max(self.retry_after_max)
+    }
+}
+
 /// The right to send: who has it, and until when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
@@ -475,6 +487,25 @@ impl Delivery {
         }
     }
 
+    /// If the clock was set back, a time may lie further ahead than the rules put any, and the delivery would wait for
+    /// the clock to catch up. Such a time becomes the latest that could be set now. Returns whether there was one.
+    pub(super) fn pull_in(&mut self, now: Timestamp, lease: &Lease, rules: &DeliveryRules) -> bool {
+        let term = Duration::try_from(lease.until.duration_since(now)).unwrap_or(Duration::ZERO);
+        let (at, longest) = match &mut self.state {
+            DeliveryState::Due { at } => (at, rules.pause_longest()),
+            // Twice the term: the clocks of two instances may differ a little.
+            DeliveryState::Sending { lease, .. } => (&mut lease.until, term.saturating_mul(2)),
+            DeliveryState::Unknown { next_look_up_at, .. } => (next_look_up_at, rules.question_longest().max(term)),
+            DeliveryState::Accepted { poll_at: Some(at), .. } => {
+                (at, rules.receipt_poll_first.max(rules.receipt_poll_max))
+            }
+            DeliveryState::Accepted { poll_at: None, .. }
+            | DeliveryState::Failed { .. }
+            | DeliveryState::Cancelled { .. } => return false,
+        };
+        nearer(at, later(now, longest))
+    }
+
     /// No longer wanted. What is already in hand or with Twilio cannot be called back.
     pub(super) fn cancel(&mut self, now: Timestamp) -> bool {
         let due = matches!(self.state, DeliveryState::Due { .. });
@@ -557,6 +588,15 @@ pub(super) struct Change<'a> {
 /// `at` plus `by`, bounded by the end of time.
 pub(super) fn later(at: Timestamp, by: Duration) -> Timestamp {
     at.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// Brings `at` forward to `latest`, if it is later. Returns whether it was.
+pub(super) fn nearer(at: &mut Timestamp, latest: Timestamp) -> bool {
+    let too_far = *at > latest;
+    if too_far {
+        *at = latest;
+    }
+    too_far
 }
 
 fn clamp(retry_after: Option<Duration>, rules: &DeliveryRules) -> Duration {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream};
 use crate::domain::consent::Ground;
-use crate::domain::delivery::{Change, Delivery, DeliveryState, Disclosed, FailureReason, Settled, later};
+use crate::domain::delivery::{Change, Delivery, DeliveryState, Disclosed, FailureReason, Settled, later, nearer};
 use crate::domain::event::{Score, Trigger};
 use crate::domain::ids::{
     AlertId, AttemptNo, AttemptRef, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey,
@@ -447,6 +447,7 @@ impl<'a, 'b> Changing<'a, 'b> {
     // -- time ----------------------------------------------------------------------------------------------------
 
     fn wake(&mut self, sole_owner_restarted: bool) {
+        self.pull_in();
         self.expire_leases(sole_owner_restarted);
         match self.alert.state {
             AlertState::Escalating { stage, next_step_at } if next_step_at <= self.cx.now => {
@@ -464,6 +465,20 @@ impl<'a, 'b> Changing<'a, 'b> {
             | AlertState::Resolved { .. } => {}
         }
         self.ask_provider();
+    }
+
+    /// Where the clock was set back, nothing waits until it has caught up: see [`Delivery::pull_in`].
+    fn pull_in(&mut self) {
+        let (now, policy) = (self.cx.now, &self.alert.policy);
+        self.changed |= match &mut self.alert.state {
+            AlertState::Escalating { stage, next_step_at } => nearer(next_step_at, later(now, stage.patience(policy))),
+            AlertState::Acknowledged { action_due_at, .. } => nearer(action_due_at, later(now, policy.act_within)),
+            AlertState::Withheld { .. } | AlertState::Resolved { .. } => false,
+        };
+        let Some(lease) = self.cx.lease else { return };
+        for delivery in &mut self.alert.deliveries {
+            self.changed |= delivery.pull_in(now, lease, &self.cx.rules.delivery);
+        }
     }
 
     fn expire_leases(&mut self, sole_owner_restarted: bool) {

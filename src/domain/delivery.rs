@@ -17,6 +17,8 @@
 //! | `Unknown` | a look-up, or a callback that bears the attempt's number | nothing: the next look-up is due |
 //! | `Accepted` | receipts, by callback or by poll; nothing needs to | nothing: the next poll is due |
 //! | `Failed`, `Cancelled` | nobody, but a late receipt may tell that a message arrived after all | nothing |
+//!
+//! Once a message has arrived, the delivery rests on it: if a later attempt comes to nothing, no other is made.
 
 use std::time::Duration;
 
@@ -441,8 +443,7 @@ impl Delivery {
             | DeliveryState::Unknown { attempt, .. }
             | DeliveryState::Accepted { attempt, .. } => *attempt == no || receipt.status.has_arrived(),
             DeliveryState::Due { .. } => last || !receipt.status.is_failure(),
-            DeliveryState::Failed { .. } => receipt.status.has_arrived(),
-            DeliveryState::Cancelled { .. } => false,
+            DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. } => receipt.status.has_arrived(),
         };
         if !concerns {
             return Settled::Progressed;
@@ -455,6 +456,13 @@ impl Delivery {
             && *attempt != no
         {
             // An earlier message arrived while a later attempt is in hand: that one settles by itself.
+            return Settled::Progressed;
+        }
+        if let DeliveryState::Accepted { attempt, status, .. } = &self.state
+            && *attempt != no
+            && status.rank() >= receipt.status.rank()
+        {
+            // Two messages are out, and the other one got further.
             return Settled::Progressed;
         }
         let (polls, poll_at) = match &self.state {
@@ -530,8 +538,22 @@ impl Delivery {
         }
     }
 
+    /// An earlier attempt's message may have arrived while a later one was in hand. Then the phone has it.
+    fn rests_on_arrived(&mut self) -> bool {
+        let arrived = self.attempts.iter().find_map(|attempt| {
+            let status = attempt.status.filter(|status| status.has_arrived())?;
+            Some(DeliveryState::Accepted { attempt: attempt.no, status, polls: 0, poll_at: None })
+        });
+        let rests = arrived.is_some();
+        self.state = arrived.unwrap_or_else(|| self.state.clone());
+        rests
+    }
+
     /// Does what the fault's class asks for. The one place that decides it.
     fn refuse(&mut self, fault: ProviderFault, cx: &Change<'_>) -> Settled {
+        if self.rests_on_arrived() {
+            return Settled::Progressed;
+        }
         match fault.class {
             ErrorClass::Retry => self.retry(cx, None, Some(fault)),
             ErrorClass::Delay if !self.paused_once => {
@@ -561,6 +583,9 @@ impl Delivery {
 
     /// Back to `Due`, if attempts and time are left and it is still wanted.
     fn again(&mut self, at: Timestamp, cx: &Change<'_>, fault: Option<ProviderFault>) -> Settled {
+        if self.rests_on_arrived() {
+            return Settled::Progressed;
+        }
         if !cx.still_wanted {
             self.state = DeliveryState::Cancelled { at: cx.now };
             return Settled::Cancelled;

@@ -561,6 +561,11 @@ impl<'a, 'b> Changing<'a, 'b> {
                 continue;
             }
             let Some(ground) = self.alert.ground.as_ref().filter(|ground| ground.allows(delivery.channel)) else {
+                // Planned on a ground that another has replaced since. It must not be sent, nor wait for ever.
+                let (no, attempt) = (delivery.no, current_attempt(delivery));
+                self.alert.deliveries[place].cancel(self.cx.now);
+                self.something_failed = true;
+                self.note(no, attempt, Settled::Cancelled);
                 continue;
             };
             let ground = ground.kind();

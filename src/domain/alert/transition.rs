@@ -437,8 +437,11 @@ impl<'a, 'b> Changing<'a, 'b> {
 
     fn drop_oldest(&mut self) {
         while self.alert.deliveries.len() > DELIVERIES_KEPT {
-            let settled = self.alert.deliveries.iter().position(|delivery| delivery.next_action_at().is_none());
-            let Some(oldest) = settled else { break };
+            let deliveries = &self.alert.deliveries;
+            let settled = deliveries.iter().position(|delivery| delivery.next_action_at().is_none());
+            // Where there is none, one of which only a receipt is missing.
+            let oldest = settled.or_else(|| deliveries.iter().position(|delivery| !delivery.is_pending()));
+            let Some(oldest) = oldest else { break };
             self.alert.deliveries.remove(oldest);
             self.changed = true;
         }

@@ -424,10 +424,17 @@ impl<'a, 'b> Changing<'a, 'b> {
     /// If nothing of the ladder is under way or with Twilio any more, waiting for the next stage helps nobody.
     fn hurry_if_all_failed(&mut self) {
         let AlertState::Escalating { stage, next_step_at } = self.alert.state else { return };
-        let hopeless =
-            self.alert.deliveries.iter().filter(|delivery| delivery.stage == stage || delivery.is_pending()).all(
-                |delivery| matches!(delivery.state, DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. }),
-            );
+        let deliveries = &self.alert.deliveries;
+        // The bottom of the ladder may have been climbed before: what somebody was told last counts.
+        let is_last = |delivery: &Delivery| {
+            let after = |later: &&Delivery| later.no > delivery.no && later.stage == stage;
+            !deliveries.iter().filter(after).any(|later| later.contact == delivery.contact)
+        };
+        let mut counting = deliveries
+            .iter()
+            .filter(|delivery| delivery.is_pending() || (delivery.stage == stage && is_last(delivery)));
+        let hopeless = counting
+            .all(|delivery| matches!(delivery.state, DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. }));
         let soon = later(self.cx.now, self.cx.rules.retry_when_all_failed);
         if hopeless && soon < next_step_at {
             self.alert.state = AlertState::Escalating { stage, next_step_at: soon };

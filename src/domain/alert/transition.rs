@@ -388,18 +388,19 @@ impl<'a, 'b> Changing<'a, 'b> {
             return false;
         };
         let score = self.alert.trigger.score.map(|_| self.alert.severity);
-        let waiting = self.alert.deliveries.iter_mut().find(|delivery| {
+        let to_same_phone = |delivery: &Delivery| {
             delivery.address_key == method.address_key && delivery.channel == method.channel && delivery.is_pending()
-        });
-        if let Some(waiting) = waiting {
-            if matches!(waiting.state, DeliveryState::Due { .. }) {
-                waiting.score = score;
-                return true;
-            }
-            // In hand or unknown: that message shows the older score. A new one is planned only for news.
-            if waiting.score >= score {
-                return true;
-            }
+        };
+        let mut waiting = self.alert.deliveries.iter_mut().filter(|delivery| to_same_phone(delivery));
+        if let Some(waiting) = waiting.find(|delivery| matches!(delivery.state, DeliveryState::Due { .. })) {
+            waiting.score = score;
+            return true;
+        }
+        // In hand or unknown: that message shows the older score. A new one is planned only for news.
+        let gravity = |score: Option<Score>| score.unwrap_or(Score::HIGHEST);
+        let mut in_hand = self.alert.deliveries.iter().filter(|delivery| to_same_phone(delivery));
+        if in_hand.any(|delivery| gravity(delivery.score) >= gravity(score)) {
+            return true;
         }
         self.alert.deliveries_planned += 1;
         self.alert.deliveries.push(Delivery {

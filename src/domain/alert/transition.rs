@@ -355,7 +355,13 @@ impl<'a, 'b> Changing<'a, 'b> {
     fn enter(&mut self, stage: Stage) {
         let policy = Arc::clone(&self.alert.policy);
         let now = self.cx.now;
-        let next_step_at = later(now, stage.patience(&policy));
+        let mut next_step_at = later(now, stage.patience(&policy));
+        if let AlertState::Escalating { stage: standing, next_step_at: planned } = self.alert.state
+            && standing == stage
+        {
+            // Told again because of a graver event. However often that happens, the next stage is not put off.
+            next_step_at = next_step_at.min(planned);
+        }
         self.alert.state = AlertState::Escalating { stage, next_step_at };
         let (targets, channels) = stage.targets(&policy);
         let told = targets.iter().filter(|target| self.plan(stage, target, channels)).count();

@@ -236,7 +236,7 @@ pub fn verify_next(head: AuditHead, entry: &AuditEntry) -> Result<AuditHead, Cha
     }
     let hash = head.hash.after(&entry.canonical);
     let says = CanonicalHeader::read(&entry.canonical);
-    let fits = says.is_some_and(|says| says.seq == entry.seq && says.stream == entry.stream.to_string());
+    let fits = says.is_some_and(|says| says.describes(entry));
     if hash != entry.hash || !fits {
         return Err(ChainFault::Altered { seq: entry.seq });
     }
@@ -248,9 +248,17 @@ pub fn verify_next(head: AuditHead, entry: &AuditEntry) -> Result<AuditHead, Cha
 struct CanonicalHeader {
     stream: String,
     seq: u64,
+    at: Timestamp,
 }
 
 impl CanonicalHeader {
+    /// Stores keep times to the microsecond; the text has them as they were.
+    fn describes(&self, entry: &AuditEntry) -> bool {
+        self.seq == entry.seq
+            && self.stream == entry.stream.to_string()
+            && self.at.as_microsecond() == entry.at.as_microsecond()
+    }
+
     fn read(canonical: &str) -> Option<Self> {
         serde_json::from_str(canonical).ok()
     }

@@ -104,7 +104,9 @@ pub fn ground_for(
         .filter(|(channel, _)| needed.contains(channel))
         .map(|(channel, consent)| (channel, consent.at))
         .collect();
-    if emergency_override.is_some() && covered.len() < needed.len() {
+    let covers_all =
+        !needed.is_empty() && needed.iter().all(|channel| covered.iter().any(|(known, _)| known == channel));
+    if emergency_override.is_some() && !covers_all {
         return emergency_override;
     }
     let granted_at = covered.iter().map(|(_, at)| *at).max()?;

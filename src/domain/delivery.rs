@@ -17,6 +17,8 @@
 //! | `Unknown` | a look-up, or a callback that bears the attempt's number | a look-up under way is made again |
 //! | `Accepted` | receipts, by callback or by poll; nothing needs to | nothing: the next poll is due |
 //! | `Failed`, `Cancelled` | nobody, but a late receipt may tell that a message arrived after all | nothing |
+//!
+//! Once a message has arrived, the delivery rests on it: if a later attempt comes to nothing, no other is made.
 
 use std::time::Duration;
 
@@ -55,6 +57,18 @@ pub struct DeliveryRules {
     pub receipt_poll_max: Duration,
     /// How many such polls.
     pub receipt_polls_max: u32,
+}
+
+impl DeliveryRules {
+    /// The longest pause before a further attempt.
+    fn pause_longest(&self) -> Duration {
+        self.backoff_max.max(self.retry_after_max).max(self.give_up_after)
+    }
+
+    /// The longest pause before a look-up.
+    fn question_longest(&self) -> Duration {
+        self.look_up_first.max(self.look_up_then).max(self.retry_after_max)
+    }
 }
 
 /// The right to send: who has it, and until when.
@@ -382,7 +396,8 @@ impl Delivery {
     }
 
     /// Books that Twilio was asked for an unknown attempt in vain: it has no such message (`answered`), or could not be
-    /// asked. After the last look-up the message is sent again: a second message is better than none.
+    /// asked. After the last look-up the message is sent again: a second message is better than none. Look-ups are
+    /// counted where they begin, so that one whose maker dies counts too.
     pub(super) fn look_up_failed(&mut self, no: AttemptNo, answered: bool, cx: &Change<'_>) -> Settled {
         let DeliveryState::Unknown { attempt, look_ups, next_look_up_at, .. } = &mut self.state else {
             return Settled::Unchanged;
@@ -390,7 +405,6 @@ impl Delivery {
         if *attempt != no {
             return Settled::Unchanged;
         }
-        *look_ups += 1;
         if *look_ups < cx.rules.look_ups_max {
             *next_look_up_at = later(cx.now, cx.rules.look_up_then);
             return Settled::Unknown { look_up_at: *next_look_up_at };
@@ -429,8 +443,7 @@ impl Delivery {
             | DeliveryState::Unknown { attempt, .. }
             | DeliveryState::Accepted { attempt, .. } => *attempt == no || receipt.status.has_arrived(),
             DeliveryState::Due { .. } => last || !receipt.status.is_failure(),
-            DeliveryState::Failed { .. } => receipt.status.has_arrived(),
-            DeliveryState::Cancelled { .. } => false,
+            DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. } => receipt.status.has_arrived(),
         };
         if !concerns {
             return Settled::Progressed;
@@ -443,6 +456,13 @@ impl Delivery {
             && *attempt != no
         {
             // An earlier message arrived while a later attempt is in hand: that one settles by itself.
+            return Settled::Progressed;
+        }
+        if let DeliveryState::Accepted { attempt, status, .. } = &self.state
+            && *attempt != no
+            && status.rank() >= receipt.status.rank()
+        {
+            // Two messages are out, and the other one got further.
             return Settled::Progressed;
         }
         let (polls, poll_at) = match &self.state {
@@ -469,7 +489,8 @@ impl Delivery {
 
     /// A look-up is under way: if whoever makes it dies, the next one is due then.
     pub(super) fn looking_up(&mut self, again_at: Timestamp) {
-        if let DeliveryState::Unknown { next_look_up_at, .. } = &mut self.state {
+        if let DeliveryState::Unknown { look_ups, next_look_up_at, .. } = &mut self.state {
+            *look_ups = look_ups.saturating_add(1);
             *next_look_up_at = again_at;
         }
     }
@@ -488,6 +509,25 @@ impl Delivery {
             | DeliveryState::Failed { .. }
             | DeliveryState::Cancelled { .. } => false,
         }
+    }
+
+    /// If the clock was set back, a time may lie further ahead than the rules put any, and the delivery would wait for
+    /// the clock to catch up. Such a time becomes the latest that could be set now. Returns whether there was one.
+    pub(super) fn pull_in(&mut self, now: Timestamp, lease: &Lease, rules: &DeliveryRules) -> bool {
+        let term = Duration::try_from(lease.until.duration_since(now)).unwrap_or(Duration::ZERO);
+        let (at, longest) = match &mut self.state {
+            DeliveryState::Due { at } => (at, rules.pause_longest()),
+            // Twice the term: the clocks of two instances may differ a little.
+            DeliveryState::Sending { lease, .. } => (&mut lease.until, term.saturating_mul(2)),
+            DeliveryState::Unknown { next_look_up_at, .. } => (next_look_up_at, rules.question_longest().max(term)),
+            DeliveryState::Accepted { poll_at: Some(at), .. } => {
+                (at, rules.receipt_poll_first.max(rules.receipt_poll_max))
+            }
+            DeliveryState::Accepted { poll_at: None, .. }
+            | DeliveryState::Failed { .. }
+            | DeliveryState::Cancelled { .. } => return false,
+        };
+        nearer(at, later(now, longest))
     }
 
     /// No longer wanted. What is already in hand or with Twilio cannot be called back.
@@ -514,8 +554,22 @@ impl Delivery {
         }
     }
 
+    /// An earlier attempt's message may have arrived while a later one was in hand. Then the phone has it.
+    fn rests_on_arrived(&mut self) -> bool {
+        let arrived = self.attempts.iter().find_map(|attempt| {
+            let status = attempt.status.filter(|status| status.has_arrived())?;
+            Some(DeliveryState::Accepted { attempt: attempt.no, status, polls: 0, poll_at: None })
+        });
+        let rests = arrived.is_some();
+        self.state = arrived.unwrap_or_else(|| self.state.clone());
+        rests
+    }
+
     /// Does what the fault's class asks for. The one place that decides it.
     fn refuse(&mut self, fault: ProviderFault, cx: &Change<'_>) -> Settled {
+        if self.rests_on_arrived() {
+            return Settled::Progressed;
+        }
         match fault.class {
             ErrorClass::Retry => self.retry(cx, None, Some(fault)),
             ErrorClass::Delay if !self.paused_once => {
@@ -545,6 +599,9 @@ impl Delivery {
 
     /// Back to `Due`, if attempts and time are left and it is still wanted.
     fn again(&mut self, at: Timestamp, cx: &Change<'_>, fault: Option<ProviderFault>) -> Settled {
+        if self.rests_on_arrived() {
+            return Settled::Progressed;
+        }
         if !cx.still_wanted {
             self.state = DeliveryState::Cancelled { at: cx.now };
             return Settled::Cancelled;
@@ -572,6 +629,15 @@ pub(super) struct Change<'a> {
 /// `at` plus `by`, bounded by the end of time.
 pub(super) fn later(at: Timestamp, by: Duration) -> Timestamp {
     at.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// Brings `at` forward to `latest`, if it is later. Returns whether it was.
+pub(super) fn nearer(at: &mut Timestamp, latest: Timestamp) -> bool {
+    let too_far = *at > latest;
+    if too_far {
+        *at = latest;
+    }
+    too_far
 }
 
 fn clamp(retry_after: Option<Duration>, rules: &DeliveryRules) -> Duration {

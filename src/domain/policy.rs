@@ -18,7 +18,8 @@ pub enum Target {
 /// One rung of the ladder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// How long after the step before it (the first: after the alert opened).
+    /// How long after the step before it. The first step begins with the alert, and with each round; its time is not
+    /// used.
     #[serde(with = "millis")]
     pub after: Duration,
     /// Who is told.
@@ -122,7 +123,9 @@ impl Stage {
             Self::Step { round, step } if (step as usize + 1) < policy.steps.len() => {
                 Self::Step { round, step: step + 1 }
             }
-            Self::Step { round, .. } if round + 1 < policy.rounds => Self::Step { round: round + 1, step: 0 },
+            Self::Step { round, .. } if round < policy.rounds.saturating_sub(1) => {
+                Self::Step { round: round + 1, step: 0 }
+            }
             Self::Step { .. } => Self::LastResponder { times: 1 },
             Self::LastResponder { times } => Self::LastResponder { times: times.saturating_add(1) },
         }

@@ -126,7 +126,7 @@ pub enum DeliveryDeed<'a> {
         /// The attempt that was in vain.
         attempt: AttemptNo,
         /// When the next one is due.
-        at: Timestamp,
+        due_at: Timestamp,
         /// What Twilio named.
         #[serde(skip_serializing_if = "Option::is_none")]
         fault: Option<ProviderFault>,

@@ -10,7 +10,9 @@ use super::{
 };
 use crate::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream};
 use crate::domain::consent::Ground;
-use crate::domain::delivery::{Attempt, Change, Delivery, DeliveryState, Disclosed, FailureReason, Settled, later};
+use crate::domain::delivery::{
+    Attempt, Change, Delivery, DeliveryState, Disclosed, FailureReason, Settled, later, nearer,
+};
 use crate::domain::event::{Score, Trigger};
 use crate::domain::ids::{
     AlertId, AttemptNo, AttemptRef, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey,
@@ -366,7 +368,13 @@ impl<'a, 'b> Changing<'a, 'b> {
     fn enter(&mut self, stage: Stage) {
         let policy = Arc::clone(&self.alert.policy);
         let now = self.cx.now;
-        let next_step_at = later(now, stage.patience(&policy));
+        let mut next_step_at = later(now, stage.patience(&policy));
+        if let AlertState::Escalating { stage: standing, next_step_at: planned } = self.alert.state
+            && standing == stage
+        {
+            // Told again because of a graver event. However often that happens, the next stage is not put off.
+            next_step_at = next_step_at.min(planned);
+        }
         self.alert.state = AlertState::Escalating { stage, next_step_at };
         let (targets, channels) = stage.targets(&policy);
         let told = targets.iter().filter(|target| self.plan(stage, target, channels)).count();
@@ -399,18 +407,19 @@ impl<'a, 'b> Changing<'a, 'b> {
             return false;
         };
         let score = self.alert.trigger.score.map(|_| self.alert.severity);
-        let waiting = self.alert.deliveries.iter_mut().find(|delivery| {
+        let to_same_phone = |delivery: &Delivery| {
             delivery.address_key == method.address_key && delivery.channel == method.channel && delivery.is_pending()
-        });
-        if let Some(waiting) = waiting {
-            if matches!(waiting.state, DeliveryState::Due { .. }) {
-                waiting.score = score;
-                return true;
-            }
-            // In hand or unknown: that message shows the older score. A new one is planned only for news.
-            if waiting.score >= score {
-                return true;
-            }
+        };
+        let mut waiting = self.alert.deliveries.iter_mut().filter(|delivery| to_same_phone(delivery));
+        if let Some(waiting) = waiting.find(|delivery| matches!(delivery.state, DeliveryState::Due { .. })) {
+            waiting.score = score;
+            return true;
+        }
+        // In hand or unknown: that message shows the older score. A new one is planned only for news.
+        let gravity = |score: Option<Score>| score.unwrap_or(Score::HIGHEST);
+        let mut in_hand = self.alert.deliveries.iter().filter(|delivery| to_same_phone(delivery));
+        if in_hand.any(|delivery| gravity(delivery.score) >= gravity(score)) {
+            return true;
         }
         self.alert.deliveries_planned += 1;
         self.alert.deliveries.push(Delivery {
@@ -435,10 +444,17 @@ impl<'a, 'b> Changing<'a, 'b> {
     /// If nothing of the ladder is under way or with Twilio any more, waiting for the next stage helps nobody.
     fn hurry_if_all_failed(&mut self) {
         let AlertState::Escalating { stage, next_step_at } = self.alert.state else { return };
-        let hopeless =
-            self.alert.deliveries.iter().filter(|delivery| delivery.stage == stage || delivery.is_pending()).all(
-                |delivery| matches!(delivery.state, DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. }),
-            );
+        let deliveries = &self.alert.deliveries;
+        // The bottom of the ladder may have been climbed before: what somebody was told last counts.
+        let is_last = |delivery: &Delivery| {
+            let after = |later: &&Delivery| later.no > delivery.no && later.stage == stage;
+            !deliveries.iter().filter(after).any(|later| later.contact == delivery.contact)
+        };
+        let mut counting = deliveries
+            .iter()
+            .filter(|delivery| delivery.is_pending() || (delivery.stage == stage && is_last(delivery)));
+        let hopeless = counting
+            .all(|delivery| matches!(delivery.state, DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. }));
         let soon = later(self.cx.now, self.cx.rules.retry_when_all_failed);
         if hopeless && soon < next_step_at {
             self.alert.state = AlertState::Escalating { stage, next_step_at: soon };
@@ -448,8 +464,11 @@ impl<'a, 'b> Changing<'a, 'b> {
 
     fn drop_oldest(&mut self) {
         while self.alert.deliveries.len() > DELIVERIES_KEPT {
-            let settled = self.alert.deliveries.iter().position(|delivery| delivery.next_action_at().is_none());
-            let Some(oldest) = settled else { break };
+            let deliveries = &self.alert.deliveries;
+            let settled = deliveries.iter().position(|delivery| delivery.next_action_at().is_none());
+            // Where there is none, one of which only a receipt is missing.
+            let oldest = settled.or_else(|| deliveries.iter().position(|delivery| !delivery.is_pending()));
+            let Some(oldest) = oldest else { break };
             self.alert.deliveries.remove(oldest);
             self.changed = true;
         }
@@ -458,6 +477,7 @@ impl<'a, 'b> Changing<'a, 'b> {
     // -- time ----------------------------------------------------------------------------------------------------
 
     fn wake(&mut self, sole_owner_restarted: bool) {
+        self.pull_in();
         self.expire_leases(sole_owner_restarted);
         if sole_owner_restarted {
             self.hasten_look_ups();
@@ -478,6 +498,20 @@ impl<'a, 'b> Changing<'a, 'b> {
             | AlertState::Resolved { .. } => {}
         }
         self.ask_provider();
+    }
+
+    /// Where the clock was set back, nothing waits until it has caught up: see [`Delivery::pull_in`].
+    fn pull_in(&mut self) {
+        let (now, policy) = (self.cx.now, &self.alert.policy);
+        self.changed |= match &mut self.alert.state {
+            AlertState::Escalating { stage, next_step_at } => nearer(next_step_at, later(now, stage.patience(policy))),
+            AlertState::Acknowledged { action_due_at, .. } => nearer(action_due_at, later(now, policy.act_within)),
+            AlertState::Withheld { .. } | AlertState::Resolved { .. } => false,
+        };
+        let Some(lease) = self.cx.lease else { return };
+        for delivery in &mut self.alert.deliveries {
+            self.changed |= delivery.pull_in(now, lease, &self.cx.rules.delivery);
+        }
     }
 
     fn expire_leases(&mut self, sole_owner_restarted: bool) {
@@ -520,19 +554,23 @@ impl<'a, 'b> Changing<'a, 'b> {
     /// Look-ups and polls that are due. Each is booked before it is made, so that two instances do not make it twice,
     /// and so that it is made again if this instance dies on the way.
     fn ask_provider(&mut self) {
-        if self.cx.lease.is_none() {
-            return;
-        }
+        let Some(lease) = self.cx.lease else { return };
         let now = self.cx.now;
         let rules = &self.cx.rules.delivery;
-        for delivery in &mut self.alert.deliveries {
+        let change = self.delivery_change();
+        for place in 0..self.alert.deliveries.len() {
+            let delivery = &mut self.alert.deliveries[place];
             if delivery.next_action_at().is_none_or(|at| at > now) {
                 continue;
             }
             match delivery.state {
+                DeliveryState::Unknown { attempt, look_ups, .. } if look_ups >= rules.look_ups_max => {
+                    // Whoever asked last never told what came of it.
+                    let (no, settled) = (delivery.no, delivery.look_up_failed(attempt, false, &change));
+                    self.note(no, attempt, settled);
+                }
                 DeliveryState::Unknown { attempt, .. } => {
-                    let again_at = self.cx.lease.map_or(now, |lease| lease.until);
-                    delivery.looking_up(again_at);
+                    delivery.looking_up(lease.until);
                     self.out.actions.push(Action::LookUp { delivery: delivery.no, attempt });
                     self.changed = true;
                 }
@@ -565,6 +603,11 @@ impl<'a, 'b> Changing<'a, 'b> {
                 continue;
             }
             let Some(ground) = self.alert.ground.as_ref().filter(|ground| ground.allows(delivery.channel)) else {
+                // Planned on a ground that another has replaced since. It must not be sent, nor wait for ever.
+                let (no, attempt) = (delivery.no, current_attempt(delivery));
+                self.alert.deliveries[place].cancel(self.cx.now);
+                self.something_failed = true;
+                self.note(no, attempt, Settled::Cancelled);
                 continue;
             };
             let ground = ground.kind();
@@ -620,13 +663,17 @@ impl<'a, 'b> Changing<'a, 'b> {
 
     // -- the provider --------------------------------------------------------------------------------------------
 
-    fn delivery_mut(&mut self, no: DeliveryNo) -> Result<(&mut Delivery, Change<'a>), Rejection> {
-        let change = Change {
+    fn delivery_change(&self) -> Change<'a> {
+        Change {
             now: self.cx.now,
             jitter: self.cx.jitter,
             rules: &self.cx.rules.delivery,
             still_wanted: self.still_wanted(),
-        };
+        }
+    }
+
+    fn delivery_mut(&mut self, no: DeliveryNo) -> Result<(&mut Delivery, Change<'a>), Rejection> {
+        let change = self.delivery_change();
         let delivery = self.alert.deliveries.iter_mut().find(|delivery| delivery.no == no);
         delivery.map(|delivery| (delivery, change)).ok_or(Rejection::NoSuchDelivery)
     }
@@ -687,7 +734,9 @@ impl<'a, 'b> Changing<'a, 'b> {
         let delivery = self.alert.deliveries.iter().find(|delivery| delivery.no == no);
         let fault = delivery.and_then(|delivery| delivery.attempt(attempt)).and_then(|attempt| attempt.fault);
         match settled {
-            Settled::Retry { at } => self.record_delivery(no, DeliveryDeed::RetryPlanned { attempt, at, fault }),
+            Settled::Retry { at } => {
+                self.record_delivery(no, DeliveryDeed::RetryPlanned { attempt, due_at: at, fault })
+            }
             Settled::Unknown { look_up_at } => {
                 self.record_delivery(no, DeliveryDeed::OutcomeUnknown { attempt, look_up_at });
             }

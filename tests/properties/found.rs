@@ -1,0 +1,251 @@
+//! What once went wrong, each as the shortest story that shows it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crisis_relay::domain::alert::{AckVia, Alarm, AlertState, Input, Kind, Rules, Transition};
+use crisis_relay::domain::contact::Channel;
+use crisis_relay::domain::delivery::{Delivery, DeliveryRules, DeliveryState};
+use crisis_relay::domain::ids::{AttemptNo, DeliveryNo};
+use crisis_relay::domain::policy::{Policy, Stage, Step, Target};
+use crisis_relay::domain::provider::{ErrorClass, MessageStatus, ProviderFault, Receipt, SendOutcome, UnknownCause};
+use jiff::SignedDuration;
+
+use crate::driver::Driver;
+use crate::steps::provider_id;
+use crate::world::{Granted, World, contact_id, everybody, score, start_plus, trigger};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Two people are told by turns, five minutes apart, over WhatsApp and else by text message.
+pub(crate) fn college() -> World {
+    let channels = vec![Channel::Whatsapp, Channel::Sms];
+    let step = |number| Step {
+        after: 5 * MINUTE,
+        targets: vec![Target::Contact(contact_id(number))],
+        channels: channels.clone(),
+    };
+    let policy = Policy {
+        id: "college".parse().unwrap(),
+        version: 1,
+        steps: vec![step(0), step(1)],
+        rounds: 2,
+        repeat_every: 5 * MINUTE,
+        last_responder: Target::Contact(contact_id(2)),
+        last_responder_channels: channels.clone(),
+        last_responder_every: 5 * MINUTE,
+        act_within: 15 * MINUTE,
+        respond_within: 5 * MINUTE,
+    };
+    let delivery = DeliveryRules {
+        attempts_max: 6,
+        give_up_after: 5 * MINUTE,
+        backoff_base: Duration::from_millis(500),
+        backoff_max: Duration::from_secs(30),
+        retry_after_max: MINUTE,
+        look_up_first: Duration::from_secs(2),
+        look_up_then: Duration::from_secs(5),
+        look_ups_max: 3,
+        receipt_poll_first: MINUTE,
+        receipt_poll_max: 15 * MINUTE,
+        receipt_polls_max: 8,
+    };
+    let rules = Rules { repage_rise: 0.1, retry_when_all_failed: Duration::from_secs(30), delivery };
+    World { policy: Arc::new(policy), rules, directory: everybody(), lease: Duration::from_secs(30), kind: Kind::Live }
+}
+
+fn opened(world: &World, value: f64, granted: Granted) -> Driver<'_> {
+    Driver::open(world, Some(score(value)), granted, true).unwrap().0
+}
+
+fn happens(driver: &mut Driver<'_>, input: &Input) -> Transition {
+    driver.step(input, false).unwrap().unwrap()
+}
+
+fn comes(driver: &mut Driver<'_>, (delivery, attempt): (u32, u32), outcome: SendOutcome) -> Transition {
+    let (delivery, attempt) = (DeliveryNo(delivery), AttemptNo(attempt));
+    happens(driver, &Input::Settled { delivery, attempt, outcome })
+}
+
+fn told(driver: &mut Driver<'_>, (delivery, attempt): (u32, u32), status: MessageStatus) -> Transition {
+    let (delivery, attempt) = (DeliveryNo(delivery), AttemptNo(attempt));
+    let receipt = Receipt { provider_id: provider_id(delivery, attempt, false), status, fault: None };
+    happens(driver, &Input::Received { delivery, attempt, receipt })
+}
+
+/// An event of the same student; without a score, a person raised it.
+fn joins(driver: &mut Driver<'_>, value: Option<f64>, granted: Granted) -> Transition {
+    let input = Input::Joined { trigger: trigger(driver.now, value.map(score)), ground: granted.ground(driver.now) };
+    happens(driver, &input)
+}
+
+fn accepted(delivery: u32, attempt: u32) -> SendOutcome {
+    let provider_id = provider_id(DeliveryNo(delivery), AttemptNo(attempt), false);
+    SendOutcome::Accepted { provider_id, status: MessageStatus::Queued }
+}
+
+fn busy() -> SendOutcome {
+    SendOutcome::NotExecuted { retry_after: None, fault: None }
+}
+
+fn timed_out() -> SendOutcome {
+    SendOutcome::Unknown { cause: UnknownCause::TimeOut, retry_after: None }
+}
+
+fn refused(class: ErrorClass) -> SendOutcome {
+    SendOutcome::Refused(ProviderFault { code: Some(63_003), class, delay_s: None })
+}
+
+fn delivery<'d>(driver: &'d Driver<'_>, no: u32) -> &'d Delivery {
+    driver.alert.delivery(DeliveryNo(no)).unwrap()
+}
+
+fn wakes_at(driver: &mut Driver<'_>, seconds: i64) -> Transition {
+    driver.now = start_plus(seconds);
+    driver.wake().unwrap()
+}
+
+#[test]
+fn a_message_whose_ground_was_replaced_does_not_wait_for_ever() {
+    let world = college();
+    let mut driver = opened(&world, 0.8, Granted::Consent(&[Channel::Whatsapp]));
+    comes(&mut driver, (1, 1), busy());
+    joins(&mut driver, Some(0.81), Granted::Consent(&[Channel::Sms]));
+    let woken = wakes_at(&mut driver, 1);
+    assert!(woken.actions.is_empty());
+    assert!(matches!(delivery(&driver, 1).state, DeliveryState::Cancelled { .. }));
+    // Nobody has been told, so the next person is, and soon.
+    assert_eq!(driver.alert.next_action_at(), Some(start_plus(31)));
+    assert_eq!(wakes_at(&mut driver, 31).actions.len(), 1);
+    assert_eq!(delivery(&driver, 2).channel, Channel::Sms);
+}
+
+#[test]
+fn who_is_paged_again_and_again_does_not_keep_the_next_person_from_being_told() {
+    let world = college();
+    let mut driver = opened(&world, 0.8, Granted::Override);
+    for minute in 1..=4 {
+        driver.now = start_plus(60 * minute);
+        assert!(joins(&mut driver, None, Granted::Nothing).paged);
+    }
+    wakes_at(&mut driver, 300);
+    let AlertState::Escalating { stage, .. } = driver.alert.state else { panic!("{:?}", driver.alert.state) };
+    assert_eq!(stage, Stage::Step { round: 0, step: 1 });
+}
+
+#[test]
+fn that_a_person_raised_the_case_is_news_while_a_milder_message_is_on_its_way() {
+    let world = college();
+    let mut driver = opened(&world, 0.6, Granted::Override);
+    joins(&mut driver, None, Granted::Nothing);
+    assert_eq!(driver.alert.deliveries.len(), 2);
+    assert_eq!(delivery(&driver, 2).score, None);
+    // A milder score after it is none.
+    joins(&mut driver, Some(0.9), Granted::Nothing);
+    assert_eq!(driver.alert.deliveries.len(), 2);
+}
+
+#[test]
+fn news_that_waits_for_a_phone_is_brought_up_to_date_and_not_planned_twice() {
+    let world = college();
+    let mut driver = opened(&world, 0.5, Granted::Override);
+    joins(&mut driver, Some(0.7), Granted::Nothing);
+    joins(&mut driver, Some(0.9), Granted::Nothing);
+    assert_eq!(driver.alert.deliveries.len(), 2);
+    assert_eq!(delivery(&driver, 2).score, Some(score(0.9)));
+}
+
+#[test]
+fn a_message_that_fails_after_a_reopening_is_followed_as_soon_as_any_other() {
+    let world = college();
+    let mut driver = opened(&world, 0.8, Granted::Override);
+    comes(&mut driver, (1, 1), accepted(1, 1));
+    happens(&mut driver, &Input::Acknowledge { via: AckVia::Reply });
+    assert_eq!(wakes_at(&mut driver, 900).alarms, [Alarm::Reopened]);
+    comes(&mut driver, (2, 1), refused(ErrorClass::Switch));
+    assert_eq!(driver.alert.next_action_at(), Some(start_plus(930)));
+}
+
+#[test]
+fn messages_without_receipts_do_not_pile_up() {
+    let mut world = college();
+    world.rules.delivery.receipt_polls_max = 100;
+    let mut driver = opened(&world, 0.8, Granted::Override);
+    for no in 1..=60 {
+        comes(&mut driver, (no, 1), accepted(no, 1));
+        while driver.alert.deliveries_planned == no {
+            driver.to_next_action();
+            driver.wake().unwrap();
+        }
+    }
+    assert_eq!(driver.alert.deliveries.len(), 32);
+}
+
+#[test]
+fn look_ups_end_also_where_whoever_makes_them_dies_each_time() {
+    let world = college();
+    let mut driver = opened(&world, 0.8, Granted::Override);
+    comes(&mut driver, (1, 1), timed_out());
+    // Three look-ups, each of which is taken for lost when its lease ends.
+    for (seconds, asked) in [(2, 1), (32, 1), (62, 1), (92, 1)] {
+        assert_eq!(wakes_at(&mut driver, seconds).actions.len(), asked);
+    }
+    assert_eq!(delivery(&driver, 1).attempts.len(), 2);
+}
+
+#[test]
+fn what_has_arrived_is_not_sent_again() {
+    let world = college();
+    for outcome in [busy(), refused(ErrorClass::Delay), refused(ErrorClass::Switch)] {
+        let mut driver = opened(&world, 0.8, Granted::Override);
+        comes(&mut driver, (1, 1), busy());
+        wakes_at(&mut driver, 1);
+        // The answer was wrong: the first call was executed.
+        told(&mut driver, (1, 1), MessageStatus::Delivered);
+        comes(&mut driver, (1, 2), outcome);
+        let state = &delivery(&driver, 1).state;
+        assert!(matches!(state, DeliveryState::Accepted { status: MessageStatus::Delivered, .. }), "{state:?}");
+        assert_eq!(driver.alert.next_action_at(), Some(start_plus(300)));
+    }
+}
+
+#[test]
+fn a_message_that_was_read_stays_read_when_another_arrives() {
+    let world = college();
+    let mut driver = opened(&world, 0.8, Granted::Override);
+    comes(&mut driver, (1, 1), busy());
+    wakes_at(&mut driver, 1);
+    told(&mut driver, (1, 2), MessageStatus::Read);
+    told(&mut driver, (1, 1), MessageStatus::Delivered);
+    assert_eq!(delivery(&driver, 1).state.name(), "read");
+}
+
+#[test]
+fn a_cancelled_message_that_arrives_is_shown_as_arrived() {
+    let world = college();
+    let mut driver = opened(&world, 0.8, Granted::Override);
+    comes(&mut driver, (1, 1), busy());
+    happens(&mut driver, &Input::Acknowledge { via: AckVia::Reply });
+    assert_eq!(delivery(&driver, 1).state.name(), "cancelled");
+    told(&mut driver, (1, 1), MessageStatus::Delivered);
+    assert_eq!(delivery(&driver, 1).state.name(), "delivered");
+}
+
+#[test]
+fn a_clock_that_was_set_back_delays_nothing() {
+    let world = college();
+    let back = |driver: &mut Driver<'_>| {
+        driver.now -= SignedDuration::from_hours(1);
+        driver.wake().unwrap();
+        driver.alert.next_action_at().unwrap().duration_since(driver.now)
+    };
+    let mut waiting = opened(&world, 0.8, Granted::Override);
+    comes(&mut waiting, (1, 1), busy());
+    assert!(back(&mut waiting) <= SignedDuration::from_mins(5), "a message waits for its next attempt");
+    let mut in_hand = opened(&world, 0.8, Granted::Override);
+    assert!(back(&mut in_hand) <= SignedDuration::from_mins(1), "a lease of somebody who may be dead");
+    let mut taken = opened(&world, 0.8, Granted::Override);
+    comes(&mut taken, (1, 1), refused(ErrorClass::Switch));
+    happens(&mut taken, &Input::Acknowledge { via: AckVia::Reply });
+    assert_eq!(back(&mut taken), SignedDuration::from_mins(15), "a case that is taken");
+}

@@ -1,0 +1,397 @@
+//! What holds after every change, whatever it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crisis_relay::domain::alert::{Action, Alert, AlertState, Decision, Input, Kind, Outcome, Rejection, Transition};
+use crisis_relay::domain::audit::{AuditEntry, AuditHead, verify_next};
+use crisis_relay::domain::delivery::{AttemptResult, Delivery, DeliveryState, Lease};
+use crisis_relay::domain::event::Score;
+use crisis_relay::domain::ids::{AttemptNo, DeliveryNo};
+use crisis_relay::domain::message::Composed;
+use crisis_relay::domain::policy::Stage;
+use crisis_relay::domain::provider::MessageStatus;
+use jiff::Timestamp;
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::driver::Begun;
+use crate::world::{CANARY, World, patience};
+
+type Checked = Result<(), TestCaseError>;
+
+/// How many deliveries an alert keeps besides those that are pending.
+const DELIVERIES_KEPT: usize = 32;
+
+/// One change: what was, what happened, what it came to.
+pub(crate) struct Seen<'a> {
+    /// `None` for a new alert.
+    pub(crate) before: Option<&'a Alert>,
+    pub(crate) input: Option<&'a Input>,
+    pub(crate) transition: &'a Transition,
+    pub(crate) now: Timestamp,
+    pub(crate) lease: Option<&'a Lease>,
+    pub(crate) world: &'a World,
+}
+
+impl Seen<'_> {
+    fn after(&self) -> &Alert {
+        &self.transition.alert
+    }
+
+    fn delivery_before(&self, no: DeliveryNo) -> Option<&Delivery> {
+        self.before.and_then(|before| before.delivery(no))
+    }
+}
+
+/// Holds one change to everything that must be so. `chain` is the audit before it; `begun` takes up new attempts.
+pub(crate) fn check(
+    seen: &Seen<'_>,
+    chain: &[AuditEntry],
+    begun: &mut BTreeMap<(DeliveryNo, AttemptNo), Begun>,
+) -> Checked {
+    version(seen)?;
+    audit(seen)?;
+    state(seen)?;
+    ladder(seen)?;
+    decision(seen)?;
+    times(seen)?;
+    deliveries(seen)?;
+    attempts(seen, chain, begun)?;
+    hand_over(seen)?;
+    stored_form(seen.after())
+}
+
+/// Whether the alert must refuse an input, and why.
+pub(crate) fn rejection(alert: &Alert, input: &Input) -> Option<Rejection> {
+    let resolved = matches!(alert.state, AlertState::Resolved { .. }).then_some(Rejection::AlreadyResolved);
+    match input {
+        Input::Joined { .. } => resolved,
+        Input::Wake { .. } => None,
+        Input::Overridden { .. } => match alert.state {
+            AlertState::Withheld { .. } => None,
+            AlertState::Escalating { .. } | AlertState::Acknowledged { .. } => Some(Rejection::NotWithheld),
+            AlertState::Resolved { .. } => resolved,
+        },
+        Input::Settled { delivery, attempt, .. }
+        | Input::Received { delivery, attempt, .. }
+        | Input::Found { delivery, attempt, .. }
+        | Input::NotFound { delivery, attempt, .. } => {
+            let known = alert.delivery(*delivery).is_some_and(|delivery| delivery.attempt(*attempt).is_some());
+            (!known).then_some(Rejection::NoSuchDelivery)
+        }
+        Input::Acknowledge { .. } => match alert.state {
+            AlertState::Escalating { .. } => None,
+            AlertState::Withheld { .. } => Some(Rejection::IsWithheld),
+            AlertState::Acknowledged { .. } => Some(Rejection::AlreadyAcknowledged),
+            AlertState::Resolved { .. } => resolved,
+        },
+        Input::Resolve { outcome, .. } => {
+            let fits = matches!(outcome, Outcome::Drill) == matches!(alert.kind, Kind::Drill);
+            resolved.or_else(|| (!fits).then_some(Rejection::WrongOutcome))
+        }
+    }
+}
+
+/// The version counts the changes, and nothing else.
+fn version(seen: &Seen<'_>) -> Checked {
+    let (after, transition) = (seen.after(), seen.transition);
+    prop_assert_eq!(transition.from_version, seen.before.map(|before| before.version));
+    let Some(before) = seen.before else {
+        prop_assert_eq!(after.version, 1);
+        return Ok(());
+    };
+    let told = Alert { version: before.version, updated_at: before.updated_at, ..after.clone() };
+    let changed = told != *before;
+    prop_assert_eq!(after.version, before.version + u64::from(changed), "changed: {}", changed);
+    prop_assert_eq!(transition.is_empty(), !changed);
+    if changed {
+        prop_assert_eq!(after.updated_at, seen.now);
+    } else {
+        prop_assert_eq!(after, before);
+        prop_assert!(transition.audit.is_empty() && transition.actions.is_empty(), "to commit, without a change");
+        prop_assert!(transition.alarms.is_empty() && transition.provider_ids.is_empty());
+    }
+    Ok(())
+}
+
+/// The new entries continue the chain, and end where the alert says. None says a thing twice.
+fn audit(seen: &Seen<'_>) -> Checked {
+    let mut head = seen.before.map_or(AuditHead::EMPTY, |before| before.audit_head);
+    for entry in &seen.transition.audit {
+        let next = verify_next(head, entry);
+        prop_assert!(next.is_ok(), "{:?}: {}", next, entry.canonical);
+        head = next.unwrap();
+        let Fields(fields) = serde_json::from_str(&entry.canonical).unwrap();
+        let names: BTreeSet<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+        prop_assert_eq!(names.len(), fields.len(), "a key is there twice: {}", entry.canonical);
+        prop_assert!(!entry.canonical.contains(&format!("address-{CANARY}")), "a number: {}", entry.canonical);
+    }
+    prop_assert_eq!(head, seen.after().audit_head);
+    Ok(())
+}
+
+fn state(seen: &Seen<'_>) -> Checked {
+    let alert = seen.after();
+    let due = alert.deliveries.iter().any(|delivery| matches!(delivery.state, DeliveryState::Due { .. }));
+    match alert.state {
+        AlertState::Withheld { .. } => {
+            prop_assert!(alert.deliveries.is_empty(), "a delivery, and no permission");
+            prop_assert!(alert.ground.is_none() && alert.paged_severity.is_none());
+            prop_assert_eq!(alert.next_action_at(), None);
+        }
+        AlertState::Escalating { .. } => {
+            prop_assert!(alert.ground.is_some() && alert.next_action_at().is_some());
+        }
+        AlertState::Acknowledged { .. } => {
+            prop_assert!(alert.next_action_at().is_some());
+            prop_assert!(!due, "a message is planned although somebody has taken the case");
+        }
+        AlertState::Resolved { .. } => prop_assert!(!due, "a message is planned although the case is closed"),
+    }
+    prop_assert!(alert.paged_severity <= Some(alert.severity));
+    if let Some(before) = seen.before {
+        prop_assert!(before.severity <= alert.severity && before.paged_severity <= alert.paged_severity);
+        prop_assert!(before.is_open() || !alert.is_open(), "a closed case was opened again");
+        prop_assert_eq!((alert.id, alert.reference, alert.kind), (before.id, before.reference, before.kind));
+        prop_assert_eq!(alert.opened_at, before.opened_at);
+        let narrowed = before.ground.as_ref().is_some_and(|ground| ground.kind() == "emergency_override");
+        prop_assert!(!narrowed || alert.ground == before.ground, "an override was replaced");
+    }
+    Ok(())
+}
+
+/// The ladder is climbed by time alone, rung by rung, and nothing puts the next rung off.
+fn ladder(seen: &Seen<'_>) -> Checked {
+    let before = seen.before.map(|before| &before.state);
+    let AlertState::Escalating { stage, next_step_at } = seen.after().state else { return Ok(()) };
+    let woken = matches!(seen.input, Some(Input::Wake { .. }));
+    match before {
+        Some(AlertState::Escalating { stage: was, next_step_at: due }) if *was == stage => {
+            prop_assert!(next_step_at <= *due, "the next step was put off, from {} to {}", due, next_step_at);
+        }
+        Some(AlertState::Escalating { stage: was, next_step_at: due }) => {
+            prop_assert!(woken && *due <= seen.now, "{:?} ended before its time", was);
+            prop_assert_eq!(was.next(&seen.after().policy), stage);
+        }
+        None | Some(AlertState::Withheld { .. } | AlertState::Acknowledged { .. } | AlertState::Resolved { .. }) => {
+            prop_assert_eq!(stage, Stage::FIRST);
+        }
+    }
+    Ok(())
+}
+
+/// What an event comes to, and whether people are told again.
+fn decision(seen: &Seen<'_>) -> Checked {
+    let (Some(before), Some(Input::Joined { trigger, ground })) = (seen.before, seen.input) else {
+        let paged = seen.transition.paged;
+        prop_assert!(!paged, "told again, and there was no event");
+        return Ok(());
+    };
+    let risen = |told: Score| trigger.severity().value() - told.value() + 1e-9 >= seen.world.rules.repage_rise;
+    let graver = trigger.score.is_none() || before.paged_severity.is_none_or(risen);
+    let withheld = matches!(before.state, AlertState::Withheld { .. });
+    let (decision, paged) = match (withheld, ground) {
+        (true, None) => (Decision::WithheldNoConsent, false),
+        (true, Some(_)) => (Decision::Escalated, true),
+        (false, _) => (Decision::Merged, graver),
+    };
+    prop_assert_eq!((seen.transition.decision, seen.transition.paged), (Some(decision), paged));
+    prop_assert_eq!(seen.after().events, before.events + 1);
+    Ok(())
+}
+
+/// Nothing that is due is left lying, and nothing waits for longer than the rules say, whatever the clock does.
+fn times(seen: &Seen<'_>) -> Checked {
+    let (alert, now) = (seen.after(), seen.now);
+    let Some(Input::Wake { sole_owner_restarted }) = seen.input else { return Ok(()) };
+    if let (
+        Some(patience),
+        AlertState::Escalating { next_step_at: at, .. } | AlertState::Acknowledged { action_due_at: at, .. },
+    ) = (patience(&alert.state, &alert.policy), &alert.state)
+    {
+        prop_assert!(*at <= now + patience, "{:?} is further than {:?} from {}", alert.state, patience, now);
+    }
+    let Some(lease) = seen.lease else { return Ok(()) };
+    prop_assert!(alert.next_action_at().is_none_or(|at| at > now), "due, and not done: {:#?}", alert);
+    let rules = &seen.world.rules.delivery;
+    let pause = rules.backoff_max.max(rules.retry_after_max).max(rules.give_up_after);
+    let question = rules.look_up_first.max(rules.look_up_then).max(rules.retry_after_max).max(seen.world.lease);
+    for delivery in &alert.deliveries {
+        let longest = match &delivery.state {
+            DeliveryState::Due { .. } => pause,
+            DeliveryState::Sending { lease: held, .. } => {
+                prop_assert!(!sole_owner_restarted || held.owner == lease.owner, "a lease of an earlier start");
+                seen.world.lease * 2
+            }
+            DeliveryState::Unknown { .. } => question,
+            DeliveryState::Accepted { .. } => rules.receipt_poll_max,
+            DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. } => continue,
+        };
+        let at = delivery.next_action_at();
+        prop_assert!(at.is_none_or(|at| at <= now + longest), "{:?} is too far from {}", delivery.state, now);
+    }
+    Ok(())
+}
+
+fn deliveries(seen: &Seen<'_>) -> Checked {
+    let alert = seen.after();
+    let pending = alert.deliveries.iter().filter(|delivery| delivery.is_pending()).count();
+    prop_assert!(alert.deliveries.len() <= DELIVERIES_KEPT.max(pending), "{} deliveries", alert.deliveries.len());
+    prop_assert!(alert.deliveries.windows(2).all(|pair| pair[0].no < pair[1].no));
+    prop_assert!(alert.deliveries.iter().all(|delivery| delivery.no.0 <= alert.deliveries_planned));
+    let mut due = BTreeSet::new();
+    for delivery in &alert.deliveries {
+        // One that was tried before may wait beside one with graver news.
+        if matches!(delivery.state, DeliveryState::Due { .. }) && delivery.attempts.is_empty() {
+            let fresh = due.insert((delivery.address_key, delivery.channel));
+            prop_assert!(fresh, "two new messages wait for the same phone: {:#?}", alert.deliveries);
+        }
+    }
+    let Some(before) = seen.before else { return Ok(()) };
+    prop_assert!(before.deliveries_planned <= alert.deliveries_planned);
+    for delivery in before.deliveries.iter().filter(|delivery| delivery.is_pending()) {
+        prop_assert!(alert.delivery(delivery.no).is_some(), "a pending delivery was dropped: {:?}", delivery);
+    }
+    for delivery in &alert.deliveries {
+        let Some(earlier) = before.delivery(delivery.no) else {
+            prop_assert!(delivery.no.0 > before.deliveries_planned, "a delivery came out of nowhere");
+            continue;
+        };
+        if let (DeliveryState::Accepted { status: was, .. }, DeliveryState::Accepted { status: is, .. }) =
+            (&earlier.state, &delivery.state)
+        {
+            prop_assert!(was.rank() <= is.rank(), "{:?} after {:?}", is, was);
+        }
+        let ended = matches!(earlier.state, DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. });
+        prop_assert!(!ended || !delivery.is_pending(), "begun again after {:?}", earlier.state);
+    }
+    Ok(())
+}
+
+fn attempts(seen: &Seen<'_>, chain: &[AuditEntry], begun: &mut BTreeMap<(DeliveryNo, AttemptNo), Begun>) -> Checked {
+    let mut recorded = recorded_begun(&seen.transition.audit);
+    let wanted = matches!(seen.after().state, AlertState::Escalating { .. });
+    let rules = &seen.world.rules.delivery;
+    for delivery in &seen.after().deliveries {
+        let known = seen.delivery_before(delivery.no).map_or(&[][..], |before| &before.attempts[..]);
+        prop_assert!(delivery.attempts.len() <= rules.attempts_max as usize, "{} attempts", delivery.attempts.len());
+        prop_assert!(delivery.attempts.len() >= known.len(), "an attempt was taken away");
+        for (was, is) in known.iter().zip(&delivery.attempts) {
+            prop_assert_eq!((was.no, was.begun_at, &was.disclosed), (is.no, is.begun_at, &is.disclosed));
+            prop_assert!(was.provider_id.is_none() || was.provider_id == is.provider_id, "one attempt, two messages");
+            prop_assert!(was.status.map(|was| was.rank()) <= is.status.map(|is| is.rank()), "{:?} {:?}", was, is);
+        }
+        let fresh = &delivery.attempts[known.len()..];
+        prop_assert!(fresh.len() <= 1, "two attempts at once");
+        let Some(attempt) = fresh.first() else { continue };
+        let key = (delivery.no, attempt.no);
+        prop_assert!(wanted, "begun although nobody wants it any more: {:?}", seen.after().state);
+        let earlier = &delivery.attempts[..known.len()];
+        prop_assert!(earlier.iter().all(|earlier| earlier.result != AttemptResult::Pending), "two calls at once");
+        let arrived = earlier.iter().filter_map(|earlier| earlier.status).any(MessageStatus::has_arrived);
+        prop_assert!(!arrived, "sent again although it has arrived");
+        prop_assert_eq!(recorded.remove(&key), Some(attempt.disclosed.text_sha256.clone()), "not in the audit");
+        prop_assert!(ground_recorded(chain, &seen.transition.audit, key), "begun before a ground was recorded");
+        let told = Begun { stage: delivery.stage, contact: delivery.contact.clone(), at: seen.now };
+        prop_assert_eq!(begun.insert(key, told), None, "begun twice");
+    }
+    prop_assert!(recorded.is_empty(), "in the audit, and never begun: {:?}", recorded);
+    Ok(())
+}
+
+/// Everything handed to the worker was committed under its lease, and stands on the ground.
+fn hand_over(seen: &Seen<'_>) -> Checked {
+    let alert = seen.after();
+    prop_assert!(seen.lease.is_some() || seen.transition.actions.is_empty(), "claimed without a lease");
+    for (no, attempt, message) in sends(seen.transition) {
+        let delivery = alert.delivery(no).unwrap();
+        let in_hand = DeliveryState::Sending { attempt, lease: seen.lease.unwrap().clone() };
+        prop_assert_eq!(&delivery.state, &in_hand);
+        prop_assert!(alert.ground.as_ref().is_some_and(|ground| ground.allows(delivery.channel)), "no ground");
+        prop_assert_eq!(&delivery.attempt(attempt).unwrap().disclosed.text_sha256, &message.text_sha256);
+        let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(message.text.as_bytes()));
+        prop_assert_eq!(&message.text_sha256, &sha256);
+        let shown = format!("{message:?}");
+        prop_assert!(!shown.contains(CANARY), "{}", shown);
+    }
+    for action in &seen.transition.actions {
+        match action {
+            Action::Send { .. } => {}
+            Action::LookUp { delivery, attempt } => {
+                let state = &alert.delivery(*delivery).unwrap().state;
+                let asked = matches!(state, DeliveryState::Unknown { attempt: unknown, .. } if unknown == attempt);
+                prop_assert!(asked, "{:?}", state);
+            }
+            Action::Poll { delivery, attempt, provider_id } => {
+                let delivery = alert.delivery(*delivery).unwrap();
+                prop_assert_eq!(delivery.attempt(*attempt).unwrap().provider_id.as_ref(), Some(provider_id));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is stored reads as it was; `Debug` shows nothing that is sealed.
+fn stored_form(alert: &Alert) -> Checked {
+    let json = serde_json::to_string(alert).unwrap();
+    let read: Alert = serde_json::from_str(&json).unwrap();
+    prop_assert_eq!(&read, alert);
+    let shown = format!("{alert:?}");
+    prop_assert!(!shown.contains(&format!("-{CANARY}")), "{}", shown);
+    Ok(())
+}
+
+/// The messages to be sent.
+pub(crate) fn sends(transition: &Transition) -> impl Iterator<Item = (DeliveryNo, AttemptNo, &Composed)> {
+    transition.actions.iter().filter_map(|action| match action {
+        Action::Send { delivery, attempt, message } => Some((*delivery, *attempt, message)),
+        Action::LookUp { .. } | Action::Poll { .. } => None,
+    })
+}
+
+/// The attempts that entries tell of, with the hash of what was disclosed.
+fn recorded_begun(entries: &[AuditEntry]) -> BTreeMap<(DeliveryNo, AttemptNo), String> {
+    let told = entries.iter().filter_map(|entry| {
+        let said: Value = serde_json::from_str(&entry.canonical).unwrap();
+        let number = |name: &str| u32::try_from(said[name].as_u64().unwrap()).unwrap();
+        (said["what"] == "attempt_begun").then(|| {
+            let key = (DeliveryNo(number("delivery")), AttemptNo(number("attempt")));
+            (key, said["disclosed"]["text_sha256"].as_str().unwrap().to_owned())
+        })
+    });
+    told.collect()
+}
+
+/// Whether a ground stands in the audit before the attempt does.
+fn ground_recorded(chain: &[AuditEntry], new: &[AuditEntry], key: (DeliveryNo, AttemptNo)) -> bool {
+    let is_ground = |entry: &AuditEntry| entry.canonical.contains(r#""deed":"ground_recorded""#);
+    let before = new.iter().take_while(|entry| !recorded_begun(std::slice::from_ref(entry)).contains_key(&key));
+    chain.iter().any(is_ground) || before.into_iter().any(is_ground)
+}
+
+/// The keys of a JSON object as they stand, also those that are there twice.
+struct Fields(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Fields;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Fields, M::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}

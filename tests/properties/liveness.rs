@@ -1,0 +1,183 @@
+//! Nothing ends in silence: whatever the provider does, and wherever an alert stands, somebody is told again, for as
+//! long as nobody has taken the case.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crisis_relay::domain::alert::{Action, AlertState, Input, Transition};
+use crisis_relay::domain::ids::{AttemptNo, ContactId, DeliveryNo};
+use crisis_relay::domain::policy::{Stage, Target};
+use crisis_relay::domain::provider::{MessageStatus, ProviderFault, Receipt, SendOutcome, UnknownCause};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::TestCaseError;
+
+use crate::cases;
+use crate::driver::Driver;
+use crate::steps::{STATUSES, What, fault, provider_id, step};
+use crate::world::{Granted, World, any_score, longest_patience, reachable_world};
+
+/// How the provider behaves, for ever.
+#[derive(Debug, Clone)]
+enum Provider {
+    /// Takes every message, and tells this of it when polled.
+    Accepts(MessageStatus),
+    /// Takes every message, and tells later that it did not arrive.
+    AcceptsAndFails(ProviderFault),
+    Refuses(ProviderFault),
+    /// Answers no call, and knows no message.
+    TimesOut,
+    /// Cannot be asked either.
+    Unreachable,
+    /// 429, with this `Retry-After`.
+    Busy(Option<Duration>),
+    /// Whoever calls it dies, every time.
+    Kills,
+}
+
+fn provider() -> impl Strategy<Value = Provider> {
+    prop_oneof![
+        select(STATUSES[..7].to_vec()).prop_map(Provider::Accepts),
+        fault().prop_map(Provider::AcceptsAndFails),
+        fault().prop_map(Provider::Refuses),
+        Just(Provider::TimesOut),
+        Just(Provider::Unreachable),
+        prop::option::of((0u64..100_000).prop_map(Duration::from_secs)).prop_map(Provider::Busy),
+        Just(Provider::Kills),
+    ]
+}
+
+impl Provider {
+    /// Answers what a transition gave to do.
+    fn answer(&self, driver: &mut Driver<'_>, transition: &Transition) -> Result<(), TestCaseError> {
+        for action in &transition.actions {
+            let inputs = match action {
+                Action::Send { delivery, attempt, .. } => self.sent(*delivery, *attempt),
+                Action::LookUp { delivery, attempt } => self.looked_up(*delivery, *attempt),
+                Action::Poll { delivery, attempt, .. } => self.polled(*delivery, *attempt),
+            };
+            for input in inputs {
+                driver.step(&input, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sent(&self, delivery: DeliveryNo, attempt: AttemptNo) -> Vec<Input> {
+        let provider_id = provider_id(delivery, attempt, false);
+        let accepted = SendOutcome::Accepted { provider_id: provider_id.clone(), status: MessageStatus::Queued };
+        let outcome = match self {
+            Self::Accepts(_) | Self::AcceptsAndFails(_) => accepted,
+            Self::Refuses(fault) => SendOutcome::Refused(*fault),
+            Self::TimesOut | Self::Unreachable => {
+                SendOutcome::Unknown { cause: UnknownCause::TimeOut, retry_after: None }
+            }
+            Self::Busy(retry_after) => SendOutcome::NotExecuted { retry_after: *retry_after, fault: None },
+            Self::Kills => return Vec::new(),
+        };
+        let mut inputs = vec![Input::Settled { delivery, attempt, outcome }];
+        if let Self::AcceptsAndFails(fault) = self {
+            let receipt = Receipt { provider_id, status: MessageStatus::Undelivered, fault: Some(*fault) };
+            inputs.push(Input::Received { delivery, attempt, receipt });
+        }
+        inputs
+    }
+
+    fn looked_up(&self, delivery: DeliveryNo, attempt: AttemptNo) -> Vec<Input> {
+        match self {
+            Self::Kills => Vec::new(),
+            Self::Unreachable => vec![Input::NotFound { delivery, attempt, answered: false }],
+            Self::Accepts(_) | Self::AcceptsAndFails(_) | Self::Refuses(_) | Self::TimesOut | Self::Busy(_) => {
+                vec![Input::NotFound { delivery, attempt, answered: true }]
+            }
+        }
+    }
+
+    fn polled(&self, delivery: DeliveryNo, attempt: AttemptNo) -> Vec<Input> {
+        let Self::Accepts(status) = self else { return Vec::new() };
+        let receipt = Receipt { provider_id: provider_id(delivery, attempt, false), status: *status, fault: None };
+        vec![Input::Received { delivery, attempt, receipt }]
+    }
+}
+
+/// An upper bound on the time between two messages: one delivery with everything that can hold it up, and a climb of
+/// the whole ladder whose steps may name nobody.
+fn longest_silence(world: &World) -> Duration {
+    let rules = &world.rules.delivery;
+    let rungs = u32::try_from(world.policy.steps.len()).unwrap() * world.policy.rounds + 2;
+    let question = rules.look_up_first.max(rules.look_up_then).max(rules.retry_after_max).max(world.lease);
+    let pause = rules.backoff_max.max(rules.retry_after_max).max(rules.give_up_after);
+    longest_patience(&world.policy) * rungs + world.lease * 2 + question * (rules.look_ups_max + 1) + pause
+}
+
+/// Wakes the alert when it wants to be woken, until a new attempt is begun.
+fn until_told_again(driver: &mut Driver<'_>, provider: &Provider) -> Result<(), TestCaseError> {
+    let (told, since) = (driver.begun.len(), driver.now);
+    let bound = longest_silence(driver.world);
+    while driver.begun.len() == told {
+        prop_assert!(driver.alert.next_action_at().is_some(), "silence: {:#?}", driver.alert);
+        driver.to_next_action();
+        prop_assert!(driver.now <= since + bound, "nobody was told since {}: {:#?}", since, driver.alert);
+        let woken = driver.wake()?;
+        prop_assert!(!woken.is_empty(), "woken for nothing: {:#?}", driver.alert);
+        provider.answer(driver, &woken)?;
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases(250))]
+
+    #[test]
+    fn from_wherever_it_stands_an_unanswered_alert_tells_somebody_again(
+        world in reachable_world(),
+        score in any_score(),
+        steps in vec(step().prop_filter("it stays open", |step| !matches!(step.what, What::Resolve { .. })), 0..40),
+        provider in provider(),
+    ) {
+        let (mut driver, _) = Driver::open(&world, score, Granted::Override, true)?;
+        for step in &steps {
+            step.happen(&mut driver)?;
+        }
+        driver.wake()?;
+        while matches!(driver.alert.state, AlertState::Acknowledged { .. }) {
+            driver.to_next_action();
+            let woken = driver.wake()?;
+            provider.answer(&mut driver, &woken)?;
+        }
+        for _ in 0..12 {
+            until_told_again(&mut driver, &provider)?;
+        }
+    }
+
+    #[test]
+    fn a_provider_that_takes_every_message_gets_one_for_each_person_of_each_stage(
+        world in reachable_world(),
+        score in any_score(),
+        status in select(STATUSES[..7].to_vec()),
+        wakes in 1usize..60,
+    ) {
+        let provider = Provider::Accepts(status);
+        let (mut driver, opened) = Driver::open(&world, score, Granted::Override, true)?;
+        provider.answer(&mut driver, &opened)?;
+        let mut stages = vec![Stage::FIRST];
+        for _ in 0..wakes {
+            driver.to_next_action();
+            let woken = driver.wake()?;
+            provider.answer(&mut driver, &woken)?;
+            if let AlertState::Escalating { stage, .. } = driver.alert.state && stages.last() != Some(&stage) {
+                stages.push(stage);
+            }
+        }
+        for stage in stages {
+            let mut told: BTreeMap<&ContactId, u32> = BTreeMap::new();
+            for begun in driver.begun.values().filter(|begun| begun.stage == stage) {
+                *told.entry(&begun.contact).or_default() += 1;
+            }
+            let (targets, _) = stage.targets(&world.policy);
+            let wanted = targets.iter().map(|Target::Contact(id)| (id, 1)).collect();
+            prop_assert_eq!(told, wanted, "{:?}", stage);
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! What an alert lives in, at random: people, a ladder, rules, templates, and the grounds that may come.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use crisis_relay::domain::alert::{AlertState, Compose, Facts, Kind, NewAlert, Rules};
+use crisis_relay::domain::audit::Actor;
+use crisis_relay::domain::consent::Ground;
+use crisis_relay::domain::contact::{Channel, Contact, ContactMethod, ContactRole, Directory};
+use crisis_relay::domain::delivery::DeliveryRules;
+use crisis_relay::domain::event::{Score, Source, Trigger};
+use crisis_relay::domain::ids::{
+    AddressKey, AlertId, ContactId, EventId, PersonKey, PrincipalKey, Reference, SubjectKey,
+};
+use crisis_relay::domain::message::{BandThresholds, Composed, MessageFacts, TemplateSet, UrgencyBand};
+use crisis_relay::domain::policy::{Policy, Stage, Step, Target};
+use crisis_relay::domain::sealed::Sealed;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+/// Stands in everything personal. It must turn up in no text, and in no `Debug`.
+pub(crate) const CANARY: &str = "zwitschernder-kanari";
+
+/// When every alert opens.
+pub(crate) const START: &str = "2026-11-20T10:00:00.123456Z";
+
+/// How many people a policy may name. One more than there are: a name may lead nowhere.
+const PEOPLE: u8 = 4;
+
+/// What an alert lives in.
+#[derive(Debug, Clone)]
+pub(crate) struct World {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) rules: Rules,
+    pub(crate) directory: Directory,
+    pub(crate) lease: Duration,
+    pub(crate) kind: Kind,
+}
+
+/// A ground, before it is known when it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Granted {
+    Nothing,
+    Consent(&'static [Channel]),
+    Override,
+}
+
+/// Every set of channels that a consent may cover.
+pub(crate) const CONSENTS: [&[Channel]; 7] = [
+    &[Channel::Whatsapp],
+    &[Channel::Sms],
+    &[Channel::Voice],
+    &[Channel::Whatsapp, Channel::Sms],
+    &[Channel::Whatsapp, Channel::Voice],
+    &[Channel::Sms, Channel::Voice],
+    &[Channel::Whatsapp, Channel::Sms, Channel::Voice],
+];
+
+impl Granted {
+    pub(crate) fn ground(self, now: Timestamp) -> Option<Ground> {
+        match self {
+            Self::Nothing => None,
+            Self::Consent(channels) => {
+                Some(Ground::Consent { version: 3, granted_at: now, channels: channels.to_vec() })
+            }
+            Self::Override => {
+                Some(Ground::EmergencyOverride { statement: sealed("override"), authorised_by: person(), at: now })
+            }
+        }
+    }
+}
+
+/// A text that only a key would open.
+pub(crate) fn sealed(what: &str) -> Sealed {
+    Sealed(format!("v1.0123456789abcdef.{what}-{CANARY}"))
+}
+
+/// A counsellor at the dashboard.
+pub(crate) fn person() -> Actor {
+    Actor::Person {
+        principal: PrincipalKey::from_bytes([5; 32]),
+        role: "counsellor".to_owned(),
+        name: Some(sealed("name")),
+    }
+}
+
+pub(crate) fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+/// `START` and `seconds`.
+pub(crate) fn start_plus(seconds: i64) -> Timestamp {
+    at(START) + jiff::SignedDuration::from_secs(seconds)
+}
+
+pub(crate) fn score(value: f64) -> Score {
+    Score::new(value).unwrap()
+}
+
+/// An event at `now`; without a score, a person raised it.
+pub(crate) fn trigger(now: Timestamp, score: Option<Score>) -> Trigger {
+    Trigger {
+        event: EventId::new(now, [1; 10]),
+        source: if score.is_some() { Source::Chat } else { Source::Manual },
+        score,
+        threshold: score.map(|_| Score::new(0.5).unwrap()),
+        model_version: score.map(|_| format!("model/{CANARY}").parse().unwrap()),
+        occurred_at: now,
+        received_at: now,
+    }
+}
+
+/// A case as intake makes it.
+pub(crate) fn new_alert(world: &World, now: Timestamp, score: Option<Score>, granted: Granted) -> NewAlert {
+    NewAlert {
+        id: AlertId::new(at(START), [7; 10]),
+        reference: Reference::new([0xC0, 0xFF, 0xEE, 0x12, 0x34]),
+        organisation: "mitra".parse().unwrap(),
+        subject: SubjectKey::from_bytes([9; 32]),
+        kind: world.kind,
+        identity: sealed("user-id"),
+        trigger: trigger(now, score),
+        ground: granted.ground(now),
+        policy: Arc::clone(&world.policy),
+    }
+}
+
+/// The program's own templates, as the service fills them.
+pub(crate) struct Texts(TemplateSet);
+
+pub(crate) static TEXTS: LazyLock<Texts> = LazyLock::new(|| Texts(TemplateSet::builtin()));
+
+impl Compose for Texts {
+    fn compose(&self, facts: &Facts<'_>) -> Option<Composed> {
+        let message = MessageFacts {
+            reference: facts.reference,
+            score: facts.score.map(Score::value),
+            band: UrgencyBand::of(facts.severity.value(), BandThresholds::default()),
+            raised_at: facts.at,
+            respond_by: facts.respond_by,
+            time_zone: TimeZone::posix("IST-5:30").unwrap(),
+            link: Some("https://relay.example.org/a".parse().unwrap()),
+            sender: "MITRA".parse().unwrap(),
+            drill: facts.drill,
+        };
+        self.0.compose(facts.channel, facts.language, &message, None).ok()
+    }
+}
+
+/// The longest that an alert in this state may be left alone.
+pub(crate) fn patience(state: &AlertState, policy: &Policy) -> Option<Duration> {
+    match state {
+        AlertState::Escalating { stage, .. } => Some(stage.patience(policy)),
+        AlertState::Acknowledged { .. } => Some(policy.act_within),
+        AlertState::Withheld { .. } | AlertState::Resolved { .. } => None,
+    }
+}
+
+/// The longest that any stage of a policy waits.
+pub(crate) fn longest_patience(policy: &Policy) -> Duration {
+    (0..u32::try_from(policy.steps.len()).unwrap())
+        .map(|step| Stage::Step { round: 0, step }.patience(policy))
+        .chain([policy.last_responder_every])
+        .max()
+        .unwrap()
+}
+
+// -- at random --------------------------------------------------------------------------------------------------------
+
+pub(crate) fn contact_id(number: u8) -> ContactId {
+    format!("contact-{number}").parse().unwrap()
+}
+
+fn seconds(range: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Duration> {
+    range.prop_map(Duration::from_secs)
+}
+
+fn millis(range: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Duration> {
+    range.prop_map(Duration::from_millis)
+}
+
+fn channels(at_least: usize) -> impl Strategy<Value = Vec<Channel>> {
+    subsequence(Channel::ALL.to_vec(), at_least..=3).prop_shuffle()
+}
+
+/// The ranges are those that the configuration allows, where it sets one.
+pub(crate) fn rules() -> impl Strategy<Value = Rules> {
+    let retries = (1u32..=8, seconds(10..=1800), millis(10..=60_000), millis(0..=540_000), seconds(1..=600));
+    let look_ups = (millis(100..=60_000), millis(0..=240_000), 1u32..=5);
+    let polls = (seconds(1..=3600), seconds(0..=10_800), 1u32..=12);
+    (0.01..0.5f64, seconds(1..=600), retries, look_ups, polls).prop_map(
+        |(repage_rise, retry_when_all_failed, retries, look_ups, polls)| {
+            let (attempts_max, give_up_after, backoff_base, backoff_more, retry_after_max) = retries;
+            let (look_up_first, look_up_more, look_ups_max) = look_ups;
+            let (receipt_poll_first, poll_more, receipt_polls_max) = polls;
+            let delivery = DeliveryRules {
+                attempts_max,
+                give_up_after,
+                backoff_base,
+                backoff_max: backoff_base + backoff_more,
+                retry_after_max,
+                look_up_first,
+                look_up_then: look_up_first + look_up_more,
+                look_ups_max,
+                receipt_poll_first,
+                receipt_poll_max: receipt_poll_first + poll_more,
+                receipt_polls_max,
+            };
+            Rules { repage_rise, retry_when_all_failed, delivery }
+        },
+    )
+}
+
+fn step(channels_min: usize) -> impl Strategy<Value = Step> {
+    let targets = proptest::collection::vec(0..=PEOPLE, 0..=3);
+    (seconds(1..=900), targets, channels(channels_min)).prop_map(|(after, targets, channels)| Step {
+        after,
+        targets: targets.into_iter().map(|number| Target::Contact(contact_id(number))).collect(),
+        channels,
+    })
+}
+
+pub(crate) fn policy(channels_min: usize) -> impl Strategy<Value = Policy> {
+    let ladder = (proptest::collection::vec(step(channels_min), 1..=4), 1u32..=3, seconds(10..=3600));
+    let last = (0..PEOPLE, channels(channels_min), seconds(10..=3600));
+    (ladder, last, seconds(60..=86_400), seconds(60..=3600)).prop_map(|(ladder, last, act_within, respond_within)| {
+        let (steps, rounds, repeat_every) = ladder;
+        let (last_responder, last_responder_channels, last_responder_every) = last;
+        Policy {
+            id: "ladder".parse().unwrap(),
+            version: 2,
+            steps,
+            rounds,
+            repeat_every,
+            last_responder: Target::Contact(contact_id(last_responder)),
+            last_responder_channels,
+            last_responder_every,
+            act_within,
+            respond_within,
+        }
+    })
+}
+
+/// A number is named by its owner and channel, but now and then two people share one.
+fn method(owner: u8, channel: Channel, shared: bool) -> ContactMethod {
+    let number = if shared { 0 } else { owner };
+    ContactMethod { channel, address: sealed("address"), address_key: AddressKey::from_bytes([number + 100; 32]) }
+}
+
+fn contact(number: u8) -> impl Strategy<Value = Contact> {
+    let role = select(vec![ContactRole::Counsellor, ContactRole::Lead, ContactRole::DutyManager]);
+    let language = select(vec!["en", "hi", "ta"]);
+    (role, language, channels(0), prop::bool::weighted(0.1)).prop_map(move |(role, language, channels, shared)| {
+        Contact {
+            id: contact_id(number),
+            organisation: "mitra".parse().unwrap(),
+            person: PersonKey::from_bytes([number; 32]),
+            role,
+            language: language.parse().unwrap(),
+            methods: channels.into_iter().map(|channel| method(number, channel, shared)).collect(),
+        }
+    })
+}
+
+fn directory() -> impl Strategy<Value = Directory> {
+    (0..PEOPLE).map(contact).collect::<Vec<_>>().prop_map(Directory::new)
+}
+
+/// Anything goes: steps that name nobody, people without numbers, channels without texts.
+pub(crate) fn world() -> impl Strategy<Value = World> {
+    let kind = prop_oneof![9 => Just(Kind::Live), 1 => Just(Kind::Drill)];
+    (policy(0), rules(), directory(), seconds(2..=600), kind).prop_map(|(policy, rules, directory, lease, kind)| {
+        World { policy: Arc::new(policy), rules, directory, lease, kind }
+    })
+}
+
+/// Everybody who is named can be told, over the two channels that there are texts for.
+pub(crate) fn reachable_world() -> impl Strategy<Value = World> {
+    (world(), policy(1)).prop_map(|(world, mut policy)| {
+        let texts = |channels: &mut Vec<Channel>| {
+            channels.retain(|channel| *channel != Channel::Voice);
+            if channels.is_empty() {
+                channels.push(Channel::Whatsapp);
+            }
+        };
+        policy.steps.iter_mut().for_each(|step| texts(&mut step.channels));
+        texts(&mut policy.last_responder_channels);
+        World { policy: Arc::new(policy), directory: everybody(), ..world }
+    })
+}
+
+/// A directory in which everybody has a number of their own on every channel.
+pub(crate) fn everybody() -> Directory {
+    let contacts = (0..=PEOPLE).map(|number| Contact {
+        id: contact_id(number),
+        organisation: "mitra".parse().unwrap(),
+        person: PersonKey::from_bytes([number; 32]),
+        role: ContactRole::Counsellor,
+        language: "en".parse().unwrap(),
+        methods: Channel::ALL.map(|channel| method(number, channel, false)).to_vec(),
+    });
+    Directory::new(contacts.collect())
+}
+
+pub(crate) fn granted() -> impl Strategy<Value = Granted> {
+    prop_oneof![
+        2 => Just(Granted::Nothing),
+        4 => select(CONSENTS.to_vec()).prop_map(Granted::Consent),
+        2 => Just(Granted::Override),
+    ]
+}
+
+pub(crate) fn any_score() -> impl Strategy<Value = Option<Score>> {
+    prop_oneof![
+        1 => Just(None),
+        3 => (0u32..=100).prop_map(|hundredths| Score::new(f64::from(hundredths) / 100.0)),
+        2 => (0.0..=1.0f64).prop_map(Score::new),
+    ]
+}

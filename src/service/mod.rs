@@ -267,7 +267,8 @@ impl Service {
             | Alarm::NobodyToTell
             | Alarm::DeliveryExhausted
             | Alarm::NotComposable
-            | Alarm::Reopened => (None, None),
+            | Alarm::Reopened
+            | Alarm::ConsentWithdrawn => (None, None),
         };
         tracing::error!(alert = %alert.id, alarm = alarm.name(), ?class, code, "operator alarm");
     }
@@ -282,7 +283,8 @@ impl Service {
 fn may_send(input: &Input) -> bool {
     match input {
         Input::Joined { .. } | Input::Overridden { .. } | Input::Wake { .. } => true,
-        Input::Settled { .. }
+        Input::ConsentJudged { .. }
+        | Input::Settled { .. }
         | Input::NotFound { .. }
         | Input::Found { .. }
         | Input::Received { .. }

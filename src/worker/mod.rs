@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::calls::Paces;
 use crate::domain::ids::AlertId;
-use crate::ports::{Clock, TwilioClient};
+use crate::ports::{Clock, StoreError, TwilioClient};
 use crate::service::dispatch::{Dispatch, Job, Jobs};
 use crate::service::sending::Woken;
 use crate::service::{Service, ServiceError};
@@ -242,6 +242,11 @@ impl Worker {
                 match woken {
                     Ok(Woken::Worked) => true,
                     Ok(Woken::Nothing | Woken::NoPlace) => worked,
+                    // The store is at fault, not the alert: the next look tries again.
+                    Err(error @ (ServiceError::Busy | ServiceError::Store(StoreError::Unavailable { .. }))) => {
+                        tracing::warn!(alert = %id, %error, "an alert cannot be worked on just now");
+                        worked
+                    }
                     Err(error) => {
                         tracing::error!(alert = %id, %error, "an alert cannot be worked on; trying again later");
                         self.leave_alone(id);

@@ -82,7 +82,8 @@ async fn while_the_breaker_holds_calls_back_no_attempt_goes_out() {
     world.work().await;
     assert_eq!(world.calls(), 1, "held back");
     world.expect_state(&second, "due").await;
-    assert_eq!(world.next_action_after(&second).await, s(10), "until a probe may go");
+    let wait = world.next_action_after(&second).await;
+    assert!((s(10)..=s(11)).contains(&wait), "until a probe may go, spread by a second at the most: {wait:?}");
     world.pass_in_steps(s(40), s(1)).await;
     assert_eq!(world.on_the_phone(&second).len(), 1);
 }
@@ -108,7 +109,7 @@ async fn a_breaker_that_nobody_probes_does_not_keep_the_service_unready_for_ever
 }
 
 #[tokio::test]
-async fn two_hundred_alerts_of_an_outage_all_arrive_afterwards_and_none_twice() {
+async fn two_hundred_alerts_of_an_outage_all_arrive_afterwards() {
     let mut world = Setting::default().start_with(FaultRule::always(Fault::Outage)).await;
     let mut references = Vec::new();
     for student in 0..200 {
@@ -120,9 +121,18 @@ async fn two_hundred_alerts_of_an_outage_all_arrive_afterwards_and_none_twice() 
     world.sim().clear_faults();
     world.pass_in_steps(s(90), s(1)).await;
     for reference in &references {
-        assert_eq!(world.on_the_phone(reference).len(), 1, "{reference}");
-        world.expect_on_the_phone(reference);
+        // Two, where the ladder came to its next step in between; but never one message twice.
+        let sent = world.on_the_phone(reference).len();
+        assert!((1..=2).contains(&sent), "{reference}: {sent}");
+        for _ in 0..sent {
+            world.expect_on_the_phone(reference);
+        }
     }
+    assert_eq!(
+        world.counted("crisis_relay_alarms_total{kind=\"delivery_exhausted\"}").await,
+        0.0,
+        "held back is no attempt"
+    );
     world.sim().assert_no_unexpected();
     world.holds_its_promises().await;
 }

@@ -613,6 +613,7 @@ fn serve_settings(config: &Config) -> ServeSettings {
         connections_max: config.http.max_connections,
         header_read_timeout: config.http.header_timeout,
         shutdown_grace: config.http.shutdown_grace,
+        ..ServeSettings::default()
     }
 }
 

@@ -327,7 +327,7 @@ pub struct RateLimits {
     pub service_per_second: u32,
     /// Requests a second of one person.
     pub person_per_second: u32,
-    /// Webhook requests a second, together.
+    /// Webhook requests a second without a right signature, of one client address.
     pub webhook_per_second: u32,
     /// Refused credentials a minute of one client address.
     pub failed_auth_per_minute: u32,

@@ -158,6 +158,7 @@ pub fn sqlite_settings(config: &Config) -> SqliteSettings {
         path: config.store.path.clone(),
         readers: config.store.readers,
         group_commit_max: config.store.group_commit_max,
+        write_queue_max: config.store.write_queue_max,
         busy_timeout: config.store.busy_timeout,
     }
 }

@@ -251,7 +251,7 @@ pub struct Store {
     pub readers: usize,
     /// Most commits that share one fsync.
     pub group_commit_max: usize,
-    /// Most commits that wait for the writer.
+    /// Most commits that wait for the writer; further ones wait for a place.
     pub write_queue_max: usize,
     /// How long a connection waits for a lock of another process.
     pub busy_timeout: Duration,

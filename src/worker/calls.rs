@@ -16,7 +16,7 @@ use crate::domain::provider::{ErrorClass, ProviderFault, Receipt, SendOutcome};
 use crate::ports::{ListedMessage, LookUpError, MessageContent, MessageRequest};
 use crate::service::ServiceError;
 use crate::service::dispatch::Job;
-use crate::twilio::breaker::Admission;
+use crate::twilio::breaker::{Admission, BreakerState};
 use crate::twilio::pace::Pace;
 
 /// How far Twilio's clock may be behind ours when a message is looked for by its time.
@@ -141,6 +141,7 @@ impl Worker {
         } else {
             breaker.on_failure(self.clock.now());
         }
+        self.service.metrics().set_breaker_open(matches!(breaker.state(), BreakerState::Open { .. }));
     }
 
     async fn look_up(&self, alert: Alert, no: DeliveryNo, attempt: AttemptNo) {

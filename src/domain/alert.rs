@@ -8,6 +8,7 @@
 //!                           last responder every few minutes and an operational alarm, until a human answers
 //! Acknowledged -- no action in time --> Escalating (from the bottom of the ladder: still open)
 //! any open    -- resolve -->         Resolved{by, outcome, at}
+//! Escalating  -- consent withdrawn --> Withheld (what is due is cancelled; an override stands)
 //! ```
 //!
 //! | state | who moves it out | what a crash in it does |
@@ -138,6 +139,8 @@ pub enum AlertState {
 pub enum WithheldReason {
     /// Neither consent nor an emergency override.
     NoConsent,
+    /// There was consent, and the student withdrew it.
+    ConsentWithdrawn,
 }
 
 impl AlertState {
@@ -354,6 +357,8 @@ pub enum Alarm {
     NotComposable,
     /// Acknowledged, but no outcome in time.
     Reopened,
+    /// The student withdrew consent while people were being told: nobody is told any more, unless a person overrides.
+    ConsentWithdrawn,
 }
 
 impl Alarm {
@@ -366,6 +371,7 @@ impl Alarm {
             Self::DeliveryExhausted => "delivery_exhausted",
             Self::NotComposable => "not_composable",
             Self::Reopened => "reopened",
+            Self::ConsentWithdrawn => "consent_withdrawn",
         }
     }
 }

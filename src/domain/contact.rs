@@ -178,6 +178,11 @@ impl Directory {
         Self { contacts }
     }
 
+    /// Somebody who can be told, if anybody can: the first.
+    pub fn anybody(&self) -> Option<&Contact> {
+        self.contacts.first()
+    }
+
     /// The person with this id.
     pub fn contact(&self, id: &ContactId) -> Option<&Contact> {
         self.contacts.iter().find(|contact| &contact.id == id)

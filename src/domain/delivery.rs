@@ -3,6 +3,7 @@
 //! ```text
 //! Due{at} -- claim --> Sending{attempt, lease} -- accepted --> Accepted{status: queued .. sent .. delivered .. read}
 //! Sending -- not executed (429, refused connection) --> Due{later, full jitter}
+//! Sending -- not begun (pace, circuit breaker) --> Due{later}; uses up no attempt
 //! Sending -- refused for good --> Failed
 //! Sending -- unknown (time-out, 5xx; crash: lease expired) --> Unknown -- look-up, or a callback --> Accepted | Due
 //! Accepted -- no receipt in time --> polled
@@ -128,6 +129,8 @@ pub enum AttemptResult {
     Accepted,
     /// Surely not executed.
     NotExecuted,
+    /// Held back by our own pace or circuit breaker: there was no call.
+    NotBegun,
     /// Refused.
     Refused,
     /// Nobody knows.
@@ -275,6 +278,11 @@ pub enum Settled {
         /// When.
         at: Timestamp,
     },
+    /// It was held back, and will be tried at this time.
+    Deferred {
+        /// When.
+        at: Timestamp,
+    },
     /// Nobody knows; Twilio will be asked at this time.
     Unknown {
         /// When.
@@ -356,11 +364,12 @@ impl Delivery {
         let fault = match outcome {
             SendOutcome::NotExecuted { fault, .. } => *fault,
             SendOutcome::Refused(fault) => Some(*fault),
-            SendOutcome::Accepted { .. } | SendOutcome::Unknown { .. } => None,
+            SendOutcome::Accepted { .. } | SendOutcome::NotBegun { .. } | SendOutcome::Unknown { .. } => None,
         };
         attempt.fault = fault.or(attempt.fault);
         attempt.result = match outcome {
             SendOutcome::NotExecuted { .. } => AttemptResult::NotExecuted,
+            SendOutcome::NotBegun { .. } => AttemptResult::NotBegun,
             SendOutcome::Refused(_) => AttemptResult::Refused,
             SendOutcome::Unknown { cause, .. } => AttemptResult::Unknown(*cause),
             SendOutcome::Accepted { .. } => AttemptResult::Accepted,
@@ -370,6 +379,7 @@ impl Delivery {
         }
         match outcome {
             SendOutcome::NotExecuted { retry_after, .. } => self.retry(cx, *retry_after, fault),
+            SendOutcome::NotBegun { wait } => self.defer(no, cx, *wait),
             SendOutcome::Refused(fault) => self.refuse(*fault, cx),
             SendOutcome::Unknown { retry_after, .. } => {
                 let pause = cx.rules.look_up_first.max(clamp(*retry_after, cx.rules));
@@ -591,10 +601,32 @@ impl Delivery {
 
     /// Tries again after full jitter, or after what Twilio asked for, within bounds.
     fn retry(&mut self, cx: &Change<'_>, retry_after: Option<Duration>, fault: Option<ProviderFault>) -> Settled {
-        let made = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
+        let made = u32::try_from(self.calls()).unwrap_or(u32::MAX);
         let limit = cx.rules.backoff_base.saturating_mul(1 << made.saturating_sub(1).min(16)).min(cx.rules.backoff_max);
         let pause = limit.mul_f64(cx.jitter).max(clamp(retry_after, cx.rules));
         self.again(later(cx.now, pause), cx, fault)
+    }
+
+    /// Back to `Due` without a call: neither attempts nor time are used up, for the provider was never asked. Waiting
+    /// deliveries are spread a little, so that they do not all come back at one instant.
+    fn defer(&mut self, no: AttemptNo, cx: &Change<'_>, wait: Duration) -> Settled {
+        if self.rests_on_arrived() {
+            return Settled::Progressed;
+        }
+        if !cx.still_wanted {
+            self.state = DeliveryState::Cancelled { at: cx.now };
+            return Settled::Cancelled;
+        }
+        // The audit keeps every attempt; of those that came to no call, the record needs only the last.
+        self.attempts.retain(|attempt| attempt.no == no || attempt.result != AttemptResult::NotBegun);
+        let at = later(cx.now, wait.mul_f64(1.0 + cx.jitter / 4.0).min(cx.rules.backoff_max));
+        self.state = DeliveryState::Due { at };
+        Settled::Deferred { at }
+    }
+
+    /// How many calls were made, or may have been.
+    fn calls(&self) -> usize {
+        self.attempts.iter().filter(|attempt| attempt.result != AttemptResult::NotBegun).count()
     }
 
     /// Back to `Due`, if attempts and time are left and it is still wanted.
@@ -606,7 +638,7 @@ impl Delivery {
             self.state = DeliveryState::Cancelled { at: cx.now };
             return Settled::Cancelled;
         }
-        let attempts_used = self.attempts.len() >= cx.rules.attempts_max as usize;
+        let attempts_used = self.calls() >= cx.rules.attempts_max as usize;
         let time_used = cx.now > later(self.planned_at, cx.rules.give_up_after);
         if attempts_used || time_used {
             return self.fail(FailureReason::Exhausted, fault, cx.now);

@@ -58,6 +58,11 @@ pub enum SendOutcome {
         /// The fault, where Twilio named one.
         fault: Option<ProviderFault>,
     },
+    /// The call was not even begun: the sender's pace or the circuit breaker held it back. It uses up no attempt.
+    NotBegun {
+        /// How long it was told to wait.
+        wait: Duration,
+    },
     /// Refused for good or for a while, by the fault's class.
     Refused(ProviderFault),
     /// Time-out, connection lost after the request was written, 5xx: may or may not have been executed.

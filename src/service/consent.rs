@@ -5,8 +5,9 @@ use serde::Serialize;
 use super::caller::Caller;
 use super::people::subject_key;
 use super::{Service, ServiceError, TRIES};
-use crate::domain::audit::{AuditHead, AuditStream};
-use crate::domain::consent::{ChannelConsent, ConsentRecord};
+use crate::domain::alert::{Alert, Input};
+use crate::domain::audit::{Actor, AuditHead, AuditStream};
+use crate::domain::consent::{ChannelConsent, ConsentRecord, Ground, ground_for};
 use crate::domain::contact::Channel;
 use crate::domain::event::Label;
 use crate::ports::{ConsentCommit, StoreError};
@@ -43,8 +44,8 @@ impl Service {
         Ok(self.store.consent(&organisation.id, subject).await?)
     }
 
-    /// Records what a student says. It counts from the next event on: a ground is judged when an alert opens or is
-    /// joined, and recorded with it.
+    /// Records what a student says. It counts at once: if it takes back the ground of an open alert, nothing more is
+    /// sent on it. What is already with Twilio cannot be called back.
     pub async fn record_consent(
         &self,
         caller: &Caller,
@@ -86,9 +87,28 @@ impl Service {
                 answered => answered?,
             };
             if saved {
+                let known = self.store.intake_context(&organisation.id, subject, None).await?;
+                if let Some(alert) = known.open_alert {
+                    self.judge(alert).await?;
+                }
                 return Ok(record);
             }
         }
         Err(ServiceError::Busy)
+    }
+
+    /// Holds an alert's ground against what the student says now. Done when they say it, and again before anything is
+    /// planned or sent anew: a crash between the two changes nothing.
+    pub(crate) async fn judge(&self, alert: Alert) -> Result<Alert, ServiceError> {
+        if !matches!(alert.ground, Some(Ground::Consent { .. })) {
+            return Ok(alert);
+        }
+        let consent = self.store.consent(&alert.organisation, alert.subject).await?;
+        let ground = ground_for(consent.as_ref(), None, &alert.policy.channels());
+        let id = alert.id;
+        match self.change(alert.clone(), Input::ConsentJudged { ground }, &Actor::Service).await? {
+            Some(_) => self.load(id).await,
+            None => Ok(alert),
+        }
     }
 }

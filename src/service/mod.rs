@@ -271,7 +271,8 @@ impl Service {
             | Alarm::NobodyToTell
             | Alarm::DeliveryExhausted
             | Alarm::NotComposable
-            | Alarm::Reopened => (None, None),
+            | Alarm::Reopened
+            | Alarm::ConsentWithdrawn => (None, None),
         };
         tracing::error!(alert = %alert.id, alarm = alarm.name(), ?class, code, "operator alarm");
     }
@@ -286,7 +287,8 @@ impl Service {
 fn may_send(input: &Input) -> bool {
     match input {
         Input::Joined { .. } | Input::Overridden { .. } | Input::Wake { .. } => true,
-        Input::Settled { .. }
+        Input::ConsentJudged { .. }
+        | Input::Settled { .. }
         | Input::NotFound { .. }
         | Input::Found { .. }
         | Input::Received { .. }

@@ -270,7 +270,7 @@ fn answer(entry: &Value) -> String {
         "accepted" => format!("{when}  Twilio has it: {}", at(entry, "/provider_id")),
         "receipt" if code == "-" => format!("{when}  {}", at(entry, "/status")),
         "receipt" => format!("{when}  {}, error {code}", at(entry, "/status")),
-        "retry_planned" => format!("{when}  not executed (error {code}); tried again from {}", at(entry, "/retry_at")),
+        "retry_planned" => format!("{when}  not executed (error {code}); tried again from {}", at(entry, "/due_at")),
         "outcome_unknown" => format!("{when}  outcome unknown; Twilio is asked"),
         "failed" => format!("{when}  failed: {}, error {code}", at(entry, "/reason")),
         other => format!("{when}  {other}"),

@@ -30,7 +30,7 @@ impl Service {
         if self.dispatch.is_full() {
             return Ok(Woken::NoPlace);
         }
-        let alert = self.load(id).await?;
+        let alert = self.judge(self.load(id).await?).await?;
         let woken = self.change(alert, Input::Wake { sole_owner_restarted }, &Actor::Service).await?;
         Ok(if woken.is_some() { Woken::Worked } else { Woken::Nothing })
     }
@@ -97,6 +97,7 @@ fn outcome_class(outcome: &SendOutcome) -> &'static str {
     match outcome {
         SendOutcome::Accepted { .. } => "accepted",
         SendOutcome::NotExecuted { .. } => "not_executed",
+        SendOutcome::NotBegun { .. } => "held_back",
         SendOutcome::Unknown { .. } => "unknown",
         SendOutcome::Refused(fault) => match fault.class {
             ErrorClass::Retry => "retry",

@@ -101,19 +101,20 @@ impl Worker {
     ) -> SendOutcome {
         let now = self.clock.now();
         let Some(patience) = self.patience(now, until) else {
-            return SendOutcome::NotExecuted { retry_after: None, fault: None };
+            return SendOutcome::NotBegun { wait: Duration::ZERO };
         };
         let wait = match self.paces.reserve_within(delivery.channel, now, patience) {
             Ok(wait) => wait,
-            Err(wait) => return SendOutcome::NotExecuted { retry_after: Some(wait), fault: None },
+            Err(wait) => return SendOutcome::NotBegun { wait },
         };
         if !wait.is_zero() {
             self.clock.sleep(wait).await;
         }
         let now = self.clock.now();
         if let Admission::Wait(open_until) = self.breaker.lock().allow(now) {
-            let retry_after = Duration::try_from(open_until.duration_since(now)).ok();
-            return SendOutcome::NotExecuted { retry_after, fault: None };
+            return SendOutcome::NotBegun {
+                wait: Duration::try_from(open_until.duration_since(now)).unwrap_or_default(),
+            };
         }
         let content = content(message);
         let attempt = alert.attempt_ref(delivery.no, attempt);
@@ -133,7 +134,7 @@ impl Worker {
         let answered = match outcome {
             SendOutcome::Accepted { .. } | SendOutcome::Refused(_) => true,
             SendOutcome::NotExecuted { fault, .. } => fault.is_some(),
-            SendOutcome::Unknown { .. } => false,
+            SendOutcome::Unknown { .. } | SendOutcome::NotBegun { .. } => false,
         };
         let mut breaker = self.breaker.lock();
         if answered {
@@ -288,6 +289,7 @@ fn outcome_word(outcome: &SendOutcome) -> &'static str {
     match outcome {
         SendOutcome::Accepted { .. } => "accepted",
         SendOutcome::NotExecuted { .. } => "not executed",
+        SendOutcome::NotBegun { .. } => "held back",
         SendOutcome::Refused(_) => "refused",
         SendOutcome::Unknown { .. } => "unknown",
     }

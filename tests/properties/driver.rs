@@ -108,7 +108,7 @@ impl<'w> Driver<'w> {
     }
 
     /// Moves the clock to when the alert must be looked at next, never back.
-    pub(crate) fn to_next_action(&mut self) {
+    pub(crate) fn go_to_next_action(&mut self) {
         self.now = self.alert.next_action_at().map_or(self.now, |at| at.max(self.now));
     }
 
@@ -138,7 +138,7 @@ fn situation<'a>(
 fn actor_of(input: &Input) -> Actor {
     match input {
         Input::Joined { .. } => Actor::Machine { key: "backend".to_owned() },
-        Input::Wake { .. } | Input::NotFound { .. } => Actor::Service,
+        Input::Wake { .. } | Input::NotFound { .. } | Input::ConsentJudged { .. } => Actor::Service,
         Input::Settled { .. } | Input::Received { .. } | Input::Found { .. } => Actor::Provider,
         Input::Overridden { .. } | Input::Acknowledge { .. } | Input::Resolve { .. } => person(),
     }

@@ -174,7 +174,7 @@ fn messages_without_receipts_do_not_pile_up() {
     for no in 1..=60 {
         comes(&mut driver, (no, 1), accepted(no, 1));
         while driver.alert.deliveries_planned == no {
-            driver.to_next_action();
+            driver.go_to_next_action();
             driver.wake().unwrap();
         }
     }

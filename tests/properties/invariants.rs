@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crisis_relay::domain::alert::{Action, Alert, AlertState, Decision, Input, Kind, Outcome, Rejection, Transition};
+use crisis_relay::domain::alert::{
+    Action, Alert, AlertState, Decision, Input, Kind, Outcome, Rejection, Transition, WithheldReason,
+};
 use crisis_relay::domain::audit::{AuditEntry, AuditHead, verify_next};
-use crisis_relay::domain::delivery::{AttemptResult, Delivery, DeliveryState, Lease};
+use crisis_relay::domain::delivery::{Attempt, AttemptResult, Delivery, DeliveryState, Lease};
 use crisis_relay::domain::event::Score;
 use crisis_relay::domain::ids::{AttemptNo, DeliveryNo};
 use crisis_relay::domain::message::Composed;
@@ -70,7 +72,7 @@ pub(crate) fn rejection(alert: &Alert, input: &Input) -> Option<Rejection> {
     let resolved = matches!(alert.state, AlertState::Resolved { .. }).then_some(Rejection::AlreadyResolved);
     match input {
         Input::Joined { .. } => resolved,
-        Input::Wake { .. } => None,
+        Input::Wake { .. } | Input::ConsentJudged { .. } => None,
         Input::Overridden { .. } => match alert.state {
             AlertState::Withheld { .. } => None,
             AlertState::Escalating { .. } | AlertState::Acknowledged { .. } => Some(Rejection::NotWithheld),
@@ -138,10 +140,14 @@ fn state(seen: &Seen<'_>) -> Checked {
     let alert = seen.after();
     let due = alert.deliveries.iter().any(|delivery| matches!(delivery.state, DeliveryState::Due { .. }));
     match alert.state {
-        AlertState::Withheld { .. } => {
+        AlertState::Withheld { why: WithheldReason::NoConsent, .. } => {
             prop_assert!(alert.deliveries.is_empty(), "a delivery, and no permission");
             prop_assert!(alert.ground.is_none() && alert.paged_severity.is_none());
             prop_assert_eq!(alert.next_action_at(), None);
+        }
+        AlertState::Withheld { why: WithheldReason::ConsentWithdrawn, .. } => {
+            prop_assert!(alert.ground.is_none(), "withheld, and yet there is a ground");
+            prop_assert!(!due, "a message is planned although consent was withdrawn");
         }
         AlertState::Escalating { .. } => {
             prop_assert!(alert.ground.is_some() && alert.next_action_at().is_some());
@@ -193,11 +199,17 @@ fn decision(seen: &Seen<'_>) -> Checked {
     };
     let risen = |told: Score| trigger.severity().value() - told.value() + 1e-9 >= seen.world.rules.repage_rise;
     let graver = trigger.score.is_none() || before.paged_severity.is_none_or(risen);
-    let withheld = matches!(before.state, AlertState::Withheld { .. });
-    let (decision, paged) = match (withheld, ground) {
-        (true, None) => (Decision::WithheldNoConsent, false),
-        (true, Some(_)) => (Decision::Escalated, true),
-        (false, _) => (Decision::Merged, graver),
+    // An event comes with what consent allows now: if that is nothing any more, a ground of consent ends with it.
+    let override_stands = before.ground.as_ref().is_some_and(|ground| ground.kind() == "emergency_override");
+    let permitted = override_stands || ground.is_some();
+    let (decision, paged) = match before.state {
+        AlertState::Withheld { .. } | AlertState::Escalating { .. } if !permitted => {
+            (Decision::WithheldNoConsent, false)
+        }
+        AlertState::Withheld { .. } => (Decision::Escalated, true),
+        AlertState::Escalating { .. } | AlertState::Acknowledged { .. } | AlertState::Resolved { .. } => {
+            (Decision::Merged, permitted && graver)
+        }
     };
     prop_assert_eq!((seen.transition.decision, seen.transition.paged), (Some(decision), paged));
     prop_assert_eq!(seen.after().events, before.events + 1);
@@ -278,8 +290,14 @@ fn attempts(seen: &Seen<'_>, chain: &[AuditEntry], begun: &mut BTreeMap<(Deliver
     let rules = &seen.world.rules.delivery;
     for delivery in &seen.after().deliveries {
         let known = seen.delivery_before(delivery.no).map_or(&[][..], |before| &before.attempts[..]);
-        prop_assert!(delivery.attempts.len() <= rules.attempts_max as usize, "{} attempts", delivery.attempts.len());
-        prop_assert!(delivery.attempts.len() >= known.len(), "an attempt was taken away");
+        let called = |attempt: &&Attempt| attempt.result != AttemptResult::NotBegun;
+        let calls = delivery.attempts.iter().filter(called).count();
+        prop_assert!(calls <= rules.attempts_max as usize, "{} calls", calls);
+        prop_assert!(delivery.attempts.len() <= calls + 1, "attempts that came to no call pile up");
+        // One that came to no call may make room for the next such one; any other stays.
+        let stays = |was: &&Attempt| delivery.attempts.iter().any(|is| is.no == was.no);
+        prop_assert!(known.iter().filter(called).all(|was| stays(&was)), "an attempt was taken away");
+        let known: Vec<Attempt> = known.iter().filter(stays).cloned().collect();
         for (was, is) in known.iter().zip(&delivery.attempts) {
             prop_assert_eq!((was.no, was.begun_at, &was.disclosed), (is.no, is.begun_at, &is.disclosed));
             prop_assert!(was.provider_id.is_none() || was.provider_id == is.provider_id, "one attempt, two messages");

@@ -117,7 +117,7 @@ fn until_told_again(driver: &mut Driver<'_>, provider: &Provider) -> Result<(), 
     let bound = longest_silence(driver.world);
     while driver.begun.len() == told {
         prop_assert!(driver.alert.next_action_at().is_some(), "silence: {:#?}", driver.alert);
-        driver.to_next_action();
+        driver.go_to_next_action();
         prop_assert!(driver.now <= since + bound, "nobody was told since {}: {:#?}", since, driver.alert);
         let woken = driver.wake()?;
         prop_assert!(!woken.is_empty(), "woken for nothing: {:#?}", driver.alert);
@@ -142,7 +142,7 @@ proptest! {
         }
         driver.wake()?;
         while matches!(driver.alert.state, AlertState::Acknowledged { .. }) {
-            driver.to_next_action();
+            driver.go_to_next_action();
             let woken = driver.wake()?;
             provider.answer(&mut driver, &woken)?;
         }
@@ -163,7 +163,7 @@ proptest! {
         provider.answer(&mut driver, &opened)?;
         let mut stages = vec![Stage::FIRST];
         for _ in 0..wakes {
-            driver.to_next_action();
+            driver.go_to_next_action();
             let woken = driver.wake()?;
             provider.answer(&mut driver, &woken)?;
             if let AlertState::Escalating { stage, .. } = driver.alert.state && stages.last() != Some(&stage) {

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crisis_relay::domain::alert::{AckVia, Alert, Input, Kind, Outcome};
+use crisis_relay::domain::consent::Ground;
+use crisis_relay::domain::delivery::AttemptResult;
 use crisis_relay::domain::event::Score;
 use crisis_relay::domain::ids::{AttemptNo, DeliveryNo, ProviderId};
 use crisis_relay::domain::provider::{ErrorClass, MessageStatus, ProviderFault, Receipt, SendOutcome, UnknownCause};
@@ -40,6 +42,7 @@ pub(crate) enum Clock {
 pub(crate) enum What {
     Join { score: Option<Score>, granted: Granted },
     Override { granted: Granted },
+    Judge { granted: Granted },
     Wake { restarted: bool },
     Settle { which: Which, came: Came },
     Receive { which: Which, status: MessageStatus, fault: Option<ProviderFault>, strange: bool },
@@ -64,6 +67,7 @@ pub(crate) enum Which {
 pub(crate) enum Came {
     Accepted(MessageStatus),
     NotExecuted(Option<Duration>, Option<ProviderFault>),
+    NotBegun(Duration),
     Refused(ProviderFault),
     Unknown(UnknownCause, Option<Duration>),
 }
@@ -74,7 +78,7 @@ impl Step {
             Clock::Stands => {}
             Clock::Ahead(by) => driver.now += by,
             Clock::Back(by) => driver.now -= SignedDuration::try_from(by).unwrap(),
-            Clock::ToNextAction => driver.to_next_action(),
+            Clock::ToNextAction => driver.go_to_next_action(),
         }
         driver.jitter = self.jitter;
         let Some(input) = self.what.input(driver) else { return Ok(()) };
@@ -91,6 +95,9 @@ impl What {
                 Input::Joined { trigger: trigger(now, *score), ground: granted.ground(now) }
             }
             Self::Override { granted } => Input::Overridden { ground: granted.ground(now)? },
+            Self::Judge { granted } => Input::ConsentJudged {
+                ground: granted.ground(now).filter(|ground| matches!(ground, Ground::Consent { .. })),
+            },
             Self::Wake { restarted } => Input::Wake { sole_owner_restarted: *restarted },
             Self::Settle { which, came } => {
                 let (delivery, attempt) = which.find(&driver.alert)?;
@@ -137,7 +144,9 @@ impl Which {
             .filter(|delivery| !pending_only || delivery.next_action_at().is_some())
             .flat_map(|delivery| {
                 let newest = delivery.attempts.last().map(|attempt| attempt.no);
-                let attempts = delivery.attempts.iter().map(|attempt| attempt.no);
+                // Of a call that was never begun nobody can say anything.
+                let called = delivery.attempts.iter().filter(|attempt| attempt.result != AttemptResult::NotBegun);
+                let attempts = called.map(|attempt| attempt.no);
                 attempts.filter(move |no| !pending_only || Some(*no) == newest).map(|no| (delivery.no, no))
             })
             .collect();
@@ -154,6 +163,7 @@ impl Came {
             Self::NotExecuted(retry_after, fault) => {
                 SendOutcome::NotExecuted { retry_after: *retry_after, fault: *fault }
             }
+            Self::NotBegun(wait) => SendOutcome::NotBegun { wait: *wait },
             Self::Refused(fault) => SendOutcome::Refused(*fault),
             Self::Unknown(cause, retry_after) => SendOutcome::Unknown { cause: *cause, retry_after: *retry_after },
         }
@@ -210,6 +220,7 @@ pub(crate) fn came() -> impl Strategy<Value = Came> {
     prop_oneof![
         4 => select(STATUSES.to_vec()).prop_map(Came::Accepted),
         3 => (pause(), prop::option::of(fault())).prop_map(|(pause, fault)| Came::NotExecuted(pause, fault)),
+        2 => (0u64..100_000).prop_map(|ms| Came::NotBegun(Duration::from_millis(ms))),
         3 => fault().prop_map(Came::Refused),
         3 => (select(causes), pause()).prop_map(|(cause, pause)| Came::Unknown(cause, pause)),
     ]
@@ -232,6 +243,7 @@ fn what() -> impl Strategy<Value = What> {
         4 => (which(), any::<bool>()).prop_map(|(which, answered)| What::NotFound { which, answered }),
         4 => (any_score(), granted()).prop_map(|(score, granted)| What::Join { score, granted }),
         2 => granted().prop_map(|granted| What::Override { granted }),
+        1 => granted().prop_map(|granted| What::Judge { granted }),
         1 => Just(What::Acknowledge),
         1 => (prop::bool::weighted(0.2), any::<bool>())
             .prop_map(|(rightly, noted)| What::Resolve { rightly, noted }),

@@ -55,6 +55,8 @@ pub enum Deed<'a> {
         /// Why.
         why: WithheldReason,
     },
+    /// The student withdrew their consent: nothing more is sent on it.
+    ConsentWithdrawn,
     /// A stage of the ladder began.
     StageBegun {
         /// Which.
@@ -130,6 +132,13 @@ pub enum DeliveryDeed<'a> {
         /// What Twilio named.
         #[serde(skip_serializing_if = "Option::is_none")]
         fault: Option<ProviderFault>,
+    },
+    /// The call was held back by our own pace or circuit breaker: nothing was sent.
+    Deferred {
+        /// The attempt that was not begun.
+        attempt: AttemptNo,
+        /// When the next one is due.
+        due_at: Timestamp,
     },
     /// Nobody knows what became of an attempt.
     OutcomeUnknown {

@@ -58,6 +58,11 @@ pub enum Input {
         /// The ground that holds now, if there is one.
         ground: Option<Ground>,
     },
+    /// The student's word was read again, and allows this now.
+    ConsentJudged {
+        /// The ground that consent alone gives now.
+        ground: Option<Ground>,
+    },
     /// A person overrides a withheld alert.
     Overridden {
         /// Their decision.
@@ -189,6 +194,7 @@ impl Alert {
         let mut change = Changing::begin(self, Some(version), cx);
         match input {
             Input::Joined { trigger, ground } => change.join(trigger, ground)?,
+            Input::ConsentJudged { ground } => change.judge(ground.as_ref()),
             Input::Overridden { ground } => change.override_with(ground)?,
             Input::Wake { sole_owner_restarted } => change.wake(sole_owner_restarted),
             Input::Settled { delivery, attempt, outcome } => change.settle(delivery, attempt, &outcome)?,
@@ -294,11 +300,13 @@ impl<'a, 'b> Changing<'a, 'b> {
         if !self.alert.is_open() {
             return Err(Rejection::AlreadyResolved);
         }
+        self.judge(ground.as_ref());
         let severity = trigger.severity();
         let by_hand = trigger.score.is_none();
+        let permitted = self.alert.ground.is_some() || ground.is_some();
         let was_withheld = matches!(self.alert.state, AlertState::Withheld { .. });
         let released = was_withheld && ground.is_some();
-        let page = released || (!was_withheld && (by_hand || self.rises(severity)));
+        let page = released || (!was_withheld && permitted && (by_hand || self.rises(severity)));
         let decision = match (was_withheld, released) {
             (true, true) => Decision::Escalated,
             (true, false) => Decision::WithheldNoConsent,
@@ -319,6 +327,36 @@ impl<'a, 'b> Changing<'a, 'b> {
             self.page_again(was_withheld);
         }
         Ok(())
+    }
+
+    /// Holds a ground of consent against what the student says now. A word that was taken back is no ground for
+    /// anything further; an override does not rest on it.
+    fn judge(&mut self, now: Option<&Ground>) {
+        let Some(Ground::Consent { channels, .. }) = &self.alert.ground else { return };
+        if !self.alert.is_open() {
+            return;
+        }
+        let still = |channel: &super::Channel| now.is_some_and(|ground| ground.allows(*channel));
+        match now {
+            Some(Ground::Consent { .. }) if channels.iter().all(still) => {}
+            // What is planned and no longer covered is cancelled when its time comes to be claimed.
+            Some(other) => self.set_ground(other.clone()),
+            None => {
+                self.record(&Deed::ConsentWithdrawn);
+                self.alert.ground = None;
+                self.out.alarms.push(Alarm::ConsentWithdrawn);
+                if matches!(self.alert.state, AlertState::Escalating { .. }) {
+                    self.withhold();
+                }
+            }
+        }
+    }
+
+    fn withhold(&mut self) {
+        let why = WithheldReason::ConsentWithdrawn;
+        self.record(&Deed::Withheld { why });
+        self.alert.state = AlertState::Withheld { why, since: self.cx.now };
+        self.cancel_outstanding();
     }
 
     /// Whether `severity` is enough above what people were told of.
@@ -397,7 +435,8 @@ impl<'a, 'b> Changing<'a, 'b> {
     /// Plans one message, unless one to the same number is still on its way out: that one takes the newer score.
     fn plan(&mut self, stage: Stage, target: &Target, channels: &[super::Channel]) -> bool {
         let Target::Contact(id) = target;
-        let Some(contact) = self.cx.directory.contact(id) else { return false };
+        // An alert keeps its ladder. If a person on it is no longer set up, somebody who is shall be told instead.
+        let Some(contact) = self.cx.directory.contact(id).or(self.cx.directory.anybody()) else { return false };
         let allowed = |channel| self.alert.ground.as_ref().is_some_and(|ground| ground.allows(channel));
         let Some(method) = channels
             .iter()
@@ -490,7 +529,8 @@ impl<'a, 'b> Changing<'a, 'b> {
             AlertState::Acknowledged { action_due_at, .. } if action_due_at <= self.cx.now => {
                 self.record(&Deed::Reopened);
                 self.out.alarms.push(Alarm::Reopened);
-                self.enter(Stage::FIRST);
+                // Without a ground nobody may be told again: people who may decide otherwise see it as withheld.
+                if self.alert.ground.is_some() { self.enter(Stage::FIRST) } else { self.withhold() }
             }
             AlertState::Escalating { .. }
             | AlertState::Acknowledged { .. }
@@ -737,6 +777,7 @@ impl<'a, 'b> Changing<'a, 'b> {
             Settled::Retry { at } => {
                 self.record_delivery(no, DeliveryDeed::RetryPlanned { attempt, due_at: at, fault })
             }
+            Settled::Deferred { at } => self.record_delivery(no, DeliveryDeed::Deferred { attempt, due_at: at }),
             Settled::Unknown { look_up_at } => {
                 self.record_delivery(no, DeliveryDeed::OutcomeUnknown { attempt, look_up_at });
             }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::domain::alert::{AckVia, Alert, AlertState, Kind, Outcome, StateName};
+use crate::domain::alert::{AckVia, Alert, AlertState, Kind, Outcome, StateName, WithheldReason};
 use crate::domain::audit::{Actor, AuditEntry};
 use crate::domain::contact::{Channel, ContactRole};
 use crate::domain::delivery::{Attempt, AttemptResult, Delivery, DeliveryState, FailureReason};
@@ -254,9 +254,17 @@ impl AlertView {
 impl From<&AlertState> for StateView {
     fn from(state: &AlertState) -> Self {
         match state {
-            AlertState::Withheld { since, .. } => Self::Withheld {
+            AlertState::Withheld { since, why } => Self::Withheld {
                 since: *since,
-                remedy: "no consent: nobody was told; a counsellor or admin may escalate it with an emergency override",
+                remedy: match why {
+                    WithheldReason::NoConsent => {
+                        "no consent: nobody was told; a counsellor or admin may escalate it with an emergency override"
+                    }
+                    WithheldReason::ConsentWithdrawn => {
+                        "consent was withdrawn: nobody is told any more; a counsellor or admin may escalate it with an \
+                         emergency override"
+                    }
+                },
             },
             AlertState::Escalating { stage, next_step_at } => {
                 let (round, step) = match stage {
@@ -334,6 +342,7 @@ pub(crate) fn result_word(result: AttemptResult) -> &'static str {
         AttemptResult::Pending => "pending",
         AttemptResult::Accepted => "accepted",
         AttemptResult::NotExecuted => "not_executed",
+        AttemptResult::NotBegun => "held_back",
         AttemptResult::Refused => "refused",
         AttemptResult::Unknown(_) => "unknown",
         AttemptResult::NotFound => "not_found",

@@ -160,7 +160,9 @@ mod tests {
         #[test]
         fn only_a_refusal_or_a_429_says_that_nothing_was_sent(status in 200u16..600, body in "\\PC{0,60}") {
             match outcome(&answer(status, &body)) {
-                SendOutcome::Accepted { .. } => prop_assert!(false, "no sid in {body}"),
+                SendOutcome::Accepted { .. } | SendOutcome::NotBegun { .. } => {
+                    prop_assert!(false, "no sid in {body}, and a call was made");
+                }
                 SendOutcome::NotExecuted { retry_after, .. } => {
                     prop_assert_eq!(status, 429);
                     prop_assert_eq!(retry_after, Some(Duration::from_secs(7)));

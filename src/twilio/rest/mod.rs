@@ -203,7 +203,9 @@ fn code_of(outcome: &SendOutcome) -> Option<u32> {
     match outcome {
         SendOutcome::Refused(fault) => fault.code,
         SendOutcome::NotExecuted { retry_after: _, fault } => fault.and_then(|fault| fault.code),
-        SendOutcome::Accepted { provider_id: _, status: _ } | SendOutcome::Unknown { cause: _, retry_after: _ } => None,
+        SendOutcome::Accepted { provider_id: _, status: _ }
+        | SendOutcome::NotBegun { wait: _ }
+        | SendOutcome::Unknown { cause: _, retry_after: _ } => None,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::domain::audit::{Actor, AuditHead, AuditStream};
 use crate::domain::consent::{ChannelConsent, ConsentRecord, Ground, ground_for};
 use crate::domain::contact::Channel;
 use crate::domain::event::Label;
-use crate::ports::ConsentCommit;
+use crate::ports::{ConsentCommit, StoreError};
 
 /// What is to be recorded.
 #[derive(Debug, Clone)]
@@ -78,7 +78,15 @@ impl Service {
                 audit.push(record.audit_head.append(AuditStream::Consent(subject), now, &actor, &deed));
                 record.channels.insert(*channel, ChannelConsent { granted: *granted, at: now, source, notice_version });
             }
-            if self.store.commit_consent(ConsentCommit { record: record.clone(), audit }).await? {
+            let newest = audit.last().cloned();
+            let saved = match self.store.commit_consent(ConsentCommit { record: record.clone(), audit }).await {
+                Err(StoreError::Unknown { what }) => match newest {
+                    Some(entry) => self.is_stored(&entry).await?,
+                    None => return Err(StoreError::Unknown { what }.into()),
+                },
+                answered => answered?,
+            };
+            if saved {
                 let known = self.store.intake_context(&organisation.id, subject, None).await?;
                 if let Some(alert) = known.open_alert {
                     self.judge(alert).await?;

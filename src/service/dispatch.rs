@@ -2,6 +2,7 @@
 //!
 //! All of it is a short cut. The store alone says what has to be done; the worker's poll is the guarantee.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -34,7 +35,7 @@ pub struct Jobs {
     jobs: mpsc::UnboundedReceiver<Job>,
 }
 
-/// When the worker looks next, and the earliest hint beyond that.
+/// When the worker looks next, and when something will be due.
 #[derive(Default)]
 struct Hint {
     plan: Mutex<Plan>,
@@ -44,8 +45,11 @@ struct Hint {
 #[derive(Default)]
 struct Plan {
     next_look: Option<Timestamp>,
-    beyond: Option<Timestamp>,
+    due: BTreeSet<Timestamp>,
 }
+
+/// How many moments are remembered; of more, the latest are left to the poll.
+const DUE_MAX: usize = 4096;
 
 impl Dispatch {
     /// A pair with room for `places` jobs in hand. The channel between needs no bound of its own: every job has a place.
@@ -83,24 +87,32 @@ impl Dispatch {
     pub fn hint(&self, at: Option<Timestamp>) {
         let Some(at) = at else { return };
         let mut plan = self.hint.plan.lock();
+        plan.due.insert(at);
+        if plan.due.len() > DUE_MAX {
+            plan.due.pop_last();
+        }
         if plan.next_look.is_some_and(|next| at < next) {
-            plan.next_look = Some(at);
             self.hint.earlier.notify_one();
-        } else if plan.beyond.is_none_or(|beyond| at < beyond) {
-            plan.beyond = Some(at);
         }
     }
 
-    /// Plans the worker's next look: at the earliest hint, but at `latest` all the same. Of hints beyond the next look
-    /// only the earliest is remembered; the others are found by the looks in between.
+    /// The worker looks at what is due by `now`: no hint is needed for that any more.
+    pub fn look(&self, now: Timestamp) {
+        let mut plan = self.hint.plan.lock();
+        while plan.due.first().is_some_and(|at| *at <= now) {
+            plan.due.pop_first();
+        }
+    }
+
+    /// Plans the worker's next look: at the earliest hint, but at `latest` all the same.
     pub fn plan_look(&self, latest: Timestamp) -> Timestamp {
         let mut plan = self.hint.plan.lock();
-        let next = plan.beyond.take_if(|beyond| *beyond <= latest).unwrap_or(latest);
+        let next = plan.due.first().map_or(latest, |at| latest.min(*at));
         plan.next_look = Some(next);
         next
     }
 
-    /// Returns when an earlier hint was given.
+    /// Returns when something is due before the look that was planned: plan it anew.
     pub async fn hinted(&self) {
         self.hint.earlier.notified().await;
     }

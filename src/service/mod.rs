@@ -23,7 +23,7 @@ use jiff::Timestamp;
 
 use self::dispatch::Dispatch;
 use crate::domain::alert::{Alarm, Alert, Compose, Input, Rejection, Rules, Situation, Transition};
-use crate::domain::audit::{Actor, AuditStream};
+use crate::domain::audit::{Actor, AuditEntry, AuditStream};
 use crate::domain::contact::Directory;
 use crate::domain::delivery::Lease;
 use crate::domain::event::{EventDetails, Score};
@@ -185,10 +185,14 @@ impl Service {
     }
 
     /// Whether a commit took effect is read off the audit chain: the entry's hash tells it from every other.
+    pub(crate) async fn is_stored(&self, entry: &AuditEntry) -> Result<bool, StoreError> {
+        let stored = self.store.audit_entries(&entry.stream, entry.seq - 1, 1).await?;
+        Ok(stored.first().is_some_and(|stored| stored.hash == entry.hash))
+    }
+
     async fn look_up_commit(&self, transition: &Transition, what: String) -> Result<Committed, StoreError> {
         let Some(entry) = transition.audit.last() else { return Err(StoreError::Unknown { what }) };
-        let stored = self.store.audit_entries(&entry.stream, entry.seq - 1, 1).await?;
-        if stored.first().is_some_and(|stored| stored.hash == entry.hash) {
+        if self.is_stored(entry).await? {
             return Ok(Committed::Committed);
         }
         match transition.from_version {

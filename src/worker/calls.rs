@@ -142,7 +142,7 @@ impl Worker {
         } else {
             breaker.on_failure(self.clock.now());
         }
-        self.service.metrics().set_breaker_open(!matches!(breaker.state(), BreakerState::Closed));
+        self.service.metrics().set_breaker_open(matches!(breaker.state(), BreakerState::Open { .. }));
     }
 
     async fn look_up(&self, alert: Alert, no: DeliveryNo, attempt: AttemptNo) {

@@ -51,6 +51,31 @@ const STATS_EVERY: Duration = Duration::from_secs(5);
 const LEAVE_ALONE: Duration = Duration::from_secs(30);
 /// How many of those are remembered at the most.
 const LEFT_ALONE_MAX: usize = 4096;
+/// How often a recovery tries the same alerts while the store fails; after that, their leases run out.
+const RECOVERY_TRIES: u32 = 20;
+
+/// What came of waking alerts.
+#[derive(Debug, Default)]
+struct WokenAlerts {
+    /// Some were worked on.
+    worked: bool,
+    /// These were not, because the store failed just then.
+    left: Vec<AlertId>,
+}
+
+/// Whether an error is the moment's, and not the alert's.
+fn passes(error: &ServiceError) -> bool {
+    match error {
+        ServiceError::Busy | ServiceError::Store(StoreError::Unavailable { .. } | StoreError::Unknown { .. }) => true,
+        ServiceError::Store(StoreError::Corrupt { .. })
+        | ServiceError::NotFound
+        | ServiceError::Rejected(_)
+        | ServiceError::IdempotencyKeyReused
+        | ServiceError::Forbidden(_)
+        | ServiceError::UnknownOrganisation
+        | ServiceError::Sealed(_) => false,
+    }
+}
 
 /// What others may know of the worker.
 #[derive(Default)]
@@ -129,7 +154,7 @@ impl Worker {
     /// found again by its lease.
     pub async fn run(self: Arc<Self>, mut jobs: Jobs, shutdown: CancellationToken, grace: Duration) {
         let tasks = TaskTracker::new();
-        let poller = tasks.spawn(Arc::clone(&self).poll_until(shutdown.clone()));
+        let mut poller = tokio::spawn(Arc::clone(&self).poll_until(shutdown.clone()));
         loop {
             tokio::select! {
                 biased;
@@ -140,13 +165,18 @@ impl Worker {
                 },
             }
         }
-        // What was handed over and not begun keeps its lease, which says that nobody knows: better to finish it.
-        while let Some(job) = jobs.try_next() {
-            tasks.spawn(Arc::clone(&self).perform(job));
-        }
-        let _ = poller.await;
-        tasks.close();
-        if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
+        let finish = async {
+            // What was handed over and not begun keeps its lease, which says that nobody knows: better to finish it. The
+            // last round may hand over more.
+            let _ = (&mut poller).await;
+            while let Some(job) = jobs.try_next() {
+                tasks.spawn(Arc::clone(&self).perform(job));
+            }
+            tasks.close();
+            tasks.wait().await;
+        };
+        if tokio::time::timeout(grace, finish).await.is_err() {
+            poller.abort();
             tracing::warn!(
                 in_hand = self.dispatch.in_hand(),
                 "shutting down with work in hand: it is found again by its lease"
@@ -155,48 +185,61 @@ impl Worker {
     }
 
     async fn poll_until(self: Arc<Self>, shutdown: CancellationToken) {
-        if shutdown.run_until_cancelled(self.recover()).await.is_none() {
-            return;
-        }
+        self.recover_until(&shutdown).await;
         while !shutdown.is_cancelled() {
             // A panic in a round is a fault, but no reason to leave all other alerts alone.
             let more = AssertUnwindSafe(self.round()).catch_unwind().await.unwrap_or_else(|_| {
                 tracing::error!("a round of the worker ended by a panic");
                 false
             });
-            let pause = if more { Duration::ZERO } else { self.until_next_look() };
+            if !more {
+                shutdown.run_until_cancelled(self.rest()).await;
+            }
+        }
+    }
+
+    /// Rests until something is due, as far as hints tell, but never longer than the poll's interval.
+    async fn rest(&self) {
+        let latest = self.clock.now().saturating_add(self.settings.poll).unwrap_or(Timestamp::MAX);
+        loop {
+            let next = self.dispatch.plan_look(latest);
+            let pause = Duration::try_from(next.duration_since(self.clock.now())).unwrap_or(Duration::ZERO);
             tokio::select! {
-                () = shutdown.cancelled() => break,
-                () = self.clock.sleep(pause) => {}
+                () = self.clock.sleep(pause) => return,
                 () = self.dispatch.hinted() => {}
             }
         }
     }
 
-    /// Until the next hint, but never longer than the poll's interval.
-    fn until_next_look(&self) -> Duration {
-        let now = self.clock.now();
-        let latest = now.saturating_add(self.settings.poll).unwrap_or(Timestamp::MAX);
-        Duration::try_from(self.dispatch.plan_look(latest).duration_since(now)).unwrap_or(Duration::ZERO)
-    }
-
     /// After a start: where the store belongs to this process alone, whatever an earlier one had in hand is taken up
     /// at once, instead of when its lease runs out.
     pub async fn recover(&self) {
+        self.recover_until(&CancellationToken::new()).await;
+    }
+
+    /// The end is looked for between batches only: what a commit has taken in hand must also be handed over.
+    async fn recover_until(&self, shutdown: &CancellationToken) {
         if !self.service.is_sole_owner() {
             return;
         }
         let mut after = None;
-        loop {
+        while !shutdown.is_cancelled() {
             match self.service.unfinished(after, self.settings.due_batch).await {
                 Ok(ids) => {
                     let Some(last) = ids.last().copied() else { return };
-                    self.wake_all(ids, true).await;
+                    let mut left = self.wake_all(ids, true).await.left;
+                    for _ in 1..RECOVERY_TRIES {
+                        if left.is_empty() || shutdown.is_cancelled() {
+                            break;
+                        }
+                        shutdown.run_until_cancelled(self.clock.sleep(self.settings.poll)).await;
+                        left = self.wake_all(left, true).await.left;
+                    }
                     after = Some(last);
                 }
                 Err(error) => {
                     tracing::error!(%error, "recovery cannot read the store; trying again");
-                    self.clock.sleep(self.settings.poll).await;
+                    shutdown.run_until_cancelled(self.clock.sleep(self.settings.poll)).await;
                 }
             }
         }
@@ -205,6 +248,7 @@ impl Worker {
     /// Takes up what is due. Returns whether there may be more.
     pub async fn round(&self) -> bool {
         let now = self.clock.now();
+        self.dispatch.look(now);
         self.service.metrics().worker_ran();
         self.service.metrics().set_in_hand(self.dispatch.in_hand());
         let more = match self.take_up_due(now).await {
@@ -227,34 +271,40 @@ impl Worker {
         let found = self.service.due(limit).await?;
         let full = found.len() == limit;
         let due: Vec<AlertId> = found.into_iter().filter(|id| !left_alone.contains_key(id)).collect();
-        let worked = self.wake_all(due, false).await;
+        let woken = self.wake_all(due, false).await;
         // Without progress, asking again at once would find the same.
-        Ok(full && worked && !self.dispatch.is_full())
+        Ok(full && woken.worked && !self.dispatch.is_full())
     }
 
-    /// Wakes alerts, several at once so that they share commits. Returns whether any was worked on.
-    async fn wake_all(&self, ids: Vec<AlertId>, sole_owner_restarted: bool) -> bool {
-        let woken = futures::stream::iter(ids)
-            .map(|id| async move { (id, self.service.wake(id, sole_owner_restarted).await) })
-            .buffer_unordered(WAKE_AT_ONCE);
-        woken
-            .fold(false, |worked, (id, woken)| async move {
-                match woken {
-                    Ok(Woken::Worked) => true,
-                    Ok(Woken::Nothing | Woken::NoPlace) => worked,
-                    // The store is at fault, not the alert: the next look tries again.
-                    Err(error @ (ServiceError::Busy | ServiceError::Store(StoreError::Unavailable { .. }))) => {
-                        tracing::warn!(alert = %id, %error, "an alert cannot be worked on just now");
-                        worked
-                    }
-                    Err(error) => {
-                        tracing::error!(alert = %id, %error, "an alert cannot be worked on; trying again later");
-                        self.leave_alone(id);
-                        worked
-                    }
-                }
+    /// Wakes alerts, several at once so that they share commits.
+    async fn wake_all(&self, ids: Vec<AlertId>, sole_owner_restarted: bool) -> WokenAlerts {
+        let mut woken = futures::stream::iter(ids)
+            .map(|id| async move {
+                // An alert that makes us panic is a fault of ours, but no reason to leave the others alone.
+                let woken = AssertUnwindSafe(self.service.wake(id, sole_owner_restarted)).catch_unwind();
+                (id, woken.await)
             })
-            .await
+            .buffer_unordered(WAKE_AT_ONCE);
+        let mut all = WokenAlerts::default();
+        while let Some((id, woken)) = woken.next().await {
+            match woken {
+                Ok(Ok(Woken::Worked)) => all.worked = true,
+                Ok(Ok(Woken::Nothing | Woken::NoPlace)) => {}
+                Ok(Err(error)) if passes(&error) => {
+                    tracing::warn!(alert = %id, %error, "an alert cannot be worked on just now; trying again");
+                    all.left.push(id);
+                }
+                Ok(Err(error)) => {
+                    tracing::error!(alert = %id, %error, "an alert cannot be worked on; trying again later");
+                    self.leave_alone(id);
+                }
+                Err(_payload) => {
+                    tracing::error!(alert = %id, "working on an alert ended by a panic; trying again later");
+                    self.leave_alone(id);
+                }
+            }
+        }
+        all
     }
 
     fn leave_alone(&self, id: AlertId) {

@@ -28,8 +28,15 @@ pub struct Call {
     pub no: usize,
     /// The method.
     pub name: &'static str,
+    /// The alert that is loaded or saved.
+    pub alert: Option<AlertId>,
+}
+
+impl Call {
     /// Whether it may change something.
-    pub writes: bool,
+    pub fn writes(&self) -> bool {
+        ["commit", "keep", "forget", "insert", "append", "probe"].iter().any(|word| self.name.starts_with(word))
+    }
 }
 
 /// How a call fails.
@@ -67,6 +74,8 @@ pub enum Fate {
     Panic,
     /// It waits for a permit, then passes.
     Wait(Arc<Semaphore>),
+    /// It takes effect, and is answered only with a permit.
+    PassAndWait(Arc<Semaphore>),
 }
 
 type Plan = Box<dyn FnMut(Call) -> Fate + Send>;
@@ -74,7 +83,7 @@ type Plan = Box<dyn FnMut(Call) -> Fate + Send>;
 /// The gate, as the story holds it. It outlives the service.
 pub struct Gate {
     plan: Mutex<Plan>,
-    calls: Mutex<Vec<&'static str>>,
+    calls: Mutex<Vec<Call>>,
     stopped: Notify,
     exclusive: bool,
 }
@@ -123,8 +132,13 @@ impl Gate {
     }
 
     /// The calls since the gate was set.
-    pub fn calls(&self) -> Vec<&'static str> {
+    pub fn calls(&self) -> Vec<Call> {
         self.calls.lock().clone()
+    }
+
+    /// How many calls of this name there were since the gate was set.
+    pub fn count(&self, name: &str) -> usize {
+        self.calls.lock().iter().filter(|call| call.name == name).count()
     }
 
     /// Lets `work` go on to its end, or to where the world stops: then `None`.
@@ -136,14 +150,14 @@ impl Gate {
         }
     }
 
-    fn draw(&self, name: &'static str) -> Fate {
-        let no = {
+    fn draw(&self, name: &'static str, alert: Option<AlertId>) -> Fate {
+        let call = {
             let mut calls = self.calls.lock();
-            calls.push(name);
-            calls.len()
+            let call = Call { no: calls.len() + 1, name, alert };
+            calls.push(call);
+            call
         };
-        let writes = ["commit", "keep", "forget", "insert", "append", "probe"].iter().any(|w| name.starts_with(w));
-        (self.plan.lock())(Call { no, name, writes })
+        (self.plan.lock())(call)
     }
 }
 
@@ -169,12 +183,17 @@ impl Gated {
         std::future::pending().await
     }
 
-    async fn pass<T, F>(&self, name: &'static str, call: impl FnOnce(Arc<dyn Store>) -> F) -> Result<T, StoreError>
+    async fn pass<T, F>(
+        &self,
+        name: &'static str,
+        alert: Option<AlertId>,
+        call: impl FnOnce(Arc<dyn Store>) -> F,
+    ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
         let Some(store) = self.store.lock().clone() else { return std::future::pending().await };
-        match self.gate.draw(name) {
+        match self.gate.draw(name, alert) {
             Fate::Pass => call(store).await,
             Fate::Fail(fault) => Err(fault.error()),
             Fate::PassAndFail(fault) => {
@@ -194,6 +213,11 @@ impl Gated {
                 permits.acquire().await.unwrap().forget();
                 call(store).await
             }
+            Fate::PassAndWait(permits) => {
+                let answer = call(store).await;
+                permits.acquire().await.unwrap().forget();
+                answer
+            }
         }
     }
 }
@@ -203,8 +227,17 @@ macro_rules! gated {
         #[async_trait]
         impl Store for Gated {
             $(async fn $name(&self, $($argument: $kind),*) -> Result<$result, StoreError> {
-                self.pass(stringify!($name), |store| async move { store.$name($($argument),*).await }).await
+                self.pass(stringify!($name), None, |store| async move { store.$name($($argument),*).await }).await
             })*
+
+            async fn alert(&self, id: AlertId) -> Result<Option<Alert>, StoreError> {
+                self.pass("alert", Some(id), |store| async move { store.alert(id).await }).await
+            }
+
+            async fn commit_alert(&self, commit: AlertCommit) -> Result<Committed, StoreError> {
+                let id = Some(commit.alert.id);
+                self.pass("commit_alert", id, |store| async move { store.commit_alert(commit).await }).await
+            }
 
             fn is_exclusive(&self) -> bool {
                 self.gate.exclusive && self.store.lock().as_ref().is_some_and(|store| store.is_exclusive())
@@ -222,11 +255,9 @@ macro_rules! gated {
 
 gated! {
     intake_context(organisation: &OrganisationId, subject: SubjectKey, key: Option<IdempotencyKey>) -> IntakeContext;
-    commit_alert(commit: AlertCommit) -> Committed;
     keep_answer(record: IdempotencyRecord) -> bool;
     answer(key: IdempotencyKey) -> Option<IdempotencyRecord>;
     forget_answers(before: Timestamp, limit: usize) -> usize;
-    alert(id: AlertId) -> Option<Alert>;
     alert_by_reference(organisation: &OrganisationId, reference: Reference) -> Option<Alert>;
     alert_of_message(id: &ProviderId) -> Option<Alert>;
     escalating_alerts_of(organisation: &OrganisationId, address: AddressKey, limit: usize) -> Vec<Alert>;

@@ -7,6 +7,7 @@ mod common;
 
 mod bad_input;
 mod consent;
+mod crash_running;
 mod crash_steps;
 mod decisions;
 mod humans;
@@ -23,5 +24,6 @@ mod provider_sync;
 mod provider_unknown;
 mod reading;
 mod roles;
+mod store_faults;
 mod tokens;
 mod webhook_trust;

@@ -1,5 +1,7 @@
 //! Alerts: look, list, take, close, override, and read the audit.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
@@ -7,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::check_text;
 use super::events::OverrideRequest;
 use super::views::{AlertSummary, AlertView};
+use super::{check_text, to_its_end};
 use crate::domain::alert::{Alert, Outcome, StateName};
 use crate::domain::audit::{AuditStream, verify_chain};
 use crate::domain::ids::{AlertId, Reference};
@@ -143,7 +145,8 @@ async fn acknowledge(
 ) -> Result<Json<AlertView>, Problem> {
     let caller = caller(principal, COUNSELLING)?;
     let alert = state.service.find(&caller, alert_name(&id)?).await?;
-    let transition = state.service.acknowledge(&caller, alert).await?;
+    let service = Arc::clone(&state.service);
+    let transition = to_its_end(async move { service.acknowledge(&caller, alert).await }).await?;
     show(&state, &transition.alert).await
 }
 
@@ -183,7 +186,10 @@ async fn resolve(
 ) -> Result<Json<AlertView>, Problem> {
     let caller = caller(principal, COUNSELLING)?;
     let alert = state.service.find(&caller, alert_name(&id)?).await?;
-    let transition = state.service.resolve(&caller, alert, value.outcome, value.note.as_deref()).await?;
+    let service = Arc::clone(&state.service);
+    let ResolveRequest { outcome, note } = value;
+    let resolving = async move { service.resolve(&caller, alert, outcome, note.as_deref()).await };
+    let transition = to_its_end(resolving).await?;
     show(&state, &transition.alert).await
 }
 
@@ -219,7 +225,9 @@ async fn escalate_alert(
     let caller = caller(principal, COUNSELLING)?;
     let alert = state.service.find(&caller, alert_name(&id)?).await?;
     let stated = value.emergency_override.into_domain();
-    let transition = state.service.override_withheld(&caller, alert, &stated).await?;
+    let service = Arc::clone(&state.service);
+    let overriding = async move { service.override_withheld(&caller, alert, &stated).await };
+    let transition = to_its_end(overriding).await?;
     show(&state, &transition.alert).await
 }
 

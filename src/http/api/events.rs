@@ -10,7 +10,7 @@ use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{check_text, check_user_id};
+use super::{check_text, check_user_id, to_its_end};
 use crate::domain::event::{Label, Score, Source};
 
 use crate::http::auth::{Authenticated, Role};
@@ -167,7 +167,6 @@ async fn escalate(
     answer(state, caller, event, key, raw).await
 }
 
-/// Accepts in a task of its own: a caller who hangs up, or a time-out, does not stop half-way what was begun.
 async fn answer(
     state: AppState,
     caller: crate::service::caller::Caller,
@@ -176,14 +175,11 @@ async fn answer(
     raw: axum::body::Bytes,
 ) -> Result<Response, Problem> {
     let service = Arc::clone(&state.service);
-    let span = tracing::Span::current();
-    let work = async move {
+    let accepting = async move {
         let idempotency = key.as_deref().map(|key| IdempotencyInput { key, body: &raw });
         service.accept(&caller, &event, idempotency).await
     };
-    let accepted = tokio::spawn(tracing::Instrument::instrument(work, span)).await;
-    let answered = accepted.map_err(|_| Problem::new(ProblemCode::Internal))??;
-    Ok(respond(answered))
+    Ok(respond(to_its_end(accepting).await?))
 }
 
 fn respond(answered: Answered) -> Response {

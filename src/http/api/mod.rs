@@ -17,6 +17,15 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().merge(events::routes()).merge(alerts::routes()).merge(preferences::routes())
 }
 
+/// Does `work` in a task of its own: a caller who hangs up, or a time-out, does not stop half-way what was begun, between
+/// the commit and the hand-over of what it gave to do.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
+) -> Result<T, Problem> {
+    let done = tokio::spawn(tracing::Instrument::instrument(work, tracing::Span::current())).await;
+    Ok(done.map_err(|_| Problem::new(ProblemCode::Internal))??)
+}
+
 impl From<ServiceError> for Problem {
     /// The one place that turns the service's errors into answers. Internal text goes to the log, here, and no further.
     fn from(error: ServiceError) -> Self {

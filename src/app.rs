@@ -321,7 +321,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
     let manners = MannersSettings {
         request_timeout: config.http.request_timeout,
         body_length_max: config.http.body_limit_bytes,
-        trusted_proxies: 0,
+        trusted_proxies: config.http.trusted_proxies,
     };
     let router = application(state, &manners, clock, entropy);
     Ok(App { service, worker, jobs, router, store, dispatch })

@@ -1,6 +1,8 @@
 //! Replies from phones: what they ask for, and what is said back. Only commands are recognised; other words are not
 //! read any further.
 
+use serde::{Deserialize, Serialize};
+
 use super::ids::Reference;
 
 /// What a reply asks for.
@@ -56,20 +58,22 @@ impl Command {
     }
 }
 
-/// What is said back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is said back to a reply. Only ever said after the commit. It is kept, so that a reply that is posted again hears
+/// the same; nothing personal stands in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "said", content = "reference", rename_all = "snake_case")]
 pub enum Answer {
-    /// The case is theirs.
+    /// Taken: the case is theirs.
     Taken(Reference),
-    /// Somebody took it before.
+    /// Somebody else took it before.
     TakenBefore(Reference),
     /// It is closed.
     Closed(Reference),
-    /// Several cases wait.
+    /// Cases wait, and it is not clear which is meant: they must say.
     WhichOne,
-    /// Not understood.
+    /// Not understood, but a case waits.
     Help,
-    /// Nothing.
+    /// No case waits for this phone, or the provider itself answers: nothing is said.
     Nothing,
 }
 

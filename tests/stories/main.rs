@@ -22,6 +22,7 @@ mod provider_receipts;
 mod provider_sync;
 mod provider_unknown;
 mod reading;
+mod replies;
 mod roles;
 mod tokens;
 mod webhook_trust;

@@ -39,8 +39,8 @@ impl Service {
         let actor = self.actor_for(caller, &alert).await?;
         let note = match note {
             Some(text) => {
-                let key = self.person_data_key(&alert.organisation, alert.subject.into()).await?;
-                Some(key.seal(SealedField::Note, text))
+                let key = self.person_data_key_if_any(&alert.organisation, alert.subject.into()).await?;
+                Some(key.ok_or(ServiceError::CannotSeal("note"))?.seal(SealedField::Note, text))
             }
             None => None,
         };
@@ -57,22 +57,30 @@ impl Service {
         alert: Alert,
         stated: &EmergencyOverride,
     ) -> Result<Transition, ServiceError> {
-        let key = self.person_data_key(&alert.organisation, alert.subject.into()).await?;
-        let actor = caller.actor(self.keyring.as_ref(), Some(key.as_ref()));
+        let person = alert.subject.into();
+        let key = self.person_data_key_if_any(&alert.organisation, person).await?;
+        let actor = caller.actor(self.keyring.as_ref(), key.as_deref());
+        // A life is at stake: people are told even where nobody can keep the reason.
+        let is_kept = key.is_some();
+        let key = key.unwrap_or_else(|| self.key_to_throw_away(&alert.organisation, person));
         let statement = seal_override(stated, key.as_ref());
         let ground = Ground::EmergencyOverride { statement, authorised_by: actor.clone(), at: self.clock.now() };
         let changed = self.change(alert, Input::Overridden { ground }, &actor).await?;
         let transition = changed.ok_or(ServiceError::Busy)?;
         tracing::info!(alert = %transition.alert.id, "withheld alert escalated by override");
+        if !is_kept {
+            self.words_were_lost(transition.alert.id).await;
+        }
         Ok(transition)
     }
 
-    /// The caller as this alert's audit names them: by name only under the student's seal.
+    /// The caller as this alert's audit names them: by name only under the student's seal, if there is one.
     pub(crate) async fn actor_for(&self, caller: &Caller, alert: &Alert) -> Result<Actor, ServiceError> {
         if !caller.is_person {
             return Ok(caller.actor(self.keyring.as_ref(), None));
         }
-        let key = self.person_data_key(&alert.organisation, alert.subject.into()).await?;
-        Ok(caller.actor(self.keyring.as_ref(), Some(key.as_ref())))
+        // Whether a name can be sealed must not decide whether a case can be read, taken or closed.
+        let key = self.person_data_key_if_any(&alert.organisation, alert.subject.into()).await?;
+        Ok(caller.actor(self.keyring.as_ref(), key.as_deref()))
     }
 }

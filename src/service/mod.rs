@@ -87,6 +87,9 @@ pub enum ServiceError {
     /// Others were faster again and again.
     #[error("too many changes at once")]
     Busy,
+    /// This field would have to be sealed, and the student's data key is gone or does not open.
+    #[error("{0} cannot be sealed: the data key does not open")]
+    CannotSeal(&'static str),
     /// A sealed text does not open, or a key is missing.
     #[error("sealed data cannot be opened: {0}")]
     Sealed(#[from] crate::ports::KeyringError),

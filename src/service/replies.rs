@@ -46,6 +46,15 @@ enum Meant {
 /// A phone, as a college knows it.
 type Phone = (OrganisationId, AddressKey);
 
+/// Who replies.
+struct Sender {
+    phones: Vec<Phone>,
+    /// Our message to them that they quote.
+    own_quote: Option<(Alert, Delivery)>,
+    /// Whether they quote a message of ours that was not sent to them.
+    quotes_another: bool,
+}
+
 /// How many waiting cases of one phone are looked at to find the one with the given reference.
 const CASES_LOOKED_AT: usize = 1000;
 
@@ -60,8 +69,13 @@ impl Service {
         if let Some(answer) = self.answer_given(key).await? {
             return Ok(answer);
         }
+        if reply.command.is_silent() {
+            if reply.command == Command::OptOut {
+                self.alarm_opted_out(reply).await?;
+            }
+            return self.keep_reply(key, Answer::Nothing).await;
+        }
         let answer = match self.meant(reply).await? {
-            _ if reply.command.is_silent() => Answer::Nothing,
             Meant::None => Answer::Nothing,
             Meant::Unclear if reply.command.takes_it() => Answer::WhichOne,
             Meant::Unclear => Answer::Help,
@@ -96,6 +110,21 @@ impl Service {
         self.keep_reply(key, answer).await
     }
 
+    /// An alarm for the operator: a contact's phone has opted out, and Twilio will block whatever is sent to it.
+    async fn alarm_opted_out(&self, reply: &Reply) -> Result<(), ServiceError> {
+        let sender = self.sender(reply).await?;
+        for (organisation, address) in &sender.phones {
+            let directory = &self.organisation(organisation)?.directory;
+            let Some(contact) = directory.contact_at(reply.channel, *address) else { continue };
+            let phone = [(organisation.clone(), *address)];
+            let waiting = self.waiting(&phone, reply.channel).await?;
+            let alerts: Vec<String> = waiting.iter().map(|(alert, _)| alert.id.to_string()).collect();
+            self.metrics.alarm("contact_opted_out");
+            tracing::error!(contact = %contact.id, alerts = ?alerts, alarm = "contact_opted_out", "operator alarm");
+        }
+        Ok(())
+    }
+
     // -- which case -------------------------------------------------------------------------------------------------
 
     /// The quoted message's case first, unless the text names another; then number and reference; then the number
@@ -103,14 +132,7 @@ impl Service {
     /// told to the same phone.
     async fn meant(&self, reply: &Reply) -> Result<Meant, ServiceError> {
         let typed = reply.command.reference();
-        let quoted = self.quoted(reply).await?;
-        let foreign = quoted.as_ref().is_some_and(|(alert, delivery)| !self.is_theirs(reply, alert, delivery));
-        let phones = match (&reply.from, &quoted) {
-            (Some(number), _) => self.phones(number),
-            (None, Some((alert, delivery))) if !foreign => vec![(alert.organisation.clone(), delivery.address_key)],
-            (None, _) => Vec::new(),
-        };
-        let own_quote = quoted.filter(|_| !foreign);
+        let Sender { phones, own_quote, quotes_another } = self.sender(reply).await?;
         if let Some((alert, delivery)) = &own_quote
             && typed.is_none_or(|typed| typed == alert.reference)
         {
@@ -120,7 +142,7 @@ impl Service {
         let quoted_waits = own_quote.is_some_and(|(alert, _)| waits(&alert));
         if let Some(typed) = typed {
             cases.retain(|(alert, _)| alert.reference == typed);
-        } else if foreign && !cases.is_empty() {
+        } else if quotes_another && !cases.is_empty() {
             // They point at a message that was not sent to them: whatever they mean, it is not clear.
             return Ok(Meant::Unclear);
         }
@@ -130,6 +152,18 @@ impl Service {
             (None, _) if quoted_waits => Meant::Unclear,
             (None, _) => Meant::None,
         })
+    }
+
+    async fn sender(&self, reply: &Reply) -> Result<Sender, ServiceError> {
+        let quoted = self.quoted(reply).await?;
+        let is_quoted = quoted.is_some();
+        let own_quote = quoted.filter(|(alert, delivery)| self.is_theirs(reply, alert, delivery));
+        let phones = match (&reply.from, &own_quote) {
+            (Some(number), _) => self.phones(number),
+            (None, Some((alert, delivery))) => vec![(alert.organisation.clone(), delivery.address_key)],
+            (None, None) => Vec::new(),
+        };
+        Ok(Sender { phones, quotes_another: is_quoted && own_quote.is_none(), own_quote })
     }
 
     /// The message of ours that a reply quotes.

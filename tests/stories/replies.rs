@@ -242,3 +242,39 @@ async fn where_a_messaging_service_chooses_the_sender_any_number_of_the_account_
     let from = whatsapp(COUNSELLOR);
     posted(&world, &[("From", from.as_str()), ("To", "whatsapp:+14155550199"), ("Body", "1")]).await.expect(200);
 }
+
+// -- opted out --------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_contact_who_opts_out_alarms_the_operator_and_hears_nothing() {
+    let mut world = World::new().await;
+    let reference = told(&mut world, "student-1").await;
+    let from = whatsapp(COUNSELLOR);
+    for (no, word) in ["STOP", "stop.", "Unsubscribe", "OPTOUT"].into_iter().enumerate() {
+        let sid = format!("SM{no:032x}");
+        let fields = [("From", from.as_str()), ("Body", word), ("MessageSid", sid.as_str())];
+        // What is posted again alarms nobody again.
+        for _ in 0..2 {
+            let said = posted(&world, &fields).await.expect(200);
+            assert!(!said.text.contains("<Message>"), "{said:?}");
+        }
+        assert_eq!(world.alarms("contact_opted_out").await, (no + 1) as f64, "{word}");
+    }
+    assert_eq!(state(&world, &reference).await, "escalating");
+}
+
+#[tokio::test]
+async fn an_opt_out_alarms_while_no_case_waits_too_and_other_words_and_strangers_never_do() {
+    let world = World::new().await;
+    let from = whatsapp(COUNSELLOR);
+    let stranger = whatsapp(STRANGER);
+    for (no, (from, word)) in
+        [(&stranger, "STOP"), (&from, "START"), (&from, "HELP"), (&from, "stop it")].into_iter().enumerate()
+    {
+        let sid = format!("SM{no:032x}");
+        posted(&world, &[("From", from.as_str()), ("Body", word), ("MessageSid", &sid)]).await.expect(200);
+        assert_eq!(world.alarms("contact_opted_out").await, 0.0, "{word}");
+    }
+    posted(&world, &[("From", from.as_str()), ("Body", "STOP")]).await.expect(200);
+    assert_eq!(world.alarms("contact_opted_out").await, 1.0);
+}

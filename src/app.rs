@@ -235,8 +235,20 @@ pub fn provider(config: &Config, simulator: Option<&SimulatorAccess>) -> Provide
     rest.request_timeout = twilio.request_timeout;
     rest.max_concurrency = twilio.max_concurrency;
     rest.pool_max_idle = twilio.max_concurrency;
-    let trust = WebhookTrust { account_sid, auth_tokens: vec![auth_token], public_base };
+    let trust = WebhookTrust { account_sid, auth_tokens: vec![auth_token], public_base, senders: senders(&rest) };
     Provider { rest, trust, simulated }
+}
+
+/// The numbers that replies come to; none where they are not all known, as when a messaging service chooses the sender.
+fn senders(rest: &RestConfig) -> Vec<(Channel, PhoneNumber)> {
+    let sms = match &rest.sms_from {
+        _ if rest.messaging_service_sid.is_some() => return Vec::new(),
+        Some(SmsSender::Name(_)) => return Vec::new(),
+        Some(SmsSender::Number(number)) => Some((Channel::Sms, number.clone())),
+        None => None,
+    };
+    let whatsapp = rest.whatsapp_from.clone().map(|number| (Channel::Whatsapp, number));
+    whatsapp.into_iter().chain(sms).collect()
 }
 
 /// Twilio's WhatsApp sandbox number, which the simulator owns too.

@@ -10,9 +10,11 @@ use super::auth::{Authenticator, Principal, PrincipalKind, Role};
 use super::health::Health;
 use super::problem::Problem;
 use super::rate_limit::RateLimiter;
+use crate::domain::contact::{Channel, PhoneNumber};
 use crate::secret::Secret;
 use crate::service::Service;
 use crate::service::caller::Caller;
+use crate::twilio::callback::Party;
 
 /// Bounds on what a request may carry, from the configuration.
 #[derive(Debug, Clone)]
@@ -38,12 +40,23 @@ pub struct WebhookTrust {
     pub auth_tokens: Vec<Secret>,
     /// The service's public base URL: signatures are reckoned over it, never over a `Host` header.
     pub public_base: Url,
+    /// Our senders, which replies come to. Empty where a messaging service chooses them: then replies to any number of
+    /// the account are taken.
+    pub senders: Vec<(Channel, PhoneNumber)>,
 }
 
 impl WebhookTrust {
     /// The public URL of a request, as Twilio signed it: the base, the path and the raw query.
     pub fn public_url(&self, path_and_query: &str) -> String {
         format!("{}{path_and_query}", self.public_base.as_str().trim_end_matches('/'))
+    }
+
+    /// Whether a message to this party is to one of our senders, as far as they are known.
+    pub fn is_sender(&self, channel: Channel, to: &Party) -> bool {
+        let ours = |(over, number): &(Channel, PhoneNumber)| {
+            *over == channel && matches!(to, Party::Number(to) if to == number)
+        };
+        self.senders.is_empty() || self.senders.iter().any(ours)
     }
 }
 

@@ -25,5 +25,6 @@ mod provider_unknown;
 mod reading;
 mod roles;
 mod store_faults;
+mod store_two_instances;
 mod tokens;
 mod webhook_trust;

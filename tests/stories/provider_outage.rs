@@ -1,5 +1,6 @@
 //! Twilio away for long, slow, or back with everything at once: nothing is lost, nothing runs away, and it shows.
 
+use crisis_relay::domain::delivery::Delivery;
 use crisis_relay::simulator::{Fault, FaultRule, Scope};
 
 use crate::common::stage::{ms, s};
@@ -82,7 +83,8 @@ async fn while_the_breaker_holds_calls_back_no_attempt_goes_out() {
     world.work().await;
     assert_eq!(world.calls(), 1, "held back");
     world.expect_state(&second, "due").await;
-    assert_eq!(world.next_action_after(&second).await, s(10), "until a probe may go");
+    let next = world.next_action_after(&second).await;
+    assert!((s(10)..s(15)).contains(&next), "until a probe may go, and not all at once: {next:?}");
     world.pass_in_steps(s(40), s(1)).await;
     assert_eq!(world.on_the_phone(&second).len(), 1);
 }
@@ -120,10 +122,14 @@ async fn two_hundred_alerts_of_an_outage_all_arrive_afterwards_and_none_twice() 
     world.sim().clear_faults();
     world.pass_in_steps(s(90), s(1)).await;
     for reference in &references {
-        assert_eq!(world.on_the_phone(reference).len(), 1, "{reference}");
-        world.expect_on_the_phone(reference);
+        // The ladder may have reached its next round meanwhile: then that is a message of its own.
+        let made =
+            |delivery: &Delivery| delivery.attempts.iter().filter(|attempt| attempt.provider_id.is_some()).count();
+        let messages: Vec<usize> = world.stored(reference).await.deliveries.iter().map(made).collect();
+        assert!(messages.contains(&1), "{reference}: {messages:?}");
+        assert!(messages.iter().all(|count| *count <= 1), "{reference}: none twice: {messages:?}");
+        assert_eq!(world.on_the_phone(reference).len(), messages.iter().sum::<usize>(), "{reference}");
     }
-    world.sim().assert_no_unexpected();
     world.holds_its_promises().await;
 }
 

@@ -115,6 +115,8 @@ pub struct App {
     pub router: Router,
     /// The store, to be closed at the end.
     pub store: Arc<dyn Store>,
+    /// Knows how much is in hand.
+    pub dispatch: Dispatch,
 }
 
 /// Reads the master keys, or in development makes one.
@@ -158,6 +160,7 @@ pub fn sqlite_settings(config: &Config) -> SqliteSettings {
         path: config.store.path.clone(),
         readers: config.store.readers,
         group_commit_max: config.store.group_commit_max,
+        write_queue_max: config.store.write_queue_max,
         busy_timeout: config.store.busy_timeout,
     }
 }
@@ -296,7 +299,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         Arc::clone(&service),
         twilio,
         Arc::clone(&clock),
-        dispatch,
+        dispatch.clone(),
         WorkerSettings {
             poll: config.worker.poll,
             due_batch: config.worker.due_batch,
@@ -321,7 +324,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         trusted_proxies: 0,
     };
     let router = application(state, &manners, clock, entropy);
-    Ok(App { service, worker, jobs, router, store })
+    Ok(App { service, worker, jobs, router, store, dispatch })
 }
 
 /// Under another index key every student would be a stranger: consent would be missed, and open alerts not joined. So a
@@ -499,7 +502,10 @@ fn jwt_settings(jwt: &config::Jwt, config: &Config) -> JwtSettings {
     settings.roles_claim.clone_from(&jwt.role_claim);
     settings.organisation_claim.clone_from(&jwt.organisation_claim);
     settings.leeway = jwt.leeway;
-    settings.default_organisation = Some(config.organisation.id.clone());
+    settings.default_organisation = match config.mode {
+        Mode::Development => Some(config.organisation.id.clone()),
+        Mode::Production => None,
+    };
     settings
 }
 
@@ -613,21 +619,47 @@ fn serve_settings(config: &Config) -> ServeSettings {
         connections_max: config.http.max_connections,
         header_read_timeout: config.http.header_timeout,
         shutdown_grace: config.http.shutdown_grace,
+        ..ServeSettings::default()
     }
 }
 
-/// Serves and works until the end is asked for: first no more requests, then no more work, then the store.
+/// Serves and works until the end is asked for: first no more requests, then no more work, then the store; all within
+/// one grace, of which requests get half, so that sends have time left.
 async fn work(app: App, listener: TcpListener, settings: ServeSettings, shutdown: CancellationToken) {
-    let App { worker, jobs, router, store, .. } = app;
+    let App { worker, jobs, router, store, dispatch, .. } = app;
+    let grace = settings.shutdown_grace;
+    let settings = ServeSettings { shutdown_grace: grace / 2, ..settings };
     let stop_worker = CancellationToken::new();
-    let working = tokio::spawn(worker.run(jobs, stop_worker.clone(), settings.shutdown_grace));
-    let ended = serve(listener, router, &settings, shutdown).await;
-    stop_worker.cancel();
-    if working.await.is_err() {
-        tracing::error!("the worker ended by a panic");
+    let working = tokio::spawn(worker.run(jobs, stop_worker.clone(), grace));
+    let in_order = async {
+        let ended = serve(listener, router, &settings, shutdown.clone()).await;
+        stop_worker.cancel();
+        if working.await.is_err() {
+            tracing::error!("the worker ended by a panic");
+        }
+        store.close().await;
+        ended
+    };
+    match within_grace(&shutdown, grace, in_order).await {
+        Some(ended) => tracing::info!(?ended, in_hand = dispatch.in_hand(), "stopped"),
+        None => tracing::warn!(
+            in_hand = dispatch.in_hand(),
+            "stopped with work in hand, the grace being over: the next start takes it up"
+        ),
     }
-    store.close().await;
-    tracing::info!(?ended, "stopped");
+}
+
+/// What `work` comes to, unless it takes longer than `grace` from when the end was asked for.
+async fn within_grace<T>(shutdown: &CancellationToken, grace: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let deadline = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = deadline => None,
+    }
 }
 
 impl Running {
@@ -642,5 +674,22 @@ impl Running {
         {
             tracing::warn!(%error, "the simulator did not stop cleanly");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_end_that_was_asked_for_comes_within_its_grace_and_no_work_is_cut_short_before() {
+        let shutdown = CancellationToken::new();
+        let brief = Duration::from_millis(20);
+        // Nobody asked: however long it takes, the grace does not run.
+        let longer = tokio::time::sleep(5 * brief);
+        assert_eq!(within_grace(&shutdown, brief, longer).await, Some(()));
+        shutdown.cancel();
+        assert_eq!(within_grace(&shutdown, brief, std::future::pending::<()>()).await, None);
+        assert_eq!(within_grace(&shutdown, Duration::ZERO, async { 1 }).await, Some(1));
     }
 }

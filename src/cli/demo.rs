@@ -66,7 +66,7 @@ pub(super) fn demo(args: &DemoArgs) -> ExitCode {
         }
     };
     // The display tells the story; the log only speaks up when something is wrong.
-    logging::init_with(false, "error");
+    let _last_lines = logging::init_with(false, "error");
     block_on(async {
         match app::start(&config).await {
             Ok(running) => {

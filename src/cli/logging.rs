@@ -1,25 +1,44 @@
 //! Log lines: JSON for machines, readable lines for a terminal; and what is said of a panic.
+//!
+//! Nothing here may stop the service. Lines go to a thread of their own through a bounded queue: where standard error is
+//! full, closed, or read by nobody, lines are lost and counted, and alerts go on.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{Config, LogFormat};
 
-/// Sends the process's log lines to standard error, as the configuration says.
-pub(super) fn init(config: &Config) {
+/// Lines that may wait for standard error; further ones are lost.
+const LINES_WAITING_MAX: usize = 4_096;
+
+/// How long the end waits for the last lines, should nobody read them.
+const LAST_LINES_WITHIN: Duration = Duration::from_secs(1);
+
+/// Sends the process's log lines to standard error, as the configuration says, until the result is dropped.
+pub(super) fn init(config: &Config) -> LastLines {
     let json = match config.log.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Auto => !io::stderr().is_terminal(),
     };
-    init_with(json, &config.log.filter);
+    init_with(json, &config.log.filter)
 }
 
 /// The same, in the given form. A filter that cannot be read was refused with the configuration.
-pub(super) fn init_with(json: bool, filter: &str) {
+pub(super) fn init_with(json: bool, filter: &str) -> LastLines {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (lines, last_lines) = start(io::stderr(), LINES_WAITING_MAX);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(lines)
+        // The library would report a line that cannot be written by a macro that panics where it cannot write either.
+        .log_internal_errors(false);
     // A second call (in tests) leaves the first in force.
     let _ = if json { builder.json().flatten_event(true).try_init() } else { builder.with_target(false).try_init() };
     std::panic::set_hook(Box::new(|panic| {
@@ -27,4 +46,158 @@ pub(super) fn init_with(json: bool, filter: &str) {
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
         tracing::error!(place, "panic");
     }));
+    last_lines
+}
+
+enum Order {
+    Write(Vec<u8>),
+    /// Answer when everything before this is written.
+    Tell(SyncSender<()>),
+}
+
+/// Takes lines, and waits for nobody.
+#[derive(Clone)]
+struct Lines {
+    queue: SyncSender<Order>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Write for Lines {
+    /// One call is one line: the formatter hands each over whole.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.queue.try_send(Order::Write(line.to_vec())).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// Dropped at the end, it waits a moment for the last lines.
+pub(super) struct LastLines(SyncSender<Order>);
+
+impl Drop for LastLines {
+    fn drop(&mut self) {
+        let (told, written) = sync_channel(1);
+        // A full queue is one that nobody reads: nothing to wait for.
+        if self.0.try_send(Order::Tell(told)).is_ok() {
+            let _ = written.recv_timeout(LAST_LINES_WITHIN);
+        }
+    }
+}
+
+/// Starts the thread that writes to `target`. Without a thread all lines are lost, and counted in vain.
+fn start(target: impl Write + Send + 'static, waiting_max: usize) -> (Lines, LastLines) {
+    let (queue, orders) = sync_channel(waiting_max);
+    let lines = Lines { queue: queue.clone(), lost: Arc::default() };
+    let lost = Arc::clone(&lines.lost);
+    let _ = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_all(target, &orders, &lost));
+    (lines, LastLines(queue))
+}
+
+fn write_all(mut target: impl Write, orders: &Receiver<Order>, lost: &AtomicU64) {
+    for order in orders {
+        match order {
+            Order::Write(line) => {
+                let missing = lost.swap(0, Ordering::Relaxed);
+                let told = missing == 0 || writeln!(target, "{{\"level\":\"WARN\",\"lines_lost\":{missing}}}").is_ok();
+                if !told {
+                    lost.fetch_add(missing, Ordering::Relaxed);
+                }
+                if target.write_all(&line).is_err() {
+                    lost.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Order::Tell(whom) => {
+                let _ = target.flush();
+                let _ = whom.send(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+
+    /// A target that fails as long as it is told to, and blocks while its lock is held.
+    #[derive(Clone, Default)]
+    struct Target(Arc<Mutex<(bool, Vec<u8>)>>);
+
+    impl Write for Target {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut target = self.0.lock();
+            if target.0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            target.1.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Target {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().1.clone()).unwrap()
+        }
+    }
+
+    #[test]
+    fn the_last_lines_are_written_before_the_end() {
+        let target = Target::default();
+        let (mut lines, last_lines) = start(target.clone(), 100);
+        for number in 0..50 {
+            writeln!(lines, "{number}").unwrap();
+        }
+        drop(last_lines);
+        assert!(target.text().ends_with("49\n"), "{}", target.text());
+    }
+
+    #[test]
+    fn lines_that_nobody_reads_are_lost_and_told_of() {
+        let target = Target::default();
+        let (mut lines, last_lines) = start(target.clone(), 2);
+        let unread = target.0.lock();
+        // More than the queue and the thread's hand hold: were they waited for, this would not end.
+        for _ in 0..10 {
+            lines.write_all(b"line\n").unwrap();
+        }
+        drop(unread);
+        let mut last_lines = Some(last_lines);
+        while !target.text().contains("lines_lost") {
+            lines.write_all(b"further\n").unwrap();
+            std::thread::yield_now();
+        }
+        last_lines.take();
+    }
+
+    #[test]
+    fn a_target_that_fails_and_recovers_gets_further_lines() {
+        let target = Target::default();
+        target.0.lock().0 = true;
+        let (mut lines, last_lines) = start(target.clone(), 100);
+        lines.write_all(b"first\n").unwrap();
+        while lines.lost.load(Ordering::Relaxed) == 0 {
+            std::thread::yield_now();
+        }
+        target.0.lock().0 = false;
+        lines.write_all(b"second\n").unwrap();
+        drop(last_lines);
+        assert_eq!(target.text(), "{\"level\":\"WARN\",\"lines_lost\":1}\nsecond\n");
+    }
 }

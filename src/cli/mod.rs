@@ -110,10 +110,18 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
+/// How long the end waits for what the work has left behind, such as a write that hangs.
+const LEFT_OVERS_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Runs `work` on a runtime.
 fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     match runtime() {
-        Ok(runtime) => runtime.block_on(work),
+        Ok(runtime) => {
+            let ended = runtime.block_on(work);
+            // Without this a disk that hangs would hold the process up for ever.
+            runtime.shutdown_timeout(LEFT_OVERS_WITHIN);
+            ended
+        }
         Err(error) => {
             say_error(&format!("The runtime cannot be started: {error}"));
             ExitCode::FAILURE

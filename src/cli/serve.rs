@@ -7,7 +7,7 @@ use crate::app;
 use crate::config::Config;
 
 pub(super) fn serve(config: &Config) -> ExitCode {
-    logging::init(config);
+    let _last_lines = logging::init(config);
     block_on(async {
         match app::start(config).await {
             Ok(running) => {

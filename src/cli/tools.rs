@@ -43,7 +43,7 @@ pub(super) struct SimulateArgs {
 }
 
 pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
-    logging::init_with(false, "info");
+    let _last_lines = logging::init_with(false, "info");
     let defaults = SimulatorConfig::default();
     let settings = SimulatorConfig {
         bind: args.bind,

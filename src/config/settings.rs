@@ -251,7 +251,7 @@ pub struct Store {
     pub readers: usize,
     /// Most commits that share one fsync.
     pub group_commit_max: usize,
-    /// Most commits that wait for the writer.
+    /// Most commits that wait for the writer; further ones wait for a place.
     pub write_queue_max: usize,
     /// How long a connection waits for a lock of another process.
     pub busy_timeout: Duration,
@@ -327,7 +327,7 @@ pub struct RateLimits {
     pub service_per_second: u32,
     /// Requests a second of one person.
     pub person_per_second: u32,
-    /// Webhook requests a second, together.
+    /// Webhook requests a second without a right signature, of one client address.
     pub webhook_per_second: u32,
     /// Refused credentials a minute of one client address.
     pub failed_auth_per_minute: u32,

@@ -619,7 +619,8 @@ impl Delivery {
         }
         // The audit keeps every attempt; of those that came to no call, the record needs only the last.
         self.attempts.retain(|attempt| attempt.no == no || attempt.result != AttemptResult::NotBegun);
-        let at = later(cx.now, wait.mul_f64(1.0 + cx.jitter / 4.0).min(cx.rules.backoff_max));
+        let spread = (wait / 4).min(Duration::from_secs(1)).mul_f64(cx.jitter);
+        let at = later(cx.now, wait.saturating_add(spread).min(cx.rules.backoff_max));
         self.state = DeliveryState::Due { at };
         Settled::Deferred { at }
     }

@@ -1,5 +1,5 @@
 //! How often a caller may ask: a token bucket per principal, per client address for failed logins, and per address for
-//! webhooks.
+//! webhooks whose signature does not hold.
 //!
 //! Memory is bounded: callers are hashed, under a key drawn at start, into a fixed number of buckets. Two callers in one
 //! bucket share it, which with 65536 buckets is rare and can be neither aimed at nor kept up over a restart. Idle buckets
@@ -59,7 +59,7 @@ pub struct RateLimits {
     pub service: Limit,
     /// For each person.
     pub person: Limit,
-    /// For each address that webhooks come from.
+    /// For each address that webhooks without a right signature come from.
     pub webhook: Limit,
     /// For wrong credentials from one address.
     pub failure: Limit,
@@ -116,7 +116,7 @@ impl<C: PaceClock + Clone> RateLimiter<C> {
         buckets.check(&(&principal.organisation, &principal.id))
     }
 
-    /// Counts a webhook call from an address. All callers without a known address share a bucket.
+    /// Counts a webhook call whose signature does not hold, from an address. All callers without a known address share a bucket.
     ///
     /// # Errors
     /// As [`RateLimiter::check_principal`].

@@ -19,6 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -39,6 +40,8 @@ pub struct ServeSettings {
     pub connections_max: usize,
     /// How long a client may take for a request's head, counted from when the connection is ready for one.
     pub header_read_timeout: Duration,
+    /// How long a client may leave an answer unread before it is cut off: counted from the last byte that it took.
+    pub write_timeout: Duration,
     /// How long requests may go on once the end is asked for.
     pub shutdown_grace: Duration,
 }
@@ -48,6 +51,7 @@ impl Default for ServeSettings {
         Self {
             connections_max: 4_096,
             header_read_timeout: Duration::from_secs(15),
+            write_timeout: Duration::from_secs(10),
             shutdown_grace: Duration::from_secs(10),
         }
     }
@@ -87,6 +91,8 @@ pub async fn serve(
             () = shutdown.cancelled() => break,
             next = next => next,
         };
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(settings.write_timeout));
         let connection = attend(stream, peer, router.clone(), protocol.clone(), shutdown.clone());
         let deadline = deadline.clone();
         connections.spawn(async move {
@@ -136,21 +142,21 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// Serves one connection to its end; after `shutdown`, to the end of the request that is open.
 async fn attend(
-    stream: TcpStream,
+    stream: TimeoutStream<TcpStream>,
     peer: SocketAddr,
     router: Router,
     protocol: http1::Builder,
     shutdown: CancellationToken,
 ) {
     // Answers are small and written at once: waiting to fill a segment only delays them.
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = stream.get_ref().set_nodelay(true) {
         tracing::debug!(kind = ?error.kind(), "TCP_NODELAY could not be set");
     }
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request)
     });
-    let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(protocol.serve_connection(TokioIo::new(Box::pin(stream)), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
@@ -226,6 +232,37 @@ mod tests {
             let answer = tokio::time::timeout(patience, exchange(server.address, beginning)).await.unwrap();
             assert!(!answer.contains("200 OK"), "{answer}");
         }
+    }
+
+    /// Waits for the server to close the connection, without reading from it.
+    async fn closed_from_afar(stream: &mut TcpStream) {
+        let patience = Duration::from_secs(10);
+        let refused = async { while stream.write_all(CLOSING.as_bytes()).await.is_ok() {} };
+        tokio::time::timeout(patience, refused).await.expect("the connection is closed");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_reads_its_answers_loses_its_place() {
+        let long = || async { "x".repeat(64 << 20) };
+        let router = Router::new().route("/", get(long));
+        let settings =
+            ServeSettings { connections_max: 1, write_timeout: Duration::from_millis(100), ..ServeSettings::default() };
+        let server = start(router, settings).await;
+        let mut deaf = TcpStream::connect(server.address).await.unwrap();
+        closed_from_afar(&mut deaf).await;
+        // The only place is free again, and whoever reads is served to the last byte.
+        let answer = tokio::time::timeout(Duration::from_secs(10), exchange(server.address, CLOSING)).await.unwrap();
+        assert!(answer.len() > 64 << 20);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_served_and_idles_is_ended() {
+        let settings = ServeSettings { header_read_timeout: Duration::from_millis(50), ..ServeSettings::default() };
+        let server = start(greeting(), settings).await;
+        let mut idle = TcpStream::connect(server.address).await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(10), read_all(&mut idle)).await.unwrap();
+        assert!(answer.contains("200 OK"), "{answer}");
     }
 
     #[tokio::test]

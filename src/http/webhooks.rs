@@ -48,8 +48,7 @@ async fn status(
     body: Bytes,
 ) -> Result<StatusCode, Problem> {
     let begun = state.service.now();
-    state.limiter.check_webhook(client.map(|client| client.0.0))?;
-    let signed = authentic(&state, &uri, &headers, &body)?;
+    let signed = authentic(&state, client, &uri, &headers, &body)?;
     let event = StatusCallback::read(&signed.form, &signed.query, signed.token.as_deref()).map_err(unreadable)?;
     if let StatusEvent::Receipt(callback) = event {
         require_account(&state, &callback.account_sid)?;
@@ -79,8 +78,7 @@ async fn incoming(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let begun = state.service.now();
-    state.limiter.check_webhook(client.map(|client| client.0.0))?;
-    let signed = authentic(&state, &uri, &headers, &body)?;
+    let signed = authentic(&state, client, &uri, &headers, &body)?;
     let message = IncomingMessage::read(&signed.form, signed.token.as_deref()).map_err(unreadable)?;
     require_account(&state, &message.account_sid)?;
     let command = reply::Command::parse(&message.body);
@@ -124,7 +122,20 @@ fn answer_kind(answer: ReplyAnswer) -> reply::Answer {
 }
 
 /// Checks the signature over the public URL and the body, and reads the fields.
-fn authentic(state: &AppState, uri: &axum::http::Uri, headers: &HeaderMap, body: &Bytes) -> Result<Signed, Problem> {
+///
+/// Only what does not prove to be Twilio's counts against the limit: somebody who floods from the same address (behind a
+/// proxy all have one) must not keep receipts and replies out.
+fn authentic(
+    state: &AppState,
+    client: Option<Extension<ClientIp>>,
+    uri: &axum::http::Uri,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Signed, Problem> {
+    let refuse = |problem: Problem| match state.limiter.check_webhook(client.map(|client| client.0.0)) {
+        Ok(()) => problem,
+        Err(too_often) => too_often,
+    };
     let trust: &WebhookTrust = &state.webhooks;
     let path_and_query = uri.path_and_query().map_or("", |text| text.as_str());
     let url = trust.public_url(path_and_query);
@@ -137,14 +148,17 @@ fn authentic(state: &AppState, uri: &axum::http::Uri, headers: &HeaderMap, body:
         let verified = signature::verify_json(&trust.auth_tokens, &url, body, given);
         (None, verified)
     } else {
-        let form = Form::parse(body).map_err(unreadable)?;
+        let form = match Form::parse(body) {
+            Ok(form) => form,
+            Err(error) => return Err(refuse(unreadable(error))),
+        };
         let verified = signature::verify(&trust.auth_tokens, &url, form.pairs(), given);
         (Some(form), verified)
     };
     if let Err(error) = verified {
         state.service.metrics().webhook_refused("signature");
         tracing::warn!(%error, "a webhook without a right signature was refused");
-        return Err(Problem::new(ProblemCode::BadSignature));
+        return Err(refuse(Problem::new(ProblemCode::BadSignature)));
     }
     let form = match form {
         Some(form) => form,

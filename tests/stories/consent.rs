@@ -112,23 +112,43 @@ async fn what_says_nothing_or_cannot_be_read_is_refused_by_field() {
 }
 
 #[tokio::test]
-async fn a_withdrawal_counts_from_the_next_alert_and_a_case_under_way_goes_on() {
+async fn a_withdrawal_counts_at_once_and_nothing_more_is_sent_on_what_was_taken_back() {
     let mut world = World::new().await;
     let open = world.escalated("student-1").await.text_at("/reference");
     world.work().await;
     world.expect_told(&open);
     put(&world, SERVICE, &json!({ "whatsapp": false, "source": "app" })).await.expect(200);
-    world.pass_in_steps(Duration::from_secs(300), Duration::from_secs(60)).await;
-    world.expect_told(&open);
-    world
-        .post(&format!("/api/v1/crisis/alerts/{open}/resolve"), ADMIN, &json!({ "outcome": "safe_by_phone" }))
-        .await
-        .expect(200);
+    let alert = world.alert(&open).await;
+    assert_eq!(alert["state"], "withheld", "{alert}");
+    assert_eq!(world.metric("crisis_relay_alarms_total{kind=\"consent_withdrawn\"}").await, Some(1.0));
 
     let event = json!({ "user_id": "student-1", "crisis_score": 1.0, "source": "chat" });
     let next = world.event(&event).await.expect(202);
     assert_eq!(next.text_at("/decision"), "withheld_no_consent");
+    assert_eq!(next.text_at("/reference"), open, "the same case, which people can see");
+    world.pass_in_steps(Duration::from_secs(3600), Duration::from_secs(60)).await;
+    world.sim().assert_no_unexpected();
+
+    let body = json!({ "emergency_override": { "by": "Dr. Rao", "reason": "life at risk" } });
+    world.post(&format!("/api/v1/crisis/alerts/{open}/escalate"), ADMIN, &body).await.expect(200);
     world.work().await;
+    world.expect_told(&open);
+    world.assert_audit_verifies().await;
+}
+
+#[tokio::test]
+async fn a_withdrawal_leaves_an_override_standing() {
+    let mut world = World::new().await;
+    world.consents("student-1").await;
+    put(&world, SERVICE, &json!({ "whatsapp": false, "source": "app" })).await.expect(200);
+    let stated = json!({ "by": "Dr. Rao", "reason": "life at risk" });
+    let event = json!({ "user_id": "student-1", "crisis_score": 0.97, "source": "chat", "emergency_override": stated });
+    let reference = world.event(&event).await.expect(202).text_at("/reference");
+    world.work().await;
+    world.expect_told(&reference);
+    put(&world, SERVICE, &json!({ "whatsapp": false, "source": "app" })).await.expect(200);
+    world.pass_in_steps(Duration::from_secs(300), Duration::from_secs(60)).await;
+    world.expect_told(&reference);
     world.sim().assert_no_unexpected();
 }
 

@@ -62,6 +62,7 @@ async fn an_open_breaker_is_named_and_can_be_left_out_because_events_are_still_t
     assert_eq!(readiness(&world, "?exclude=twilio").await, (200, checks("ok", "ok", "failing")));
     world.pass(Duration::from_secs(1)).await;
     assert_eq!(world.metric("crisis_relay_provider_breaker_open").await, Some(1.0));
+    world.pass(Duration::from_secs(5)).await;
     world.event(&json!({ "user_id": "student-2", "crisis_score": 0.9, "source": "chat" })).await.expect(202);
 
     world.sim().clear_faults();

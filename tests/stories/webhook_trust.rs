@@ -116,6 +116,26 @@ async fn a_receipt_without_a_right_signature_is_refused() {
 }
 
 #[tokio::test]
+async fn a_flood_of_forgeries_is_turned_away_and_keeps_no_signed_call_out() {
+    let scene = Scene::of(Setting::default().with("CRISIS_RELAY__RATE_LIMITS__WEBHOOK_PER_SECOND", "100")).await;
+    let mut turned_away = false;
+    for _ in 0..10_000 {
+        turned_away = scene.post_form(&scene.url, None).await.status == 429;
+        if turned_away {
+            break;
+        }
+    }
+    assert!(turned_away, "forgeries are not limited");
+    scene.nothing_has_changed().await;
+    for _ in 0..20 {
+        let malformed = scene.post(&scene.url, FORM, "%ff", None).await.status;
+        assert!([400, 403, 429].contains(&malformed), "{malformed}");
+        scene.post_form(&scene.url, Some(&scene.signature())).await.expect(204);
+    }
+    scene.is_delivered().await;
+}
+
+#[tokio::test]
 async fn an_empty_token_lets_nobody_sign() {
     let scene = Scene::new().await;
     let signature = sign("", &scene.url, &scene.pairs);

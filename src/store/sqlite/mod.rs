@@ -4,6 +4,7 @@
 //! the store is opened, and why recovery after a crash need not wait for them.
 
 mod migrate;
+mod place;
 mod readers;
 mod rows;
 mod sql;
@@ -21,6 +22,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 pub use migrate::LATEST as LATEST_SCHEMA;
 
+use self::place::Place;
 use self::readers::Readers;
 use self::writer::Writer;
 use crate::domain::alert::{Alert, StateName};
@@ -44,6 +46,8 @@ pub struct SqliteSettings {
     pub readers: usize,
     /// How many changes share one commit at the most.
     pub group_commit_max: usize,
+    /// How many changes may wait for the writer; further ones wait for a place.
+    pub write_queue_max: usize,
     /// How long a lock held by another process is waited for.
     pub busy_timeout: Duration,
 }
@@ -129,8 +133,9 @@ impl SqliteStore {
 
     fn with(connection: Connection, settings: &SqliteSettings, lock: Option<File>) -> Result<Self, OpenError> {
         let exclusive = lock.is_some();
+        let place = Place::of(&settings.path);
         let readers = Readers::open(settings)?;
-        let writer = Writer::start(connection, settings.group_commit_max, lock)?;
+        let writer = Writer::start(connection, place, settings, lock)?;
         Ok(Self { writer, readers, exclusive })
     }
 }

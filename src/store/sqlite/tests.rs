@@ -11,7 +11,13 @@ use super::*;
 
 fn settings(folder: &TempDir) -> SqliteSettings {
     let path = folder.path().join("relay.db");
-    SqliteSettings { path, readers: 2, group_commit_max: 8, busy_timeout: Duration::from_millis(200) }
+    SqliteSettings {
+        path,
+        readers: 2,
+        group_commit_max: 8,
+        write_queue_max: 100,
+        busy_timeout: Duration::from_millis(200),
+    }
 }
 
 fn open() -> (TempDir, Arc<SqliteStore>) {
@@ -160,6 +166,30 @@ async fn a_locked_file_is_waited_for_once_by_a_whole_group() {
     assert!(results.iter().all(|result| matches!(result, Err(StoreError::Unavailable { .. }))), "{results:?}");
     other.execute_batch("COMMIT").unwrap();
     store.probe(now).await.unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_is_gone_or_another_takes_no_commit_until_it_is_back() {
+    let (folder, store) = open();
+    let (path, aside) = (settings(&folder).path, folder.path().join("aside.db"));
+    let now = Timestamp::from_second(1_790_000_000).unwrap();
+    let refused = async |when: &str| {
+        let probed = store.probe(now).await;
+        assert!(matches!(probed, Err(StoreError::Unavailable { .. })), "{when}: {probed:?}");
+        let kept = store.keep_fact("test", "x").await;
+        assert!(matches!(kept, Err(StoreError::Unavailable { .. })), "{when}: {kept:?}");
+    };
+    store.probe(now).await.unwrap();
+
+    std::fs::rename(&path, &aside).unwrap();
+    refused("moved").await;
+    std::fs::write(&path, b"").unwrap();
+    refused("replaced").await;
+
+    std::fs::rename(&aside, &path).unwrap();
+    store.probe(now).await.unwrap();
+    assert_eq!(store.keep_fact("test", "y").await.unwrap(), "y", "nothing was written in between");
 }
 
 /// A full disk, as far as SQLite itself can tell of one: `max_page_count` lets no page be added. The error is the

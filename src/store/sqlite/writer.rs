@@ -4,6 +4,8 @@
 //! disturb its neighbours; if SQLite itself reports an error in one of them, or one panics, the group is rolled back and
 //! its jobs run one by one.
 //!
+//! Where the file is no longer at its path, nothing is committed: it would be lost with the file.
+//!
 //! The thread also holds the lock on the file: it is let go when the last write is over and not before, whichever way
 //! the store ends.
 
@@ -14,6 +16,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::SqliteSettings;
+use super::place::Place;
 use crate::ports::StoreError;
 
 /// Something to be written. It may run twice: once in a group that is rolled back, once alone.
@@ -60,8 +64,8 @@ pub(super) struct Writer {
     thread: parking_lot::Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
-/// Jobs that may wait: more than that, and callers wait for a place.
-const QUEUE: usize = 4096;
+/// Most jobs that a queue can be asked to hold.
+const QUEUE_MAX: usize = 1_000_000;
 
 fn closed() -> StoreError {
     StoreError::Unavailable { what: "the store is closed".to_owned() }
@@ -69,10 +73,16 @@ fn closed() -> StoreError {
 
 impl Writer {
     /// Starts the thread. `lock` makes the file this process's own; without it, nothing is tidied at the end.
-    pub(super) fn start(connection: Connection, group_max: usize, lock: Option<File>) -> std::io::Result<Self> {
-        let (orders, receiver) = mpsc::channel(QUEUE);
+    pub(super) fn start(
+        connection: Connection,
+        place: Place,
+        settings: &SqliteSettings,
+        lock: Option<File>,
+    ) -> std::io::Result<Self> {
+        let (orders, receiver) = mpsc::channel(settings.write_queue_max.clamp(1, QUEUE_MAX));
+        let group_max = settings.group_commit_max.max(1);
         let thread = std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(move || {
-            work(&connection, receiver, group_max.max(1));
+            work(&connection, &place, receiver, group_max);
             if let Some(lock) = lock {
                 // Best effort: a start after a clean stop finds no write-ahead log. In a file that is another
                 // process's, this would keep that process from writing.
@@ -119,7 +129,8 @@ impl Drop for Writer {
     }
 }
 
-fn work(connection: &Connection, mut orders: mpsc::Receiver<Order>, group_max: usize) {
+fn work(connection: &Connection, place: &Place, mut orders: mpsc::Receiver<Order>, group_max: usize) {
+    let mut in_place = true;
     let mut group: Vec<Box<dyn Job>> = Vec::with_capacity(group_max);
     let mut stopping = false;
     while !stopping {
@@ -134,9 +145,29 @@ fn work(connection: &Connection, mut orders: mpsc::Receiver<Order>, group_max: u
                 Err(_) => break,
             }
         }
-        commit_group(connection, &mut group);
+        if place.holds() != in_place {
+            in_place = !in_place;
+            tell(in_place);
+        }
+        if in_place {
+            commit_group(connection, &mut group);
+        } else {
+            group.drain(..).for_each(|job| job.answer(Err(out_of_place())));
+        }
     }
     refuse_late(orders);
+}
+
+fn tell(in_place: bool) {
+    if in_place {
+        tracing::warn!("the database file is back at its path: changes are taken again");
+    } else {
+        tracing::error!("the database file was deleted, moved or replaced: no change is taken until it is back");
+    }
+}
+
+fn out_of_place() -> StoreError {
+    StoreError::Unavailable { what: "the database file is no longer at its path".to_owned() }
 }
 
 /// Jobs that came after the order to stop were surely not run: their callers are told so, and need not wonder.

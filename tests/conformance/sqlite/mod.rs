@@ -22,7 +22,13 @@ conformance!(SqlitePlace);
 
 /// How a test uses a file: few readers, small groups, short patience.
 pub(crate) fn settings(path: impl Into<PathBuf>) -> SqliteSettings {
-    SqliteSettings { path: path.into(), readers: 3, group_commit_max: 8, busy_timeout: Duration::from_millis(50) }
+    SqliteSettings {
+        path: path.into(),
+        readers: 3,
+        group_commit_max: 8,
+        write_queue_max: 100,
+        busy_timeout: Duration::from_millis(50),
+    }
 }
 
 /// A folder with one file.

@@ -1,0 +1,98 @@
+//! The real binary, where its surroundings fail it.
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A service of its own, in a folder of its own; ended when dropped.
+struct Relay {
+    child: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Relay {
+    fn start(stderr: impl Into<Stdio>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let child = Command::new(env!("CARGO_BIN_EXE_crisis-relay"))
+            .arg("serve")
+            .current_dir(folder.path())
+            .env_clear()
+            .env("HTTP_BIND", format!("127.0.0.1:{port}"))
+            .env("CRISIS_RELAY__SIMULATOR__BIND", "127.0.0.1:0")
+            // Every request leaves lines: more than a pipe holds is soon together.
+            .env("RUST_LOG", "trace")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        Self { child, port, _folder: folder }
+    }
+
+    /// Asks `/livez` once.
+    fn is_alive(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let asked = stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let mut answer = String::new();
+        asked.and_then(|()| stream.read_to_string(&mut answer)).is_ok() && answer.starts_with("HTTP/1.1 200")
+    }
+
+    fn wait_for_life(&mut self) {
+        for _ in 0..600 {
+            if self.is_alive() {
+                return;
+            }
+            assert_eq!(self.child.try_wait().unwrap(), None, "it ended");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("it does not answer");
+    }
+
+    /// Enough requests to fill a pipe (64 KiB) with their lines, several times.
+    fn goes_on(mut self) {
+        self.wait_for_life();
+        for number in 0..400 {
+            assert!(self.is_alive(), "request {number} was not answered");
+        }
+        assert_eq!(self.child.try_wait().unwrap(), None, "it ended");
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_under_the_log_does_not_end_the_service() {
+    Relay::start(File::options().write(true).open("/dev/full").unwrap()).goes_on();
+}
+
+#[test]
+fn a_log_that_nobody_takes_any_more_does_not_end_the_service() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    Relay::start(writer).goes_on();
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_stop_the_service() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    Relay::start(writer).goes_on();
+    drop(reader);
+}

@@ -27,6 +27,7 @@ mod reading;
 mod replies;
 mod roles;
 mod store_faults;
+mod store_two_instances;
 mod tokens;
 mod verification;
 mod webhook_trust;

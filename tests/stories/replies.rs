@@ -94,7 +94,7 @@ async fn the_same_reply_posted_at_the_same_time_takes_one_case_and_both_hear_so(
         _ => Fate::Pass,
     });
     let both_wait = world.until("both have looked", async |_| {
-        gate.calls().iter().filter(|name| **name == "escalating_alerts_of").count() == 2
+        gate.calls().iter().filter(|call| call.name == "escalating_alerts_of").count() == 2
     });
     let go = async {
         both_wait.await;

@@ -374,12 +374,16 @@ impl Delivery {
             SendOutcome::Unknown { cause, .. } => AttemptResult::Unknown(*cause),
             SendOutcome::Accepted { .. } => AttemptResult::Accepted,
         };
+        // The audit keeps every attempt; of those that came to no call, the record needs only the last.
+        if matches!(outcome, SendOutcome::NotBegun { .. }) {
+            self.attempts.retain(|attempt| attempt.no == no || attempt.result != AttemptResult::NotBegun);
+        }
         if !self.holds(no) {
             return Settled::Unchanged;
         }
         match outcome {
             SendOutcome::NotExecuted { retry_after, .. } => self.retry(cx, *retry_after, fault),
-            SendOutcome::NotBegun { wait } => self.defer(no, cx, *wait),
+            SendOutcome::NotBegun { wait } => self.defer(cx, *wait),
             SendOutcome::Refused(fault) => self.refuse(*fault, cx),
             SendOutcome::Unknown { retry_after, .. } => {
                 let pause = cx.rules.look_up_first.max(clamp(*retry_after, cx.rules));
@@ -609,7 +613,7 @@ impl Delivery {
 
     /// Back to `Due` without a call: neither attempts nor time are used up, for the provider was never asked. Waiting
     /// deliveries are spread a little, so that they do not all come back at one instant.
-    fn defer(&mut self, no: AttemptNo, cx: &Change<'_>, wait: Duration) -> Settled {
+    fn defer(&mut self, cx: &Change<'_>, wait: Duration) -> Settled {
         if self.rests_on_arrived() {
             return Settled::Progressed;
         }
@@ -617,8 +621,6 @@ impl Delivery {
             self.state = DeliveryState::Cancelled { at: cx.now };
             return Settled::Cancelled;
         }
-        // The audit keeps every attempt; of those that came to no call, the record needs only the last.
-        self.attempts.retain(|attempt| attempt.no == no || attempt.result != AttemptResult::NotBegun);
         let spread = (wait / 4).min(Duration::from_secs(1)).mul_f64(cx.jitter);
         let at = later(cx.now, wait.saturating_add(spread).min(cx.rules.backoff_max));
         self.state = DeliveryState::Due { at };

@@ -6,7 +6,7 @@
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
@@ -19,6 +19,10 @@ const LINES_WAITING_MAX: usize = 4_096;
 
 /// How long the end waits for the last lines, should nobody read them.
 const LAST_LINES_WITHIN: Duration = Duration::from_secs(1);
+
+/// How often, and after which pauses, the end asks for a place behind the last lines.
+const LAST_PLACE_TRIES: u32 = 50;
+const LAST_PLACE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Sends the process's log lines to standard error, as the configuration says, until the result is dropped.
 pub(super) fn init(config: &Config) -> LastLines {
@@ -90,9 +94,18 @@ pub(super) struct LastLines(SyncSender<Order>);
 impl Drop for LastLines {
     fn drop(&mut self) {
         let (told, written) = sync_channel(1);
-        // A full queue is one that nobody reads: nothing to wait for.
-        if self.0.try_send(Order::Tell(told)).is_ok() {
-            let _ = written.recv_timeout(LAST_LINES_WITHIN);
+        let mut order = Order::Tell(told);
+        for _ in 0..LAST_PLACE_TRIES {
+            match self.0.try_send(order) {
+                Ok(()) => {
+                    let _ = written.recv_timeout(LAST_LINES_WITHIN);
+                    return;
+                }
+                // Full: of the last burst, or because nobody reads.
+                Err(TrySendError::Full(back)) => order = back,
+                Err(TrySendError::Disconnected(_)) => return,
+            }
+            std::thread::sleep(LAST_PLACE_PAUSE);
         }
     }
 }
@@ -162,7 +175,7 @@ mod tests {
         let target = Target::default();
         let (mut lines, last_lines) = start(target.clone(), 1000);
         for number in 0..50 {
-            writeln!(lines, "{number}").unwrap();
+            lines.write_all(format!("{number}\n").as_bytes()).unwrap();
         }
         drop(last_lines);
         assert!(target.text().ends_with("49\n"), "{}", target.text());

@@ -177,12 +177,8 @@ async fn answer(
     let service = Arc::clone(&state.service);
     let accepting = async move {
         let idempotency = key.as_deref().map(|key| IdempotencyInput { key, body: &raw });
-        let accepted = service.accept(&caller, &event, idempotency).await;
-        if let Err(error) = &accepted {
-            // Here, and not where it is answered: a caller whose time-out came first took that place with it.
-            tracing::warn!(%error, "an event was not accepted");
-        }
-        accepted
+        // A failure is made an answer, and thereby logged, in here: a caller whose time-out came first takes no answer.
+        service.accept(&caller, &event, idempotency).await.map_err(Problem::from)
     };
     Ok(respond(to_its_end(accepting).await?))
 }

@@ -106,6 +106,7 @@ async fn places_are_given_back_whatever_comes_of_the_work() {
         .with_gate(&gate)
         .with("CRISIS_RELAY__WORKER__QUEUE_MAX", "3")
         .with("CRISIS_RELAY__WORKER__DUE_BATCH", "3")
+        .with("CRISIS_RELAY__TWILIO__BREAKER_FAILURES", "1000")
         .start()
         .await;
     let worker = world.run_worker(s(1));

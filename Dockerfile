@@ -35,7 +35,8 @@ ENV CRISIS_RELAY_MODE=production \
     CRISIS_RELAY__KEYRING__DEVELOPMENT_KEY_PATH=/data/development-master.key
 
 USER 65532:65532
-WORKDIR /data
+# Not the volume: nothing that lies in there is taken for a configuration.
+WORKDIR /
 VOLUME /data
 EXPOSE 8080
 # The service then finishes what is under way (http.shutdown_grace, 20 s): grant it more than that,

@@ -235,8 +235,20 @@ pub fn provider(config: &Config, simulator: Option<&SimulatorAccess>) -> Provide
     rest.request_timeout = twilio.request_timeout;
     rest.max_concurrency = twilio.max_concurrency;
     rest.pool_max_idle = twilio.max_concurrency;
-    let trust = WebhookTrust { account_sid, auth_tokens: vec![auth_token], public_base };
+    let trust = WebhookTrust { account_sid, auth_tokens: vec![auth_token], public_base, senders: senders(&rest) };
     Provider { rest, trust, simulated }
+}
+
+/// The numbers that replies come to; none where they are not all known, as when a messaging service chooses the sender.
+fn senders(rest: &RestConfig) -> Vec<(Channel, PhoneNumber)> {
+    let sms = match &rest.sms_from {
+        _ if rest.messaging_service_sid.is_some() => return Vec::new(),
+        Some(SmsSender::Name(_)) => return Vec::new(),
+        Some(SmsSender::Number(number)) => Some((Channel::Sms, number.clone())),
+        None => None,
+    };
+    let whatsapp = rest.whatsapp_from.clone().map(|number| (Channel::Whatsapp, number));
+    whatsapp.into_iter().chain(sms).collect()
 }
 
 /// Twilio's WhatsApp sandbox number, which the simulator owns too.
@@ -275,7 +287,7 @@ pub struct SimulatorAccess {
 /// What stands against it, as far as it can be found without asking the network.
 pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) -> Result<App, StartError> {
     let Adapters { store, keyring, twilio, clock, entropy } = adapters;
-    require_same_index(store.as_ref(), keyring.as_ref()).await?;
+    require_origin(config, store.as_ref(), keyring.as_ref()).await?;
     let organisation = organisation(config, provider, store.as_ref(), keyring.as_ref(), clock.as_ref()).await?;
     let authenticator = authenticator(config, Arc::clone(&clock))?;
     let metrics = Arc::new(Metrics::new());
@@ -321,25 +333,73 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
     let manners = MannersSettings {
         request_timeout: config.http.request_timeout,
         body_length_max: config.http.body_limit_bytes,
-        trusted_proxies: 0,
+        trusted_proxies: config.http.trusted_proxies,
     };
     let router = application(state, &manners, clock, entropy);
     Ok(App { service, worker, jobs, router, store, dispatch })
 }
 
-/// Under another index key every student would be a stranger: consent would be missed, and open alerts not joined. So a
-/// database keeps the id of the key that it was begun with.
-async fn require_same_index(store: &dyn Store, keyring: &dyn Keyring) -> Result<(), StartError> {
-    let begun_with = store.keep_fact("index_key_id", keyring.index_id()).await.map_err(ServiceError::from)?;
-    if begun_with == keyring.index_id() {
-        return Ok(());
-    }
-    Err(StartError::Faults(vec![fault(
+/// What a database keeps of the set-up that it was begun with.
+struct Origin {
+    /// The fact's name in the store.
+    name: &'static str,
+    /// What it is in this set-up.
+    present: String,
+    /// What is wrong if the database has another one.
+    otherwise: Fault,
+}
+
+/// Under another index key every student would be a stranger: consent would be missed, and open alerts not joined.
+fn index_origin(keyring: &dyn Keyring) -> Origin {
+    let otherwise = fault(
         "keyring.master_key",
         "is not the key that this database was begun with: no student in it would be recognised",
         "Give the key that the database was begun with. After a change of keys it must be the last one listed in \
          FORMER_MASTER_KEYS.",
-    )]))
+    );
+    Origin { name: "index_key_id", present: keyring.index_id().to_owned(), otherwise }
+}
+
+/// Under another organisation the open alerts would be nobody's, and silent.
+fn organisation_origin(config: &Config) -> Origin {
+    let otherwise = fault(
+        "organisation.id",
+        "is not the organisation that this database was begun with: nobody would be told of its open alerts",
+        "Give the id that the database was begun with, or begin another database (store.path).",
+    );
+    Origin { name: "organisation_id", present: config.organisation.id.to_string(), otherwise }
+}
+
+/// Refuses a database that was begun with another set-up; a new one keeps this.
+async fn require_origin(config: &Config, store: &dyn Store, keyring: &dyn Keyring) -> Result<(), StartError> {
+    let mut faults = Vec::new();
+    for Origin { name, present, otherwise } in [index_origin(keyring), organisation_origin(config)] {
+        if store.keep_fact(name, &present).await.map_err(ServiceError::from)? != present {
+            faults.push(otherwise);
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(StartError::Faults(faults)) }
+}
+
+/// What of this set-up is not what the database was begun with. Nothing is written; what the database does not keep yet
+/// is no fault.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn origin_faults(
+    config: &Config,
+    store: &SqliteStore,
+    keyring: Option<&dyn Keyring>,
+) -> Result<Vec<Fault>, crate::ports::StoreError> {
+    let mut faults = Vec::new();
+    for Origin { name, present, otherwise } in
+        keyring.map(index_origin).into_iter().chain([organisation_origin(config)])
+    {
+        if store.fact(name).await?.is_some_and(|kept| kept != present) {
+            faults.push(otherwise);
+        }
+    }
+    Ok(faults)
 }
 
 /// How many deliveries may be in hand: no more than the sender's pace brings out within half of what a lease leaves

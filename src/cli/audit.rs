@@ -16,7 +16,7 @@ use crate::store::sqlite::SqliteStore;
 /// What is done with the audit.
 #[derive(clap::Subcommand)]
 pub(super) enum AuditCommand {
-    /// Prove every chain: no entry altered, removed or added, none cut off at the end.
+    /// Prove every chain: no entry altered, removed or added, none cut off at the end, and none missing for an alert.
     ///
     /// Exit status 1: one does not hold; 2: the audit cannot be read. Needs no keys. May run beside the service.
     Verify,
@@ -51,14 +51,21 @@ pub(super) fn run(config: &Config, command: &AuditCommand) -> ExitCode {
 async fn verify(config: &Config, store: &SqliteStore) -> ExitCode {
     match verify_all(store, std::slice::from_ref(&config.organisation.id)).await {
         Ok(found) if found.faults.is_empty() => {
-            say(&format!("{} chains with {} entries: every one verifies.", found.chains, found.entries));
+            say(&format!(
+                "{} chains with {} entries, of {} alerts: every one verifies.",
+                found.chains, found.entries, found.alerts
+            ));
             ExitCode::SUCCESS
         }
         Ok(found) => {
             for (stream, fault) in &found.faults {
                 say_error(&format!("{stream}: {fault}"));
             }
-            say_error(&format!("{} of {} chains do NOT verify.", found.faults.len(), found.chains));
+            let (faults, chains) = (found.faults.len(), found.chains);
+            say_error(&format!(
+                "{faults} chains do NOT verify; {chains} were found, and {} alerts proven.",
+                found.alerts
+            ));
             ExitCode::from(1)
         }
         Err(error) => {

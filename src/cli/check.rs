@@ -9,7 +9,8 @@ use super::{block_on, say, say_error};
 use crate::app::{self, Provider, StartError};
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::{self, Config, Sid};
-use crate::ports::{Clock as _, Fault, Store as _, TwilioClient as _};
+use crate::keyring::LocalKeyring;
+use crate::ports::{Clock as _, Fault, Keyring, Store as _, TwilioClient as _};
 use crate::store::sqlite::{OpenError, SqliteStore};
 
 /// What was found, part by part.
@@ -55,8 +56,8 @@ pub(super) fn check(file: Option<&Path>) -> ExitCode {
     }
     block_on(async {
         templates(&config, &mut findings);
-        keyring(&config, &mut findings);
-        store(&config, &mut findings).await;
+        let keyring = keyring(&config, &mut findings);
+        store(&config, keyring.as_ref(), &mut findings).await;
         let provider = app::provider(&config, None);
         twilio(&config, &provider, &mut findings).await;
         webhooks(&config, &provider, &mut findings).await;
@@ -92,39 +93,48 @@ fn templates(config: &Config, findings: &mut Findings) {
     }
 }
 
-fn keyring(config: &Config, findings: &mut Findings) {
+fn keyring(config: &Config, findings: &mut Findings) -> Option<LocalKeyring> {
     if config.keyring.master_key.is_none() && !config.keyring.development_key_path.exists() {
         let path = config.keyring.development_key_path.display();
-        return findings.unproven("keyring", &format!("development: a key will be made in {path} at the first start"));
+        findings.unproven("keyring", &format!("development: a key will be made in {path} at the first start"));
+        return None;
     }
     match app::open_keyring(config, Arc::new(SystemEntropy)) {
-        Ok(keyring) => findings.fine("keyring", &format!("master key {}", keyring.masters().current_id())),
-        Err(error) => findings.faults("keyring", start_faults(error, "keyring.master_key")),
+        Ok(keyring) => {
+            findings.fine("keyring", &format!("master key {}", keyring.masters().current_id()));
+            Some(keyring)
+        }
+        Err(error) => {
+            findings.faults("keyring", start_faults(error, "keyring.master_key"));
+            None
+        }
     }
 }
 
-async fn store(config: &Config, findings: &mut Findings) {
+async fn store(config: &Config, keyring: Option<&LocalKeyring>, findings: &mut Findings) {
     let path = config.store.path.display().to_string();
     let settings = app::sqlite_settings(config);
     if !config.store.path.exists() {
         return findings.unproven("store", &format!("{path} does not exist yet: the first start makes it"));
     }
-    match SqliteStore::open(&settings) {
-        Ok(store) => {
-            let probed = store.probe(SystemClock.now()).await;
-            store.close().await;
-            match probed {
-                Ok(()) => findings.fine("store", &format!("{path} is migrated, and can be read and written")),
-                Err(error) => findings.faults("store", vec![store_fault(&error)]),
-            }
-        }
-        Err(OpenError::InUse) => match SqliteStore::open_to_read(&settings) {
-            Ok(store) => {
-                store.close().await;
-                findings.fine("store", &format!("{path} is migrated; a running service has it"));
-            }
-            Err(error) => findings.faults("store", vec![store_fault(&error)]),
-        },
+    let (opened, fine) = match SqliteStore::open(&settings) {
+        Err(OpenError::InUse) => (SqliteStore::open_to_read(&settings), "is migrated; a running service has it"),
+        opened => (opened, "is migrated, and can be read and written"),
+    };
+    let store = match opened {
+        Ok(store) => store,
+        Err(error) => return findings.faults("store", vec![store_fault(&error)]),
+    };
+    let probed = if store.is_exclusive() { store.probe(SystemClock.now()).await } else { Ok(()) };
+    let keyring = keyring.map(|keyring| keyring as &dyn Keyring);
+    let origin = match probed {
+        Ok(()) => app::origin_faults(config, &store, keyring).await,
+        Err(error) => Err(error),
+    };
+    store.close().await;
+    match origin {
+        Ok(faults) if faults.is_empty() => findings.fine("store", &format!("{path} {fine}")),
+        Ok(faults) => findings.faults("store", faults),
         Err(error) => findings.faults("store", vec![store_fault(&error)]),
     }
 }

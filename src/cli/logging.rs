@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn the_last_lines_are_written_before_the_end() {
         let target = Target::default();
-        let (mut lines, last_lines) = start(target.clone(), 100);
+        let (mut lines, last_lines) = start(target.clone(), 1000);
         for number in 0..50 {
             writeln!(lines, "{number}").unwrap();
         }

@@ -66,7 +66,15 @@ fn timing(config: &Config, r: &mut Reader<'_>) {
             "raise it, or lower twilio.request_timeout",
         );
     }
-    ordered(r, ("twilio.connect_timeout", twilio.connect_timeout), ("twilio.request_timeout", twilio.request_timeout));
+    if twilio.connect_timeout >= twilio.request_timeout
+        && !r.any_faulty(&["twilio.connect_timeout", "twilio.request_timeout"])
+    {
+        r.fault(
+            "twilio.connect_timeout",
+            "must be less than twilio.request_timeout, which includes it",
+            "lower it, or raise twilio.request_timeout",
+        );
+    }
     ordered(
         r,
         ("twilio.breaker_open_first", twilio.breaker_open_first),

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::fault::{ConfigFault, ConfigFaults};
 use super::names::CONFIG_VARIABLE;
+use super::values::Mode;
 use super::{Config, ConfigFile, Sources};
 
 /// Read where no file is named, if it is there.
@@ -15,14 +16,17 @@ const FILE: &str = "config/crisis-relay.toml";
 /// Variables for a developer's machine; the real environment wins over them.
 const DOT_ENV: &str = ".env";
 
+/// The variables that set the mode.
+const MODE_VARIABLES: [&str; 2] = ["CRISIS_RELAY_MODE", "CRISIS_RELAY__MODE"];
+
 /// Longest file that is taken for a secret or a configuration, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Loads the configuration of this process.
 ///
 /// `path` is what `--config` named; else `CRISIS_RELAY_CONFIG` counts; else `config/crisis-relay.toml`, if it is there.
-/// Variables come from `.env` in the working directory and from the process, which wins. Nothing is changed in the
-/// process's environment.
+/// Variables come from `.env` in the working directory and from the process, which wins; from the process alone where it
+/// says that this is production. Nothing is changed in the process's environment.
 ///
 /// # Errors
 /// Every fault of [`Config::load`], and files or variables that cannot be read.
@@ -36,8 +40,12 @@ fn load_from(
     folder: &Path,
 ) -> Result<Config, ConfigFaults> {
     let mut faults = Vec::new();
-    let mut environment = dot_env(&folder.join(DOT_ENV), &mut faults);
-    environment.extend(readable(variables));
+    let variables: BTreeMap<String, String> = readable(variables).collect();
+    let mut environment = BTreeMap::new();
+    if !says_production(&variables) {
+        environment = dot_env(&folder.join(DOT_ENV), &mut faults);
+    }
+    environment.extend(variables);
     let file = config_file(path, &environment, folder, &mut faults);
     let read_file = |path: &str| read_bounded(&folder.join(path));
     let loaded = Config::load(&Sources { file, environment, read_file: &read_file });
@@ -46,6 +54,15 @@ fn load_from(
         Ok(_) => Err(ConfigFaults(faults)),
         Err(more) => Err(ConfigFaults(faults.into_iter().chain(more).collect())),
     }
+}
+
+/// Where this is production, a file that somebody left in the working directory must not set anything.
+fn says_production(variables: &BTreeMap<String, String>) -> bool {
+    let words = MODE_VARIABLES.iter().filter_map(|name| variables.get(*name));
+    words.filter_map(|word| Mode::from_word(word.trim())).any(|mode| match mode {
+        Mode::Production => true,
+        Mode::Development => false,
+    })
 }
 
 /// The variables that are text. Others cannot be ours; where a name of ours holds bytes, the text with replacement
@@ -150,6 +167,18 @@ mod tests {
         assert_eq!(config.organisation.id.as_str(), "real");
         assert_eq!(config.organisation.name, "From dot env");
         assert_eq!(config.organisation.time_zone.iana_name(), Some("Europe/Berlin"));
+    }
+
+    #[test]
+    fn in_production_no_dot_env_is_read() {
+        let folder = folder(&[(DOT_ENV, "ORGANISATION_ID=dot\nnot a line")]);
+        for name in MODE_VARIABLES {
+            let faults = load_from(None, variables(&[(name, "production")]), folder.path()).unwrap_err().to_string();
+            assert!(!faults.contains(DOT_ENV), "{faults}");
+            assert!(faults.contains("twilio.account_sid"), "it is production: {faults}");
+            let faults = load_from(None, variables(&[(name, "development")]), folder.path()).unwrap_err().to_string();
+            assert!(faults.contains(DOT_ENV), "{faults}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::settings::*;
 use super::values::{ApiRole, KeyHash, LogFormat, MasterKey, Mode, Sid, StoreKind};
 use crate::domain::contact::{Language, PhoneNumber};
 use crate::domain::ids::{ContactId, OrganisationId};
+use crate::domain::message::SenderName;
 
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -103,27 +104,25 @@ fn http(r: &mut Reader<'_>) -> Http {
         header_timeout: r.duration("http.header_timeout", ms(100)..=m(1)),
         max_connections: r.whole("http.max_connections", 1..=1_000_000),
         shutdown_grace: r.duration("http.shutdown_grace", s(1)..=m(10)),
+        trusted_proxies: r.whole("http.trusted_proxies", 0..=16),
     }
 }
 
 fn organisation(r: &mut Reader<'_>) -> Organisation {
     const NAME: Rule = Rule {
-        rule: "must be 2 to 24 characters, without line breaks or braces",
-        remedy: "choose the short name that people at the college know",
+        rule: "must be 1 to 20 letters, digits, single spaces, '-' or '&' (ASCII), without a word that tells of a crisis",
+        remedy: "choose a short name that people at the college know",
     };
     const ZONE: Rule = Rule {
         rule: "must be the name of a time zone in the IANA database",
         remedy: "write it like Asia/Kolkata or Europe/Berlin",
-    };
-    let is_name = |text: &str| {
-        (2..=24).contains(&text.chars().count()) && !text.contains(|c: char| c.is_control() || matches!(c, '{' | '}'))
     };
     Organisation {
         id: slug(r, "organisation.id"),
         name: r.required(
             "organisation.name",
             &NAME,
-            |text| is_name(text).then(|| text.to_owned()),
+            |text| text.parse::<SenderName>().ok().map(String::from),
             quoted,
             String::new(),
         ),

@@ -72,6 +72,8 @@ pub struct Http {
     pub max_connections: usize,
     /// From SIGTERM to the end.
     pub shutdown_grace: Duration,
+    /// Proxies in front, whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: usize,
 }
 
 /// The college.

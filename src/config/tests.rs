@@ -214,6 +214,19 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_default() {
 }
 
 #[test]
+fn what_a_later_step_would_refuse_is_told_with_all_other_faults() {
+    for name in ["", "A name of twenty-1 let", "Zwölf", "a  b", "{name}"] {
+        assert_eq!(
+            faulty(load(&format!("[organisation]\nname = '{name}'"), &[])),
+            keys(&["organisation.name"]),
+            "{name}"
+        );
+    }
+    let same = "[twilio]\nconnect_timeout = '5s'\nrequest_timeout = '5s'";
+    assert_eq!(faulty(load(same, &[])), keys(&["twilio.connect_timeout"]));
+}
+
+#[test]
 fn an_empty_variable_leaves_the_layer_below_and_an_empty_text_in_a_file_takes_the_value_away() {
     let config = load("[counsellor]\nwhatsapp_to = '+919876543210'", &[("COUNSELLOR_WHATSAPP_TO", " ")]).unwrap();
     assert!(config.counsellor.whatsapp_to.is_some());

@@ -183,6 +183,12 @@ impl Directory {
         self.contacts.first()
     }
 
+    /// The person whose phone this is, over this channel.
+    pub fn contact_at(&self, channel: Channel, address: AddressKey) -> Option<&Contact> {
+        let theirs = |method: &ContactMethod| method.channel == channel && method.address_key == address;
+        self.contacts.iter().find(|contact| contact.methods.iter().any(theirs))
+    }
+
     /// The person with this id.
     pub fn contact(&self, id: &ContactId) -> Option<&Contact> {
         self.contacts.iter().find(|contact| &contact.id == id)

@@ -1,6 +1,8 @@
 //! Replies from phones: what they ask for, and what is said back. Only commands are recognised; other words are not
 //! read any further.
 
+use serde::{Deserialize, Serialize};
+
 use super::ids::Reference;
 
 /// What a reply asks for.
@@ -8,17 +10,20 @@ use super::ids::Reference;
 pub enum Command {
     /// `1`, `ack`, `yes`, with a reference or without: the person takes the case.
     Take(Option<Reference>),
-    /// A word that Twilio itself answers (STOP, START, HELP and their kin): nothing is to be said back.
+    /// STOP and its kin: Twilio answers it, and from now on blocks our messages to this phone (error 21610). Nothing is
+    /// to be said back.
     ///
-    /// Source: Twilio's advanced opt-out documentation.
+    /// Source: Twilio's documentation of its default and advanced opt-out keywords.
+    OptOut,
+    /// Another word that Twilio itself answers (START, HELP and their kin): nothing is to be said back.
     Keyword,
     /// Anything else.
     Other,
 }
 
 const TAKES: [&str; 3] = ["1", "ack", "yes"];
-const KEYWORDS: [&str; 12] =
-    ["stop", "stopall", "unsubscribe", "cancel", "end", "quit", "revoke", "optout", "start", "unstop", "help", "info"];
+const OPT_OUTS: [&str; 8] = ["stop", "stopall", "unsubscribe", "cancel", "end", "quit", "revoke", "optout"];
+const KEYWORDS: [&str; 4] = ["start", "unstop", "help", "info"];
 
 impl Command {
     /// Reads a reply's text.
@@ -32,6 +37,7 @@ impl Command {
         match (second.map(clean), third) {
             (None, _) if takes => Self::Take(None),
             (Some(reference), None) if takes => reference.parse().map_or(Self::Other, |code| Self::Take(Some(code))),
+            (None, _) if OPT_OUTS.contains(&first.as_str()) => Self::OptOut,
             (None, _) if KEYWORDS.contains(&first.as_str()) => Self::Keyword,
             (None | Some(_), _) => Self::Other,
         }
@@ -41,7 +47,7 @@ impl Command {
     pub fn reference(self) -> Option<Reference> {
         match self {
             Self::Take(reference) => reference,
-            Self::Keyword | Self::Other => None,
+            Self::OptOut | Self::Keyword | Self::Other => None,
         }
     }
 
@@ -52,24 +58,26 @@ impl Command {
 
     /// Whether nothing may be said back, whatever it came to.
     pub fn is_silent(self) -> bool {
-        matches!(self, Self::Keyword)
+        matches!(self, Self::OptOut | Self::Keyword)
     }
 }
 
-/// What is said back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is said back to a reply. Only ever said after the commit. It is kept, so that a reply that is posted again hears
+/// the same; nothing personal stands in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "said", content = "reference", rename_all = "snake_case")]
 pub enum Answer {
-    /// The case is theirs.
+    /// Taken: the case is theirs.
     Taken(Reference),
-    /// Somebody took it before.
+    /// Somebody else took it before.
     TakenBefore(Reference),
     /// It is closed.
     Closed(Reference),
-    /// Several cases wait.
+    /// Cases wait, and it is not clear which is meant: they must say.
     WhichOne,
-    /// Not understood.
+    /// Not understood, but a case waits.
     Help,
-    /// Nothing.
+    /// No case waits for this phone, or the provider itself answers: nothing is said.
     Nothing,
 }
 
@@ -116,5 +124,6 @@ mod tests {
         for text in ["STOP", "stop.", "Help", "UNSUBSCRIBE"] {
             assert!(Command::parse(text).is_silent(), "{text:?}");
         }
+        assert_eq!((Command::parse("Stop!"), Command::parse("START")), (Command::OptOut, Command::Keyword));
     }
 }

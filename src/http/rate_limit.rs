@@ -55,7 +55,7 @@ const fn at_least_one(number: u32) -> NonZeroU32 {
 /// All limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimits {
-    /// For each API key or machine's token.
+    /// For each API key.
     pub service: Limit,
     /// For each person.
     pub person: Limit,

@@ -10,9 +10,11 @@ use super::auth::{Authenticator, Principal, PrincipalKind, Role};
 use super::health::Health;
 use super::problem::Problem;
 use super::rate_limit::RateLimiter;
+use crate::domain::contact::{Channel, PhoneNumber};
 use crate::secret::Secret;
 use crate::service::Service;
 use crate::service::caller::Caller;
+use crate::twilio::callback::Party;
 
 /// Bounds on what a request may carry, from the configuration.
 #[derive(Debug, Clone)]
@@ -38,12 +40,23 @@ pub struct WebhookTrust {
     pub auth_tokens: Vec<Secret>,
     /// The service's public base URL: signatures are reckoned over it, never over a `Host` header.
     pub public_base: Url,
+    /// Our senders, which replies come to. Empty where a messaging service chooses them: then replies to any number of
+    /// the account are taken.
+    pub senders: Vec<(Channel, PhoneNumber)>,
 }
 
 impl WebhookTrust {
     /// The public URL of a request, as Twilio signed it: the base, the path and the raw query.
     pub fn public_url(&self, path_and_query: &str) -> String {
         format!("{}{path_and_query}", self.public_base.as_str().trim_end_matches('/'))
+    }
+
+    /// Whether a message to this party is to one of our senders, as far as they are known.
+    pub fn is_sender(&self, channel: Channel, to: &Party) -> bool {
+        let ours = |(over, number): &(Channel, PhoneNumber)| {
+            *over == channel && matches!(to, Party::Number(to) if to == number)
+        };
+        self.senders.is_empty() || self.senders.iter().any(ours)
     }
 }
 
@@ -76,17 +89,50 @@ impl FromRef<AppState> for Arc<RateLimiter> {
     }
 }
 
-/// The caller, in the first of `roles` that they have.
+/// The caller, in the most privileged of `roles` that they have.
 ///
 /// # Errors
 /// 403, naming the roles that would do.
 pub fn caller(principal: Principal, roles: &[Role]) -> Result<Caller, Problem> {
     principal.require(roles)?;
-    let role = roles.iter().find(|role| principal.roles.contains(role)).map_or("none", |role| role.word());
+    let held = roles.iter().copied().filter(|role| principal.roles.contains(role));
+    let role = held.max_by_key(|role| privilege(*role)).map_or("none", Role::word);
     Ok(Caller {
         organisation: principal.organisation,
         id: principal.id,
         role,
         is_person: matches!(principal.kind, PrincipalKind::Person),
     })
+}
+
+/// Who has several roles acts in the one that may do most, or would be refused what they are allowed.
+fn privilege(role: Role) -> u8 {
+    match role {
+        Role::Service => 0,
+        Role::Auditor => 1,
+        Role::Counsellor => 2,
+        Role::Admin => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_several_roles_acts_in_the_one_that_may_do_most() {
+        let person = |roles: &[Role]| Principal {
+            id: "ada".to_owned(),
+            organisation: "north".parse().unwrap(),
+            roles: roles.to_vec(),
+            kind: PrincipalKind::Person,
+        };
+        let all = [Role::Counsellor, Role::Admin, Role::Auditor];
+        let role = |held: &[Role], asked: &[Role]| caller(person(held), asked).map(|caller| caller.role).ok();
+        assert_eq!(role(&[Role::Counsellor, Role::Admin], &[Role::Counsellor, Role::Admin]), Some("admin"));
+        assert_eq!(role(&[Role::Counsellor, Role::Auditor], &all), Some("counsellor"));
+        // Not beyond what was asked for.
+        assert_eq!(role(&all, &[Role::Auditor]), Some("auditor"));
+        assert_eq!(role(&[Role::Counsellor], &[Role::Admin]), None);
+    }
 }

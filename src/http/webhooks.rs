@@ -16,9 +16,10 @@ use utoipa_axum::routes;
 use super::manners::ClientIp;
 use super::problem::{Problem, ProblemCode};
 use super::state::{AppState, WebhookTrust};
-use crate::domain::reply;
-use crate::service::humans::{Reply, ReplyAnswer};
+use crate::domain::contact::Channel;
+use crate::domain::reply::{self, Answer};
 use crate::service::receipts::Recorded;
+use crate::service::replies::Reply;
 use crate::twilio::callback::{
     CallbackError, Form, IncomingMessage, Party, RETRY_TOKEN_HEADER, StatusCallback, StatusEvent,
 };
@@ -81,43 +82,34 @@ async fn incoming(
     let signed = authentic(&state, client, &uri, &headers, &body)?;
     let message = IncomingMessage::read(&signed.form, signed.token.as_deref()).map_err(unreadable)?;
     require_account(&state, &message.account_sid)?;
+    require_sender(&state, message.channel, &message.to)?;
     let command = reply::Command::parse(&message.body);
-    let from = match message.from {
-        Party::Number(number) => Some(number),
-        Party::Hidden(_) => message.wa_id,
+    let from = match (message.from, message.channel) {
+        (Party::Number(number), _) => Some(number),
+        (Party::Hidden(_), Channel::Whatsapp) => message.wa_id,
+        (Party::Hidden(_), Channel::Sms | Channel::Voice) => None,
     };
     let reply = Reply {
+        message: message.message_sid,
+        channel: message.channel,
         from,
         in_reply_to: message.original_replied_message_sid,
-        reference: command.reference(),
-        takes_it: command.takes_it(),
+        command,
     };
     let service = Arc::clone(&state.service);
     let booking = async move { service.record_reply(&reply).await };
     let answer = tokio::spawn(booking).await.map_err(|_| Problem::new(ProblemCode::Internal))??;
-    let answer = if command.is_silent() { ReplyAnswer::Nothing } else { answer };
     observe(&state, "incoming", begun);
     Ok(([(header::CONTENT_TYPE, "text/xml; charset=utf-8")], twiml(answer)).into_response())
 }
 
 /// TwiML that says one thing, or nothing. Everything in it is ours: nothing needs to be escaped but is never typed in.
-fn twiml(answer: ReplyAnswer) -> String {
-    match reply::text(answer_kind(answer)) {
+fn twiml(answer: Answer) -> String {
+    match reply::text(answer) {
         Some(text) => {
             format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response><Message>{text}</Message></Response>")
         }
         None => "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response></Response>".to_owned(),
-    }
-}
-
-fn answer_kind(answer: ReplyAnswer) -> reply::Answer {
-    match answer {
-        ReplyAnswer::Taken(reference) => reply::Answer::Taken(reference),
-        ReplyAnswer::TakenBefore(reference) => reply::Answer::TakenBefore(reference),
-        ReplyAnswer::Closed(reference) => reply::Answer::Closed(reference),
-        ReplyAnswer::WhichOne => reply::Answer::WhichOne,
-        ReplyAnswer::Help => reply::Answer::Help,
-        ReplyAnswer::Nothing => reply::Answer::Nothing,
     }
 }
 
@@ -174,6 +166,15 @@ fn require_account(state: &AppState, account_sid: &str) -> Result<(), Problem> {
     }
     state.service.metrics().webhook_refused("account");
     Err(Problem::new(ProblemCode::Forbidden).with_detail("the callback is of another account"))
+}
+
+/// What came to a number that is not ours is no reply to us: on one account there may be other services.
+fn require_sender(state: &AppState, channel: Channel, to: &Party) -> Result<(), Problem> {
+    if state.webhooks.is_sender(channel, to) {
+        return Ok(());
+    }
+    state.service.metrics().webhook_refused("sender");
+    Err(Problem::new(ProblemCode::Forbidden).with_detail("the message is to another sender"))
 }
 
 fn unreadable(error: CallbackError) -> Problem {

@@ -12,7 +12,9 @@ use crate::domain::alert::{Alert, Decision, Input, Kind, NewAlert, Transition};
 use crate::domain::consent::{Ground, ground_for};
 use crate::domain::event::{EventDetails, Label, Score, Source, Trigger};
 use crate::domain::ids::{AlertId, EventId, IdempotencyKey, Reference, SubjectKey};
-use crate::ports::{Committed, DataKey, HashPurpose, IdempotencyRecord, IntakeContext, SealedField, random};
+use crate::ports::{
+    Committed, DataKey, HashPurpose, IdempotencyRecord, IntakeContext, SealedField, WrappedDataKey, random,
+};
 
 /// An event as the edge parsed it. Its words are personal: there is no `Debug`.
 pub struct NewEvent {
@@ -100,6 +102,15 @@ struct Intake<'a> {
     idempotency: Option<(IdempotencyKey, [u8; 32])>,
 }
 
+/// What an event's words are sealed under.
+struct EventKey {
+    key: Arc<dyn DataKey>,
+    /// The key as it is to be stored, if this event made it.
+    new: Option<WrappedDataKey>,
+    /// Whether what is sealed can ever be opened.
+    is_kept: bool,
+}
+
 impl Service {
     /// Takes an event. When this returns `Ok`, whatever follows from it is durable.
     pub async fn accept(
@@ -149,23 +160,16 @@ impl Service {
         if intake.event.score.is_some_and(|score| score < intake.organisation.threshold) {
             return self.accept_below_threshold(intake).await;
         }
-        let (data_key, new_data_key) = match &known.data_key {
-            Some(wrapped) => (self.keyring.open_data_key(wrapped)?, None),
-            None => {
-                let person = intake.subject.into();
-                let (wrapped, key) = self.keyring.new_data_key(&intake.organisation.id, person, intake.now);
-                (key, Some(wrapped))
-            }
-        };
+        let EventKey { key: data_key, new: new_data_key, is_kept } = self.key_for(intake, known.data_key.as_ref());
         let place = self.dispatch.place();
         let lease = place.as_ref().map(|_| self.lease(intake.now));
-        let actor = intake.caller.actor(self.keyring.as_ref(), Some(data_key.as_ref()));
+        let actor = intake.caller.actor(self.keyring.as_ref(), is_kept.then_some(data_key.as_ref()));
         let situation = self.situation(intake.organisation, intake.now, &actor, lease.as_ref());
         let transition = self.decide(intake, known, &data_key, &actor, &situation)?;
         let answer = answer(intake.event_id, &transition);
         let json = serde_json::to_string(&answer).unwrap_or_default();
         let along = Along {
-            event: seal_details(intake, data_key.as_ref()),
+            event: if is_kept { seal_details(intake, data_key.as_ref()) } else { None },
             idempotency: intake.record(&json),
             data_key: new_data_key,
         };
@@ -180,8 +184,25 @@ impl Service {
         let alert = transition.alert.id;
         self.metrics.event(answer.decision.as_str());
         self.committed(transition, place);
+        if !is_kept {
+            self.words_were_lost(alert).await;
+        }
         tracing::info!(event = %intake.event_id, %alert, decision = answer.decision.as_str(), "event accepted");
         Ok(Some(Answered { status: ACCEPTED, json, replayed: false }))
+    }
+
+    /// A key that stands and does not open (a former master key is missing) must not keep a crisis from people: the
+    /// event is taken without its words, and whoever sent it knows whose it is by the alert's reference.
+    fn key_for(&self, intake: &Intake<'_>, known: Option<&WrappedDataKey>) -> EventKey {
+        let (organisation, person) = (&intake.organisation.id, intake.subject.into());
+        let Some(wrapped) = known else {
+            let (wrapped, key) = self.keyring.new_data_key(organisation, person, intake.now);
+            return EventKey { key, new: Some(wrapped), is_kept: true };
+        };
+        match self.keyring.open_data_key(wrapped) {
+            Ok(key) => EventKey { key, new: None, is_kept: true },
+            Err(_) => EventKey { key: self.key_to_throw_away(organisation, person), new: None, is_kept: false },
+        }
     }
 
     fn decide(

@@ -11,6 +11,7 @@ pub mod intake;
 pub mod people;
 pub mod reading;
 pub mod receipts;
+pub mod replies;
 pub mod report;
 pub mod sending;
 mod turns;
@@ -86,6 +87,9 @@ pub enum ServiceError {
     /// Others were faster again and again.
     #[error("too many changes at once")]
     Busy,
+    /// This field would have to be sealed, and the student's data key is gone or does not open.
+    #[error("{0} cannot be sealed: the data key does not open")]
+    CannotSeal(&'static str),
     /// A sealed text does not open, or a key is missing.
     #[error("sealed data cannot be opened: {0}")]
     Sealed(#[from] crate::ports::KeyringError),
@@ -106,11 +110,21 @@ pub struct Service {
 }
 
 /// What goes into a commit beside the transition.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Along {
     event: Option<EventDetails>,
     idempotency: Option<IdempotencyRecord>,
     data_key: Option<WrappedDataKey>,
+}
+
+/// What a change came to that carries an answer for an idempotency key.
+pub(crate) enum Changed {
+    /// Nothing had to change.
+    Nothing,
+    /// It is durable, and the answer with it.
+    Made(Box<Transition>),
+    /// Nothing was changed: the key was used before, and its answer is kept.
+    AnsweredBefore,
 }
 
 impl Service {
@@ -208,6 +222,23 @@ impl Service {
         input: Input,
         actor: &Actor,
     ) -> Result<Option<Transition>, ServiceError> {
+        match self.change_along(alert, input, actor, &Along::default()).await? {
+            Changed::Nothing => Ok(None),
+            Changed::Made(transition) => Ok(Some(*transition)),
+            // Without a key there is none that could have been used.
+            Changed::AnsweredBefore => Err(ServiceError::Busy),
+        }
+    }
+
+    /// The same, and commits what goes along with it: an answer that is kept for an idempotency key is kept if and only
+    /// if this call made the change.
+    pub(crate) async fn change_along(
+        &self,
+        alert: Alert,
+        input: Input,
+        actor: &Actor,
+        along: &Along,
+    ) -> Result<Changed, ServiceError> {
         let mut alert = alert;
         let mut turn = None;
         for _ in 0..TRIES {
@@ -220,14 +251,14 @@ impl Service {
             let situation = self.situation(organisation, now, actor, lease.as_ref());
             let transition = alert.on(input.clone(), &situation)?;
             if transition.is_empty() {
-                return Ok(None);
+                return Ok(Changed::Nothing);
             }
-            match self.commit(&transition, Along::default()).await? {
-                Committed::Committed => return Ok(Some(self.committed(transition, place))),
+            match self.commit(&transition, along.clone()).await? {
+                Committed::Committed => return Ok(Changed::Made(Box::new(self.committed(transition, place)))),
+                Committed::IdempotencyKeyUsed => return Ok(Changed::AnsweredBefore),
                 Committed::VersionConflict
                 | Committed::SubjectHasOpenAlert
                 | Committed::ReferenceTaken
-                | Committed::IdempotencyKeyUsed
                 | Committed::DataKeyExists => {
                     if turn.is_none() {
                         turn = Some(self.turns.take(subject).await);

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::{Service, ServiceError};
 use crate::domain::contact::{Channel, Contact, ContactMethod, ContactRole, Language, PhoneNumber};
 use crate::domain::delivery::Delivery;
-use crate::domain::ids::{AddressKey, ContactId, OrganisationId, PersonKey, SubjectKey};
+use crate::domain::ids::{AddressKey, AlertId, ContactId, OrganisationId, PersonKey, SubjectKey};
 use crate::ports::{DataKey, HashPurpose, Keyring, KeyringError, SealedField, Store};
 
 /// How many contacts' keys are kept open at the most.
@@ -92,6 +92,31 @@ impl Service {
     ) -> Result<Arc<dyn DataKey>, ServiceError> {
         let wrapped = self.store.data_key(organisation, person).await?.ok_or(KeyringError::UnknownKey)?;
         Ok(self.keyring.open_data_key(&wrapped)?)
+    }
+
+    /// The same; `None` where there is none, or it does not open: a person's data was erased, or a former master key
+    /// is not at hand. What needs no seal must go on without.
+    pub(crate) async fn person_data_key_if_any(
+        &self,
+        organisation: &OrganisationId,
+        person: PersonKey,
+    ) -> Result<Option<Arc<dyn DataKey>>, ServiceError> {
+        match self.person_data_key(organisation, person).await {
+            Ok(key) => Ok(Some(key)),
+            Err(ServiceError::Sealed(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A key that is kept nowhere: what is sealed under it is lost, and takes the place of what cannot be sealed.
+    pub(crate) fn key_to_throw_away(&self, organisation: &OrganisationId, person: PersonKey) -> Arc<dyn DataKey> {
+        self.keyring.new_data_key(organisation, person, self.clock.now()).1
+    }
+
+    /// An alarm for the operator: a student's data key does not open, and words were lost on account of it.
+    pub(crate) fn alarm_unreadable(&self, alert: AlertId) {
+        self.metrics.alarm("sealed_data_unreadable");
+        tracing::error!(%alert, alarm = "sealed_data_unreadable", "operator alarm");
     }
 
     /// The number that a delivery goes to.

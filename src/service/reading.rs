@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::caller::Caller;
 use super::{Service, ServiceError, TRIES};
 use crate::domain::alert::{Alert, StateName};
-use crate::domain::audit::{AuditEntry, AuditStream};
+use crate::domain::audit::{Actor, AuditEntry, AuditStream};
 use crate::domain::ids::{AlertId, Reference};
 use crate::ports::{ListCursor, SealedField};
 
@@ -22,6 +22,9 @@ pub enum Access {
     AuditRead,
     /// Who the student is, and what was written.
     IdentityRevealed,
+    /// Nobody looked, and nobody can: an event's or an override's words were lost, since the student's data key does
+    /// not open.
+    WordsLost,
 }
 
 /// An alert, named by id or by reference.
@@ -155,11 +158,24 @@ impl Service {
 
     /// Appends to the chain `access/<alert>`.
     async fn record_access(&self, caller: &Caller, alert: &Alert, access: Access) -> Result<(), ServiceError> {
-        let stream = AuditStream::Access(alert.id);
         let actor = self.actor_for(caller, alert).await?;
+        self.append_access(alert.id, &actor, access).await
+    }
+
+    /// Tells the operator and the audit that words could not be sealed. What they came with is durable already, and
+    /// must not fail on account of this: an entry that cannot be written is logged.
+    pub(crate) async fn words_were_lost(&self, alert: AlertId) {
+        self.alarm_unreadable(alert);
+        if let Err(error) = self.append_access(alert, &Actor::Service, Access::WordsLost).await {
+            tracing::error!(%alert, %error, "the audit does not tell that words were lost");
+        }
+    }
+
+    async fn append_access(&self, alert: AlertId, actor: &Actor, access: Access) -> Result<(), ServiceError> {
+        let stream = AuditStream::Access(alert);
         for _ in 0..TRIES {
             let mut head = self.store.audit_head(&stream).await?;
-            let entry = head.append(stream.clone(), self.clock.now(), &actor, &access);
+            let entry = head.append(stream.clone(), self.clock.now(), actor, &access);
             if self.store.append_audit(entry).await? {
                 return Ok(());
             }

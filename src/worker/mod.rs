@@ -73,7 +73,8 @@ fn passes(error: &ServiceError) -> bool {
         | ServiceError::IdempotencyKeyReused
         | ServiceError::Forbidden(_)
         | ServiceError::UnknownOrganisation
-        | ServiceError::Sealed(_) => false,
+        | ServiceError::Sealed(_)
+        | ServiceError::CannotSeal(_) => false,
     }
 }
 

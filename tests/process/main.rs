@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 struct Relay {
     child: Child,
     port: u16,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// A port that was free a moment ago.
@@ -20,16 +21,20 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// A command in `folder`, whose environment is empty but for what it needs to run beside others.
+fn command(name: &str, folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_crisis-relay"));
+    command.arg(name).current_dir(folder).env_clear();
+    command.env("HTTP_BIND", "127.0.0.1:0").env("CRISIS_RELAY__SIMULATOR__BIND", "127.0.0.1:0");
+    command
+}
+
 impl Relay {
     fn start(stderr: impl Into<Stdio>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
-        let child = Command::new(env!("CARGO_BIN_EXE_crisis-relay"))
-            .arg("serve")
-            .current_dir(folder.path())
-            .env_clear()
+        let child = command("serve", folder.path())
             .env("HTTP_BIND", format!("127.0.0.1:{port}"))
-            .env("CRISIS_RELAY__SIMULATOR__BIND", "127.0.0.1:0")
             // Every request leaves lines: more than a pipe holds is soon together.
             .env("RUST_LOG", "trace")
             .stdin(Stdio::null())
@@ -37,7 +42,7 @@ impl Relay {
             .stderr(stderr)
             .spawn()
             .unwrap();
-        Self { child, port, _folder: folder }
+        Self { child, port, folder }
     }
 
     /// Asks `/livez` once.
@@ -95,4 +100,26 @@ fn a_log_that_nobody_reads_does_not_stop_the_service() {
     let (reader, writer) = std::io::pipe().unwrap();
     Relay::start(writer).goes_on();
     drop(reader);
+}
+
+#[test]
+fn a_database_of_another_organisation_or_key_is_refused_and_check_says_so_without_touching_it() {
+    let mut relay = Relay::start(Stdio::null());
+    relay.wait_for_life();
+    relay.child.kill().unwrap();
+    relay.child.wait().unwrap();
+    let other_key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    for (variable, value, key) in
+        [("ORGANISATION_ID", "elsewhere", "organisation.id"), ("MASTER_KEY", other_key, "keyring.master_key")]
+    {
+        for (name, status) in [("check", 1), ("serve", 2), ("check", 1)] {
+            let ended = command(name, relay.folder.path()).env(variable, value).output().unwrap();
+            let said = String::from_utf8([ended.stdout, ended.stderr].concat()).unwrap();
+            assert_eq!(ended.status.code(), Some(status), "{name} with {variable}: {said}");
+            let told = format!("{key}: is not the");
+            assert!(said.contains(&told) && said.contains("that this database was begun with"), "{name}: {said}");
+        }
+    }
+    let unchanged = command("check", relay.folder.path()).output().unwrap();
+    assert_eq!(unchanged.status.code(), Some(0), "{unchanged:?}");
 }

@@ -258,11 +258,13 @@ struct RevealedEventView {
     metadata: Option<serde_json::Value>,
 }
 
-/// Opens what is sealed. The look is recorded first.
+/// Opens what is sealed. The look is recorded first. A conflict: it cannot be opened (erased, or a key is missing).
 #[utoipa::path(post, path = "/api/v1/crisis/alerts/{id}/reveal", tag = "alerts",
     params(("id" = String, Path, description = "the alert's id or reference")),
     security(("api_key" = []), ("bearer" = [])),
-    responses((status = 200, description = "opened", body = RevealedView), CommonProblems))]
+    responses((status = 200, description = "opened", body = RevealedView),
+        (status = 409, description = "conflict", body = super::super::problem::ProblemDocument, content_type = "application/problem+json"),
+        CommonProblems))]
 async fn reveal(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,

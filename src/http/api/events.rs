@@ -177,7 +177,12 @@ async fn answer(
     let service = Arc::clone(&state.service);
     let accepting = async move {
         let idempotency = key.as_deref().map(|key| IdempotencyInput { key, body: &raw });
-        service.accept(&caller, &event, idempotency).await
+        let accepted = service.accept(&caller, &event, idempotency).await;
+        if let Err(error) = &accepted {
+            // Here, and not where it is answered: a caller whose time-out came first took that place with it.
+            tracing::warn!(%error, "an event was not accepted");
+        }
+        accepted
     };
     Ok(respond(to_its_end(accepting).await?))
 }

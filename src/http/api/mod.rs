@@ -49,9 +49,13 @@ impl From<ServiceError> for Problem {
                     .with_detail("the store is not available; try again with the same Idempotency-Key")
                     .with_retry_after(std::time::Duration::from_secs(1))
             }
+            ServiceError::CannotSeal(field) => Self::of_field(
+                ProblemCode::Conflict,
+                FieldError::new(field, "must be left out: the student's data key is gone or does not open"),
+            ),
             ServiceError::Sealed(error) => {
                 tracing::error!(%error, "sealed data failed a request");
-                Self::new(ProblemCode::Internal)
+                Self::new(ProblemCode::Conflict).with_detail("the sealed data of this case cannot be opened")
             }
         }
     }

@@ -37,11 +37,12 @@ pub struct JwtSettings {
     /// Where the keys come from.
     pub keys: JwtKeySource,
     /// The claim with the roles: its name, or a path such as `realm_access.roles`. An array of words, or one text with
-    /// spaces. Words that are no roles are passed over.
+    /// spaces. Words that are no roles of people are passed over, `service` among them.
     pub roles_claim: String,
     /// The claim with the organisation: its name, or a path.
     pub organisation_claim: String,
-    /// The organisation of tokens without that claim; for a service with one college.
+    /// The organisation of tokens without that claim; `None`: such tokens are refused. For development: elsewhere a
+    /// provider that serves others too would let them in.
     pub default_organisation: Option<OrganisationId>,
     /// How far the identity provider's clock may be from ours.
     pub leeway: Duration,
@@ -188,9 +189,8 @@ impl JwtVerifier {
             None => self.default_organisation.clone(),
         };
         let roles = lookup(claims, &self.roles_claim).map(roles_in).unwrap_or_default();
-        let kind = if roles == [Role::Service] { PrincipalKind::Machine } else { PrincipalKind::Person };
         let organisation = organisation.ok_or(AuthError::NoOrganisation)?;
-        Ok(Principal { id: id.to_owned(), organisation, roles, kind })
+        Ok(Principal { id: id.to_owned(), organisation, roles, kind: PrincipalKind::Person })
     }
 }
 
@@ -230,7 +230,12 @@ fn roles_in(value: &Value) -> Vec<Role> {
         Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Vec::new(),
     };
-    let mut roles: Vec<Role> = words.into_iter().filter_map(Role::from_word).collect();
+    // Machines show API keys: a token's subject is a person, and as a service's name it would stand in the audit in clear.
+    let of_people = |role: &Role| match role {
+        Role::Service => false,
+        Role::Counsellor | Role::Admin | Role::Auditor => true,
+    };
+    let mut roles: Vec<Role> = words.into_iter().filter_map(Role::from_word).filter(of_people).collect();
     roles.sort_unstable();
     roles.dedup();
     roles

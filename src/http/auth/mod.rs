@@ -68,9 +68,9 @@ impl Role {
 /// Whether a program or a person is asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PrincipalKind {
-    /// A program: an API key, or a token whose only role is `service`.
+    /// A program: an API key.
     Machine,
-    /// A person: any other token.
+    /// A person: a token.
     Person,
 }
 

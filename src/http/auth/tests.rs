@@ -221,11 +221,15 @@ async fn roles_and_organisation_are_found_where_settings_say() {
 }
 
 #[tokio::test]
-async fn roles_may_be_a_text_and_a_pure_service_is_a_machine() {
+async fn roles_may_be_a_text_and_a_token_makes_nobody_a_service() {
     let principal = ask_with(&claims_with("roles", json!("admin counsellor"))).await.unwrap();
     assert_eq!(principal.roles, [Role::Counsellor, Role::Admin]);
-    let principal = ask_with(&claims_with("roles", json!(["service"]))).await.unwrap();
-    assert_eq!(principal.kind, PrincipalKind::Machine);
+    for claim in [json!(["service"]), json!("service")] {
+        let principal = ask_with(&claims_with("roles", claim)).await.unwrap();
+        assert_eq!((principal.roles.as_slice(), principal.kind), (&[][..], PrincipalKind::Person));
+    }
+    let principal = ask_with(&claims_with("roles", json!(["service", "admin"]))).await.unwrap();
+    assert_eq!((principal.roles.as_slice(), principal.kind), (&[Role::Admin][..], PrincipalKind::Person));
     let principal = ask_with(&claims_without("roles")).await.unwrap();
     assert_eq!((principal.roles.as_slice(), principal.kind), (&[][..], PrincipalKind::Person));
 }

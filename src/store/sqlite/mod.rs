@@ -131,6 +131,14 @@ impl SqliteStore {
         Self::with(connection, settings, None)
     }
 
+    /// What is kept under `name` by [`Store::keep_fact`], if anything is. Writes nothing.
+    ///
+    /// # Errors
+    /// As every read of the store.
+    pub async fn fact(&self, name: &'static str) -> Result<Option<String>, StoreError> {
+        self.readers.read(move |connection| rows::fact(connection, name)).await
+    }
+
     fn with(connection: Connection, settings: &SqliteSettings, lock: Option<File>) -> Result<Self, OpenError> {
         let exclusive = lock.is_some();
         let place = Place::of(&settings.path);

@@ -414,6 +414,11 @@ pub(super) fn insert_answer(connection: &Connection, record: &IdempotencyRecord)
     Ok(connection.prepare_cached(sql)?.execute(values)? == 1)
 }
 
+pub(super) fn fact(connection: &Connection, name: &str) -> Result<Option<String>> {
+    let mut find = connection.prepare_cached("SELECT value FROM facts WHERE name = ?1")?;
+    find.query_row([name], |row| row.get(0)).optional()
+}
+
 pub(super) fn keep_fact(connection: &Connection, name: &str, value: &str) -> Result<String> {
     connection.prepare_cached("INSERT OR IGNORE INTO facts (name, value) VALUES (?1, ?2)")?.execute([name, value])?;
     connection.prepare_cached("SELECT value FROM facts WHERE name = ?1")?.query_row([name], |row| row.get(0))

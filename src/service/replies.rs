@@ -1,0 +1,257 @@
+//! Replies from phones: whose they are, which case they mean, and what is said back.
+//!
+//! Twilio posts a reply again where it got no answer, and its signature bears no time: the same signed bytes may come
+//! at any later moment. So the id that Twilio gave the message is the key of its answer. The answer is kept in the same
+//! commit as the acknowledgement, or by itself where nothing was taken; whoever posts the reply again hears it again,
+//! and nothing else happens. It is kept for as long as answers to `Idempotency-Key` are.
+//!
+//! A reply takes a case of its own phone and channel only. A quote says which case is meant; who replies is said by the
+//! number, and by the quote alone only where WhatsApp hides the number.
+
+use super::people::address_key;
+use super::{Along, Changed, Service, ServiceError};
+use crate::domain::alert::{AckVia, Alert, AlertState, Input, Rejection};
+use crate::domain::audit::Actor;
+use crate::domain::contact::{Channel, PhoneNumber};
+use crate::domain::delivery::Delivery;
+use crate::domain::ids::{AddressKey, IdempotencyKey, OrganisationId, ProviderId};
+use crate::domain::reply::{Answer, Command};
+use crate::ports::{HashPurpose, IdempotencyRecord, StoreError};
+
+/// A reply from a phone, as far as the case needs it. Its text never gets here: only what it was recognised as.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// Twilio's id of it: the same whenever it is posted again.
+    pub message: ProviderId,
+    /// How it came. A case is taken over the channel that it was told by: the sender of an SMS can be forged.
+    pub channel: Channel,
+    /// The number it came from; `None` where WhatsApp hides it.
+    pub from: Option<PhoneNumber>,
+    /// Our message that it answers, if WhatsApp says so.
+    pub in_reply_to: Option<ProviderId>,
+    /// What it asks for.
+    pub command: Command,
+}
+
+/// Which case a reply means.
+enum Meant {
+    /// This one, which was told to the person who replies.
+    Case(Box<Alert>, Actor),
+    /// Cases wait for this phone, and it is not clear which is meant.
+    Unclear,
+    /// None waits for this phone.
+    None,
+}
+
+/// A phone, as a college knows it.
+type Phone = (OrganisationId, AddressKey);
+
+/// Who replies.
+struct Sender {
+    phones: Vec<Phone>,
+    /// Our message to them that they quote.
+    own_quote: Option<(Alert, Delivery)>,
+    /// Whether they quote a message of ours that was not sent to them.
+    quotes_another: bool,
+}
+
+/// How many waiting cases of one phone are looked at to find the one with the given reference.
+const CASES_LOOKED_AT: usize = 1000;
+
+/// The status of every answer to a reply.
+const OK: u16 = 200;
+
+impl Service {
+    /// A reply from a phone. When this returns `Ok`, whatever it came to is durable, and so is the answer: a reply that
+    /// comes again changes nothing and is answered alike.
+    pub async fn record_reply(&self, reply: &Reply) -> Result<Answer, ServiceError> {
+        let key = self.reply_key(&reply.message);
+        if let Some(answer) = self.answer_given(key).await? {
+            return Ok(answer);
+        }
+        if reply.command.is_silent() {
+            if reply.command == Command::OptOut {
+                self.alarm_opted_out(reply).await?;
+            }
+            return self.keep_reply(key, Answer::Nothing).await;
+        }
+        let answer = match self.meant(reply).await? {
+            Meant::None => Answer::Nothing,
+            Meant::Unclear if reply.command.takes_it() => Answer::WhichOne,
+            Meant::Unclear => Answer::Help,
+            Meant::Case(alert, actor) if reply.command.takes_it() => {
+                return self.take_by_reply(*alert, &actor, key).await;
+            }
+            Meant::Case(alert, _) if waits(&alert) => Answer::Help,
+            Meant::Case(..) => Answer::Nothing,
+        };
+        self.keep_reply(key, answer).await
+    }
+
+    async fn take_by_reply(&self, alert: Alert, actor: &Actor, key: IdempotencyKey) -> Result<Answer, ServiceError> {
+        let (id, reference) = (alert.id, alert.reference);
+        let taken = Answer::Taken(reference);
+        let along = Along { idempotency: Some(self.reply_record(key, taken)), ..Along::default() };
+        let via = AckVia::Reply;
+        let answer = match self.change_along(alert, Input::Acknowledge { via }, actor, &along).await {
+            Ok(Changed::Made(transition)) => {
+                self.acknowledged(&transition, via);
+                return Ok(taken);
+            }
+            Ok(Changed::AnsweredBefore) => return self.answer_of_another(key).await,
+            Ok(Changed::Nothing) => return Err(ServiceError::Busy),
+            // The person may say it twice: then it must not sound as if somebody else had the case.
+            Err(ServiceError::Rejected(Rejection::AlreadyAcknowledged)) => {
+                if is_taken_by(&self.load(id).await?, actor) { taken } else { Answer::TakenBefore(reference) }
+            }
+            Err(ServiceError::Rejected(_)) => Answer::Closed(reference),
+            Err(error) => return Err(error),
+        };
+        self.keep_reply(key, answer).await
+    }
+
+    /// An alarm for the operator: a contact's phone has opted out, and Twilio will block whatever is sent to it.
+    async fn alarm_opted_out(&self, reply: &Reply) -> Result<(), ServiceError> {
+        let sender = self.sender(reply).await?;
+        for (organisation, address) in &sender.phones {
+            let directory = &self.organisation(organisation)?.directory;
+            let Some(contact) = directory.contact_at(reply.channel, *address) else { continue };
+            let phone = [(organisation.clone(), *address)];
+            let waiting = self.waiting(&phone, reply.channel).await?;
+            let alerts: Vec<String> = waiting.iter().map(|(alert, _)| alert.id.to_string()).collect();
+            self.metrics.alarm("contact_opted_out");
+            tracing::error!(contact = %contact.id, alerts = ?alerts, alarm = "contact_opted_out", "operator alarm");
+        }
+        Ok(())
+    }
+
+    // -- which case -------------------------------------------------------------------------------------------------
+
+    /// The quoted message's case first, unless the text names another; then number and reference; then the number
+    /// alone, if one case waits. A code that was typed counts for more than a message that was tapped, if that case was
+    /// told to the same phone.
+    async fn meant(&self, reply: &Reply) -> Result<Meant, ServiceError> {
+        let typed = reply.command.reference();
+        let Sender { phones, own_quote, quotes_another } = self.sender(reply).await?;
+        if let Some((alert, delivery)) = &own_quote
+            && typed.is_none_or(|typed| typed == alert.reference)
+        {
+            return Ok(Meant::Case(Box::new(alert.clone()), recipient(delivery)));
+        }
+        let mut cases = self.waiting(&phones, reply.channel).await?;
+        let quoted_waits = own_quote.is_some_and(|(alert, _)| waits(&alert));
+        if let Some(typed) = typed {
+            cases.retain(|(alert, _)| alert.reference == typed);
+        } else if quotes_another && !cases.is_empty() {
+            // They point at a message that was not sent to them: whatever they mean, it is not clear.
+            return Ok(Meant::Unclear);
+        }
+        Ok(match (cases.pop(), cases.is_empty()) {
+            (Some((alert, actor)), true) => Meant::Case(Box::new(alert), actor),
+            (Some(_), false) => Meant::Unclear,
+            (None, _) if quoted_waits => Meant::Unclear,
+            (None, _) => Meant::None,
+        })
+    }
+
+    async fn sender(&self, reply: &Reply) -> Result<Sender, ServiceError> {
+        let quoted = self.quoted(reply).await?;
+        let is_quoted = quoted.is_some();
+        let own_quote = quoted.filter(|(alert, delivery)| self.is_theirs(reply, alert, delivery));
+        let phones = match (&reply.from, &own_quote) {
+            (Some(number), _) => self.phones(number),
+            (None, Some((alert, delivery))) => vec![(alert.organisation.clone(), delivery.address_key)],
+            (None, None) => Vec::new(),
+        };
+        Ok(Sender { phones, quotes_another: is_quoted && own_quote.is_none(), own_quote })
+    }
+
+    /// The message of ours that a reply quotes.
+    async fn quoted(&self, reply: &Reply) -> Result<Option<(Alert, Delivery)>, ServiceError> {
+        let Some(message) = &reply.in_reply_to else { return Ok(None) };
+        let Some(alert) = self.store.alert_of_message(message).await? else { return Ok(None) };
+        let of_it = |delivery: &&Delivery| {
+            delivery.attempts.iter().any(|attempt| attempt.provider_id.as_ref() == Some(message))
+        };
+        let delivery = alert.deliveries.iter().find(of_it).cloned();
+        Ok(delivery.map(|delivery| (alert, delivery)))
+    }
+
+    /// Whether a message was sent to the phone that now replies, and over the same channel.
+    fn is_theirs(&self, reply: &Reply, alert: &Alert, delivery: &Delivery) -> bool {
+        let same_phone = match &reply.from {
+            Some(number) => address_key(self.keyring.as_ref(), &alert.organisation, number) == delivery.address_key,
+            // Only WhatsApp hides numbers, and only there a quote is the provider's word.
+            None => reply.channel == Channel::Whatsapp,
+        };
+        same_phone && delivery.channel == reply.channel
+    }
+
+    fn phones(&self, number: &PhoneNumber) -> Vec<Phone> {
+        let known = |id: &OrganisationId| (id.clone(), address_key(self.keyring.as_ref(), id, number));
+        self.organisations.iter().map(|organisation| known(&organisation.id)).collect()
+    }
+
+    /// The cases that wait and were told to one of these phones over this channel.
+    async fn waiting(&self, phones: &[Phone], channel: Channel) -> Result<Vec<(Alert, Actor)>, ServiceError> {
+        let mut cases = Vec::new();
+        for (organisation, address) in phones {
+            for alert in self.store.escalating_alerts_of(organisation, *address, CASES_LOOKED_AT).await? {
+                let told = |delivery: &&Delivery| delivery.address_key == *address && delivery.channel == channel;
+                if let Some(actor) = alert.deliveries.iter().find(told).map(recipient) {
+                    cases.push((alert, actor));
+                }
+            }
+        }
+        Ok(cases)
+    }
+
+    // -- answers that are kept --------------------------------------------------------------------------------------
+
+    fn reply_key(&self, message: &ProviderId) -> IdempotencyKey {
+        let parts = [b"incoming".as_slice(), message.as_str().as_bytes()];
+        IdempotencyKey::from_bytes(self.keyring.hash(HashPurpose::Idempotency, &parts))
+    }
+
+    fn reply_record(&self, key: IdempotencyKey, answer: Answer) -> IdempotencyRecord {
+        IdempotencyRecord {
+            key,
+            // Twilio's id names one message for ever: there is no other body to tell it from.
+            body: *key.as_bytes(),
+            status: OK,
+            answer: serde_json::to_string(&answer).unwrap_or_default(),
+            created_at: self.clock.now(),
+        }
+    }
+
+    async fn answer_given(&self, key: IdempotencyKey) -> Result<Option<Answer>, ServiceError> {
+        let Some(record) = self.store.answer(key).await? else { return Ok(None) };
+        let unreadable = |_| StoreError::Corrupt { what: "the kept answer to a reply".to_owned() };
+        Ok(Some(serde_json::from_str(&record.answer).map_err(unreadable)?))
+    }
+
+    /// Keeps the answer of a reply that took nothing.
+    async fn keep_reply(&self, key: IdempotencyKey, answer: Answer) -> Result<Answer, ServiceError> {
+        if self.store.keep_answer(self.reply_record(key, answer)).await? {
+            return Ok(answer);
+        }
+        self.answer_of_another(key).await
+    }
+
+    /// The same reply is being answered by somebody else: what they say holds.
+    async fn answer_of_another(&self, key: IdempotencyKey) -> Result<Answer, ServiceError> {
+        self.answer_given(key).await?.ok_or(ServiceError::Busy)
+    }
+}
+
+fn waits(alert: &Alert) -> bool {
+    matches!(alert.state, AlertState::Escalating { .. })
+}
+
+fn is_taken_by(alert: &Alert, actor: &Actor) -> bool {
+    matches!(&alert.state, AlertState::Acknowledged { by, .. } if by == actor)
+}
+
+fn recipient(delivery: &Delivery) -> Actor {
+    Actor::Contact { contact: delivery.contact.clone() }
+}

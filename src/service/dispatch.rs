@@ -129,3 +129,70 @@ impl Jobs {
         self.jobs.try_recv().ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn dispatch() -> Dispatch {
+        Dispatch::new(1).0
+    }
+
+    #[test]
+    fn no_hint_is_lost_to_an_earlier_one() {
+        let dispatch = dispatch();
+        for hint in [7, 3, 5, 3] {
+            dispatch.hint(Some(at(hint)));
+        }
+        for (now, next) in [(0, 3), (3, 5), (4, 5), (6, 7), (7, 10)] {
+            dispatch.look(at(now));
+            assert_eq!(dispatch.plan_look(at(10)), at(next), "after the look at {now}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_due_before_the_planned_look_wakes_the_worker() {
+        let dispatch = dispatch();
+        dispatch.plan_look(at(10));
+        dispatch.hint(Some(at(12)));
+        dispatch.hint(Some(at(10)));
+        assert!(dispatch.hinted().now_or_never().is_none());
+        dispatch.hint(Some(at(9)));
+        assert!(dispatch.hinted().now_or_never().is_some());
+    }
+
+    #[test]
+    fn what_became_due_during_a_look_is_looked_at_next() {
+        let dispatch = dispatch();
+        dispatch.look(at(5));
+        dispatch.hint(Some(at(4)));
+        assert_eq!(dispatch.plan_look(at(15)), at(4));
+    }
+
+    #[test]
+    fn hints_are_bounded_and_the_earliest_are_kept() {
+        let dispatch = dispatch();
+        for hint in (0..2 * DUE_MAX as u64).rev() {
+            dispatch.hint(Some(at(hint)));
+        }
+        assert_eq!(dispatch.hint.plan.lock().due.len(), DUE_MAX);
+        assert_eq!(dispatch.plan_look(at(u64::from(u32::MAX))), at(0));
+    }
+
+    #[test]
+    fn a_place_is_given_back_when_it_is_dropped() {
+        let dispatch = dispatch();
+        let place = dispatch.place();
+        assert!(place.is_some() && dispatch.is_full() && dispatch.place().is_none());
+        drop(place);
+        assert_eq!((dispatch.in_hand(), dispatch.is_full()), (0, false));
+    }
+}

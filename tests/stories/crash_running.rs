@@ -100,46 +100,46 @@ async fn work_for_which_there_is_no_place_is_found_by_the_poll() {
 
 #[tokio::test]
 async fn places_are_given_back_whatever_comes_of_the_work() {
-    // Three places, and more trouble than that: each kind of it would block the worker if it kept its place.
+    // Three places, and four times each kind of trouble: any that kept its place would stop the worker for good.
     let gate = Gate::new();
     let mut world = Setting::default()
         .with_gate(&gate)
         .with("CRISIS_RELAY__WORKER__QUEUE_MAX", "3")
         .with("CRISIS_RELAY__WORKER__DUE_BATCH", "3")
+        .with("CRISIS_RELAY__TWILIO__BREAKER_FAILURES", "1000")
         .start()
         .await;
     let worker = world.run_worker(s(1));
-    for fault in [
-        Fault::TooManyRequests { retry_after_s: None },
+    for (kind, fault) in [
+        Fault::TooManyRequests { retry_after_s: Some(60) },
         Fault::DropBeforeAccepting,
         Fault::Refused { code: 21211, http_status: 400 },
         Fault::EmptyAnswer,
-        Fault::Refused { code: 20003, http_status: 401 },
-    ] {
-        world.goes_wrong(FaultRule::once(fault.clone()));
-        let student = format!("{fault:?}").replace([' ', '{', '}', ':', ','], "-");
-        world.told(&student, 0.93).await;
-        let calls = world.calls();
-        world.until("it was tried", async |world| world.calls() > calls || world.calls() >= 1).await;
+        Fault::HtmlBadGateway { accepted: false },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for time in 0..4 {
+            world.goes_wrong(FaultRule::once(fault.clone()));
+            let reference = world.told(&format!("student-{kind}-{time}"), 0.93).await;
+            let booked = async |world: &World| world.last_delivery(&reference).await["state"] != "sending";
+            world.until(&format!("{fault:?} is booked"), booked).await;
+        }
     }
-    // A booking that panics takes its place with it into the grave, and gives it back there.
-    for _ in 0..4 {
-        world.worker_asleep().await;
-        world.clock.advance(s(31));
-    }
-    gate.strike_first("alert", Fate::Panic);
-    for _ in 0..8 {
-        world.worker_asleep().await;
-        world.clock.advance(s(31));
+    for time in 0..4 {
+        // The commit of the event passes, the booking of what came of the call panics.
+        let mut commits = 0;
+        world.consents(&format!("student-panic-{time}")).await;
+        gate.set(move |call| {
+            commits += usize::from(call.name == "commit_alert");
+            if commits == 2 && call.name == "commit_alert" { Fate::Panic } else { Fate::Pass }
+        });
+        world.told(&format!("student-panic-{time}"), 0.93).await;
+        world.until("the booking panicked", async |_| gate.count("commit_alert") == 2).await;
     }
     gate.open();
-    world.worker_asleep().await;
-    world.clock.advance(s(31));
     let last = world.told("student-last", 0.93).await;
-    for _ in 0..4 {
-        world.worker_asleep().await;
-        world.clock.advance(ms(500));
-    }
     arrives(&world, &last).await;
     worker.stopped().await;
 }

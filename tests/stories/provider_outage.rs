@@ -15,7 +15,7 @@ async fn after_an_hours_outage_the_message_arrives_within_a_minute_of_twilios_re
     let mut world = Setting::default().start_with(FaultRule::always(Fault::Outage)).await;
     let reference = world.told("student-1", 0.93).await;
     world.work().await;
-    world.pass_in_steps(s(3600), s(5)).await;
+    world.pass_in_steps(s(3600), s(12)).await;
     world.expect_only(&reference, 0);
     let stored = world.stored(&reference).await;
     assert!(stored.next_action_at().unwrap() <= world.now() + s(60), "a next try is never far: {stored:?}");
@@ -34,7 +34,7 @@ async fn the_calls_of_an_hours_outage_are_bounded() {
     let mut world = Setting::default().start_with(FaultRule::always(away).on(Scope::Everything)).await;
     world.told("student-1", 0.93).await;
     world.work().await;
-    world.pass_in_steps(s(3600), s(5)).await;
+    world.pass_in_steps(s(3600), s(12)).await;
     let stats = world.sim().stats();
     assert!(stats.create_calls >= 20, "it did not give up: {stats:?}");
     assert!(world.calls() <= CALLS_PER_HOUR_MAX, "{} calls", world.calls());
@@ -117,7 +117,7 @@ async fn two_hundred_alerts_of_an_outage_all_arrive_afterwards() {
         references.push(world.told(&format!("student-{student}"), 0.93).await);
     }
     world.work().await;
-    world.pass_in_steps(s(600), s(10)).await;
+    world.pass_in_steps(s(300), s(15)).await;
     assert_eq!(world.sim().messages().len(), 0);
     world.sim().clear_faults();
     world.pass_in_steps(s(90), s(1)).await;

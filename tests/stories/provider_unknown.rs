@@ -79,7 +79,7 @@ async fn a_connection_that_breaks_after_acceptance_is_found_and_not_sent_again()
 
 #[tokio::test]
 async fn where_look_ups_fail_too_a_second_message_is_better_than_none() {
-    let mut world = world_with(Fault::AcceptThenTimeOut).await;
+    let mut world = world_with(Fault::DropAfterAccepting).await;
     let away = Fault::ServerError { http_status: 503, retry_after_s: None };
     world.goes_wrong(FaultRule::always(away).on(Scope::Lookups));
     let reference = world.told("student-1", 0.93).await;
@@ -93,7 +93,7 @@ async fn where_look_ups_fail_too_a_second_message_is_better_than_none() {
 
 #[tokio::test]
 async fn a_look_up_that_fails_once_is_made_again_and_finds_the_message() {
-    let mut world = world_with(Fault::AcceptThenTimeOut).await;
+    let mut world = world_with(Fault::DropAfterAccepting).await;
     let away = Fault::ServerError { http_status: 500, retry_after_s: None };
     world.goes_wrong(FaultRule::next(2, away).on(Scope::Lookups));
     let reference = world.told("student-1", 0.93).await;
@@ -105,7 +105,7 @@ async fn a_look_up_that_fails_once_is_made_again_and_finds_the_message() {
 
 #[tokio::test]
 async fn look_ups_that_are_refused_do_not_silence_the_case() {
-    let mut world = world_with(Fault::TimeOutWithoutAccepting).await;
+    let mut world = world_with(Fault::DropBeforeAccepting).await;
     world.goes_wrong(FaultRule::always(Fault::Refused { code: 20003, http_status: 401 }).on(Scope::Lookups));
     let reference = world.told("student-1", 0.93).await;
     world.work().await;
@@ -206,7 +206,7 @@ async fn a_late_callback_while_the_second_message_waits_spares_it() {
 
 #[tokio::test]
 async fn an_unknown_message_of_a_case_that_was_taken_is_not_sent_again() {
-    let mut world = world_with(Fault::TimeOutWithoutAccepting).await;
+    let mut world = world_with(Fault::DropBeforeAccepting).await;
     let reference = world.told("student-1", 0.93).await;
     world.work().await;
     world.post(&format!("/api/v1/crisis/alerts/{reference}/acknowledge"), COUNSELLOR_KEY, &event("", 0.0)).await;
@@ -231,7 +231,7 @@ async fn two_of_one_alert(first: Fault, second: Fault) -> (World, String) {
 
 #[tokio::test]
 async fn two_unknown_messages_of_one_alert_are_told_apart() {
-    let (mut world, reference) = two_of_one_alert(Fault::AcceptThenTimeOut, Fault::AcceptThenTimeOut).await;
+    let (mut world, reference) = two_of_one_alert(Fault::DropAfterAccepting, Fault::DropAfterAccepting).await;
     long_enough(&mut world).await;
     assert_eq!(world.calls(), 2);
     world.expect_only(&reference, 2);
@@ -248,7 +248,7 @@ async fn two_unknown_messages_of_one_alert_are_told_apart() {
 
 #[tokio::test]
 async fn graver_news_of_unknown_outcome_are_not_taken_for_the_older_message() {
-    let (mut world, reference) = two_of_one_alert(Fault::AcceptThenTimeOut, Fault::TimeOutWithoutAccepting).await;
+    let (mut world, reference) = two_of_one_alert(Fault::DropAfterAccepting, Fault::DropBeforeAccepting).await;
     long_enough(&mut world).await;
     assert_eq!(world.calls(), 3, "the second was sent again");
     let graver = world.on_the_phone(&reference).iter().filter(|message| message.body.contains("0.97")).count();
@@ -258,7 +258,7 @@ async fn graver_news_of_unknown_outcome_are_not_taken_for_the_older_message() {
 
 #[tokio::test]
 async fn the_older_message_of_unknown_outcome_is_not_taken_for_the_graver_one() {
-    let (mut world, reference) = two_of_one_alert(Fault::TimeOutWithoutAccepting, Fault::AcceptThenTimeOut).await;
+    let (mut world, reference) = two_of_one_alert(Fault::DropBeforeAccepting, Fault::DropAfterAccepting).await;
     long_enough(&mut world).await;
     assert_eq!(world.calls(), 3);
     world.expect_only(&reference, 2);
@@ -267,10 +267,10 @@ async fn the_older_message_of_unknown_outcome_is_not_taken_for_the_graver_one() 
 
 #[tokio::test]
 async fn unknown_messages_of_two_alerts_to_one_phone_are_told_apart() {
-    let mut world = world_with(Fault::AcceptThenTimeOut).await;
+    let mut world = world_with(Fault::DropAfterAccepting).await;
     let first = world.told("student-1", 0.93).await;
     world.work().await;
-    world.goes_wrong(FaultRule::once(Fault::TimeOutWithoutAccepting));
+    world.goes_wrong(FaultRule::once(Fault::DropBeforeAccepting));
     let second = world.told("student-2", 0.93).await;
     world.work().await;
     long_enough(&mut world).await;

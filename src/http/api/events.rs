@@ -177,8 +177,7 @@ async fn answer(
     let service = Arc::clone(&state.service);
     let accepting = async move {
         let idempotency = key.as_deref().map(|key| IdempotencyInput { key, body: &raw });
-        // A failure is made an answer, and thereby logged, in here: a caller whose time-out came first takes no answer.
-        service.accept(&caller, &event, idempotency).await.map_err(Problem::from)
+        service.accept(&caller, &event, idempotency).await
     };
     Ok(respond(to_its_end(accepting).await?))
 }

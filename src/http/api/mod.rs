@@ -22,8 +22,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
 ) -> Result<T, Problem> {
+    // A failure is made an answer, and thereby logged, inside the task: who has hung up takes no answer.
+    let work = async move { work.await.map_err(Problem::from) };
     let done = tokio::spawn(tracing::Instrument::instrument(work, tracing::Span::current())).await;
-    Ok(done.map_err(|_| Problem::new(ProblemCode::Internal))??)
+    done.map_err(|_| Problem::new(ProblemCode::Internal))?
 }
 
 impl From<ServiceError> for Problem {

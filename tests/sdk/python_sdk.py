@@ -5,14 +5,14 @@ What it proves: the simulator's answers, errors, pages and signatures are those 
 
 How to run it, with any Python 3.9 or later:
 
-    python3 -m venv /tmp/twilio-venv
-    /tmp/twilio-venv/bin/pip install 'twilio>=9,<10'
+    python3 -m venv target/twilio-venv
+    target/twilio-venv/bin/pip install 'twilio>=9,<10'
 
     # either: through the Rust test, which starts a simulator of its own
-    TWILIO_SDK_PYTHON=/tmp/twilio-venv/bin/python cargo test --lib official_python_library -- --ignored
+    TWILIO_SDK_PYTHON=target/twilio-venv/bin/python cargo test --lib official_python_library -- --ignored
 
     # or: against a simulator that is already running (in either callback mode)
-    /tmp/twilio-venv/bin/python tests/sdk/python_sdk.py http://127.0.0.1:4010 ACCOUNT_SID AUTH_TOKEN
+    target/twilio-venv/bin/python tests/sdk/python_sdk.py http://127.0.0.1:4010 ACCOUNT_SID AUTH_TOKEN
 
 Nothing is sent to Twilio: every request goes to the simulator's address.
 """

@@ -168,7 +168,7 @@ struct AttemptView {
     /// When it began.
     #[schema(value_type = String, format = "date-time")]
     begun_at: Timestamp,
-    /// `pending`, `accepted`, `not_executed`, `refused`, `unknown`, `not_found` or `unresolved`.
+    /// `pending`, `accepted`, `not_executed`, `held_back`, `refused`, `unknown`, `not_found` or `unresolved`.
     result: &'static str,
     /// Twilio's id of the message.
     #[serde(skip_serializing_if = "Option::is_none")]

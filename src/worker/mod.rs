@@ -252,6 +252,9 @@ impl Worker {
         self.dispatch.look(now);
         self.service.metrics().worker_ran();
         self.service.metrics().set_in_hand(self.dispatch.in_hand());
+        if self.health.last_round().is_some_and(|last| now < last) {
+            self.follow_clock_back().await;
+        }
         let more = match self.take_up_due(now).await {
             Ok(more) => {
                 self.health.round_ended(now);
@@ -264,6 +267,25 @@ impl Worker {
         };
         self.keep_house(now).await;
         more
+    }
+
+    /// The clock was set back: nothing would be due until it has caught up. Every waiting alert is looked at, and pulls
+    /// its times in.
+    async fn follow_clock_back(&self) {
+        tracing::warn!("the clock was set back: every waiting alert is looked at");
+        self.left_alone.lock().clear();
+        let mut after = None;
+        loop {
+            match self.service.unfinished(after, self.settings.due_batch).await {
+                Ok(ids) => {
+                    let Some(last) = ids.last().copied() else { return };
+                    self.wake_all(ids, false).await;
+                    after = Some(last);
+                }
+                // The round's own reading fails likewise, and is logged; the next round comes here again.
+                Err(_) => return,
+            }
+        }
     }
 
     async fn take_up_due(&self, now: Timestamp) -> Result<bool, ServiceError> {

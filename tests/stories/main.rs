@@ -6,6 +6,7 @@
 mod common;
 
 mod bad_input;
+mod clock;
 mod consent;
 mod crash_running;
 mod crash_steps;

@@ -1,0 +1,46 @@
+//! A clock that is set, as clocks are.
+
+use std::time::Duration;
+
+use crisis_relay::simulator::{Fault, FaultRule};
+
+use crate::common::{Setting, World};
+
+/// A message that Twilio was too busy for waits for its next try; then somebody sets the clock.
+async fn waiting(world: &mut World) -> String {
+    let reference = world.escalated("student-1").await.text_at("/reference");
+    world.work().await;
+    assert_eq!(world.sim().messages().len(), 0, "the first call is refused");
+    reference
+}
+
+#[tokio::test]
+async fn a_clock_set_back_by_an_hour_while_the_service_runs_delays_nothing_for_that_hour() {
+    let busy = FaultRule::once(Fault::TooManyRequests { retry_after_s: Some(5) });
+    let mut world = Setting::default().start_with(busy).await;
+    let reference = waiting(&mut world).await;
+    let back = world.now() - jiff::SignedDuration::from_hours(1);
+    world.clock.set(back);
+    world.pass_in_steps(Duration::from_secs(400), Duration::from_secs(1)).await;
+    let message = world.sim().expect_message(crate::common::COUNSELLOR, |message| message.body.contains(&reference));
+    let message = message.expect("the message waits for the clock to catch up");
+    // Its time is pulled in to the longest pause that there is: five minutes, in which a delivery may be tried at all.
+    assert!(message.created_at.duration_since(back) <= jiff::SignedDuration::from_secs(310), "{}", message.created_at);
+    world.assert_audit_verifies().await;
+    world.assert_nothing_is_silent().await;
+}
+
+#[tokio::test]
+async fn a_clock_set_forward_by_an_hour_loses_nothing() {
+    let busy = FaultRule::once(Fault::TooManyRequests { retry_after_s: Some(5) });
+    let mut world = Setting::default().start_with(busy).await;
+    let reference = waiting(&mut world).await;
+    world.clock.advance(Duration::from_secs(3600));
+    world.pass_in_steps(Duration::from_secs(60), Duration::from_secs(1)).await;
+    world
+        .sim()
+        .expect_message(crate::common::COUNSELLOR, |message| message.body.contains(&reference))
+        .expect("the message arrives");
+    world.assert_audit_verifies().await;
+    world.assert_nothing_is_silent().await;
+}

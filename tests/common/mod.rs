@@ -343,6 +343,11 @@ impl World {
         Self { setting, clock, folder, simulator, access, client, running }
     }
 
+    /// Sets a variable of the configuration, for the next start.
+    pub fn reconfigure(&mut self, name: &str, value: &str) {
+        self.setting.environment.insert(name.to_owned(), value.to_owned());
+    }
+
     /// The service ends, and is started anew; says why if it does not start.
     pub async fn try_restart(self) -> Result<Self, String> {
         let Self { setting, clock, folder, simulator, access, client, running } = self;

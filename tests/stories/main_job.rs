@@ -79,3 +79,18 @@ async fn a_database_refuses_to_be_opened_with_another_master_key() {
     let text = refused.expect_err("the service started with a key that finds nobody");
     assert!(text.contains("keyring.master_key"), "the fault names the key's setting: {text}");
 }
+
+#[tokio::test]
+async fn an_open_case_whose_contact_is_no_longer_set_up_tells_somebody_who_is() {
+    let mut world = World::new().await;
+    let reference = world.escalated("student-1").await.text_at("/reference");
+    world.work().await;
+    world.sim().expect_message(COUNSELLOR, |message| message.body.contains(&reference)).unwrap();
+    // The ladder that the case runs on names a person whom nobody knows any more.
+    world.reconfigure("CRISIS_RELAY__COUNSELLOR__CONTACT_ID", "somebody-else");
+    let mut world = world.crash().await;
+    world.pass_in_steps(std::time::Duration::from_secs(310), std::time::Duration::from_secs(5)).await;
+    let told = world.sim().expect_message(COUNSELLOR, |message| message.body.contains(&reference));
+    told.expect("the case falls silent when its contact is renamed");
+    world.assert_nothing_is_silent().await;
+}

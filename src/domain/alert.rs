@@ -57,6 +57,16 @@ pub enum Kind {
     Drill,
 }
 
+impl Kind {
+    /// The kind's name, as in the API, in the store and in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Drill => "drill",
+        }
+    }
+}
+
 /// How a human took the case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]

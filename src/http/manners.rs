@@ -60,7 +60,7 @@ impl Default for MannersSettings {
 pub struct RequestId(Arc<str>);
 
 impl RequestId {
-    /// The id as text: 1 to 64 of `A-Z a-z 0-9 - _ .`.
+    /// The id as text: 1 to 64 hexadecimal digits and dashes.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -74,9 +74,9 @@ impl RequestId {
     }
 }
 
+/// An id goes into the log, so it has no room for a name: hexadecimal digits and dashes, as in a UUID or a trace id.
 fn is_sane(id: &str) -> bool {
-    (1..=REQUEST_ID_LENGTH_MAX).contains(&id.len())
-        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    (1..=REQUEST_ID_LENGTH_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 
 /// Where a request came from, as far as that can be trusted. In the request's extensions when known.

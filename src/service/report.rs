@@ -99,9 +99,9 @@ impl Page<'_> {
         let alert = self.alert;
         self.line(&format!("DISCLOSURE REPORT            reference {}   alert {}", alert.reference, alert.id));
         self.line(&format!(
-            "organisation {}   kind {:?}   state now: {}",
+            "organisation {}   kind {}   state now: {}",
             alert.organisation,
-            alert.kind,
+            alert.kind.as_str(),
             alert.state.name().as_str()
         ));
         self.proof("audit chain", chain.len(), proof);

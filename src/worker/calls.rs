@@ -23,6 +23,8 @@ use crate::twilio::pace::Pace;
 const CLOCKS_APART: Duration = Duration::from_secs(5);
 /// How many of a phone's messages are looked through.
 const MESSAGES_LOOKED_AT: usize = 1000;
+/// How long a delivery waits whose lease left no time for its call.
+const LATE_PAUSE: Duration = Duration::from_millis(500);
 /// The first pause before a booking is tried again; it doubles.
 const BOOKING_PAUSE: Duration = Duration::from_millis(50);
 const BOOKING_PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -101,7 +103,8 @@ impl Worker {
     ) -> SendOutcome {
         let now = self.clock.now();
         let Some(patience) = self.patience(now, until) else {
-            return SendOutcome::NotBegun { wait: Duration::ZERO };
+            // A short pause, so that a worker that is far behind does not claim it again at the same instant.
+            return SendOutcome::NotBegun { wait: LATE_PAUSE };
         };
         let wait = match self.paces.reserve_within(delivery.channel, now, patience) {
             Ok(wait) => wait,

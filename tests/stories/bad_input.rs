@@ -556,9 +556,14 @@ async fn unknown_paths_and_wrong_methods_are_problem_documents() {
 #[tokio::test]
 async fn a_strange_request_id_is_replaced_and_a_sane_one_is_kept() {
     let (world, routes) = routes().await;
-    for (given, kept) in
-        [("abc-1.2_X", true), ("two words", false), ("<script>", false), (&"x".repeat(65), false), ("", false)]
-    {
+    for (given, kept) in [
+        ("0193-abCD", true),
+        ("jane.doe", false),
+        ("two words", false),
+        ("<script>", false),
+        (&"f".repeat(65), false),
+        ("", false),
+    ] {
         let refused = answer(routes[0].request(&world).header("X-Request-Id", given)).await;
         let id = refused.headers["x-request-id"].to_str().unwrap();
         assert_eq!(id == given, kept, "{given}");

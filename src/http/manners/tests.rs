@@ -100,10 +100,10 @@ async fn what_the_framework_refuses_by_itself_becomes_a_problem_without_the_inpu
 
 #[tokio::test]
 async fn a_handlers_problem_keeps_its_fields_and_gets_the_id() {
-    let (status, problem, _) = problem(Request::get("/failing").header(REQUEST_ID_HEADER, "req-7")).await;
+    let (status, problem, _) = problem(Request::get("/failing").header(REQUEST_ID_HEADER, "7e-7")).await;
     assert_eq!(status.as_u16(), 409);
     assert_eq!(problem["errors"], json!([{"field": "state", "rule": "must be open"}]));
-    assert_eq!(problem["request_id"], "req-7");
+    assert_eq!(problem["request_id"], "7e-7");
 }
 
 #[tokio::test]
@@ -148,13 +148,13 @@ async fn bodies_are_bounded_for_every_extractor() {
 
 #[tokio::test]
 async fn a_sane_request_id_is_kept_and_others_are_replaced() {
-    let longest = "x".repeat(64);
-    for sane in ["a", "A-1_b.c", longest.as_str()] {
+    let longest = "f".repeat(64);
+    for sane in ["a", "0193-AB-cd", longest.as_str()] {
         let (response, body) = send(Request::get("/id").header(REQUEST_ID_HEADER, sane)).await;
         assert_eq!((body.as_str(), response.headers()[REQUEST_ID_HEADER].to_str().unwrap()), (sane, sane));
     }
-    let too_long = "x".repeat(65);
-    for odd in ["", "a b", "a\"b", "<script>", too_long.as_str()] {
+    let too_long = "f".repeat(65);
+    for odd in ["", "a b", "a\"b", "<script>", "jane.doe", "student-1", too_long.as_str()] {
         let (response, body) = send(Request::get("/id").header(REQUEST_ID_HEADER, odd)).await;
         assert_eq!(body.len(), 32, "{odd}");
         assert!(body.bytes().all(|byte| byte.is_ascii_hexdigit()));
@@ -228,7 +228,7 @@ async fn a_request_is_logged_once_with_its_route_and_never_with_its_path() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().json().with_writer(log.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    send(Request::get(format!("/people/{CANARY}?q={CANARY}")).header(REQUEST_ID_HEADER, "req-9")).await;
+    send(Request::get(format!("/people/{CANARY}?q={CANARY}")).header(REQUEST_ID_HEADER, "9e-9")).await;
     send(Request::get(format!("/{CANARY}"))).await;
     send(Request::get(format!("/panic/{CANARY}"))).await;
     send(Request::builder().method(CANARY).uri("/id")).await;
@@ -251,6 +251,6 @@ async fn a_request_is_logged_once_with_its_route_and_never_with_its_path() {
             ["other", "/id", 405, "method_not_allowed"],
         ])
     );
-    assert_eq!(answered[0]["span"]["request_id"], "req-9");
+    assert_eq!(answered[0]["span"]["request_id"], "9e-9");
     assert!(answered.iter().all(|line| line["span"]["latency_us"].is_u64()));
 }

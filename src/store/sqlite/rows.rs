@@ -183,16 +183,12 @@ fn refusal(connection: &Connection, commit: &AlertCommit) -> Result<Option<Commi
 fn insert_alert(connection: &Connection, alert: &Alert, body: &str) -> Result<()> {
     let sql = "INSERT INTO alerts (id, organisation, reference, subject, kind, state, open, version, opened_at, \
                next_action_at, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
-    let kind = match alert.kind {
-        crate::domain::alert::Kind::Live => "live",
-        crate::domain::alert::Kind::Drill => "drill",
-    };
     connection.prepare_cached(sql)?.execute(params![
         alert.id.0.as_bytes(),
         alert.organisation.as_str(),
         alert.reference.as_str(),
         alert.subject.as_bytes(),
-        kind,
+        alert.kind.as_str(),
         alert.state.name().as_str(),
         alert.is_open(),
         count(alert.version)?,

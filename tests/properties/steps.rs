@@ -135,7 +135,11 @@ impl Which {
             Self::Current(index) => (index, true),
             Self::Known(index) => (index, false),
             Self::Missing(delivery, attempt) => {
-                return Some((DeliveryNo(alert.deliveries_planned + delivery), AttemptNo(*attempt)));
+                // The last delivery may have such an attempt after all; of one that came to no call nobody can speak.
+                let (no, attempt) = (DeliveryNo(alert.deliveries_planned + delivery), AttemptNo(*attempt));
+                let known = alert.delivery(no).and_then(|delivery| delivery.attempt(attempt));
+                let called = known.is_none_or(|attempt| attempt.result != AttemptResult::NotBegun);
+                return called.then_some((no, attempt));
             }
         };
         let known: Vec<(DeliveryNo, AttemptNo)> = alert

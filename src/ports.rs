@@ -322,6 +322,8 @@ pub struct AlertCommit {
     pub idempotency: Option<IdempotencyRecord>,
     /// The student's data key, if this event made it.
     pub data_key: Option<WrappedDataKey>,
+    /// Nobody waits for this change: a store may hold it back for a few milliseconds, to make it together with others.
+    pub may_wait: bool,
 }
 
 /// What a commit came to. Only `Committed` changed anything. Where several refusals apply, an idempotency key that was

@@ -17,6 +17,10 @@ use crate::config::{Config, LogFormat};
 /// Lines that may wait for standard error; further ones are lost.
 const LINES_WAITING_MAX: usize = 4_096;
 
+/// How long lines are gathered before they are written together, and how many bytes at the most.
+const GATHER_FOR: Duration = Duration::from_millis(2);
+const LINES_AT_ONCE_BYTES: usize = 64 * 1024;
+
 /// How long the end waits for the last lines, should nobody read them.
 const LAST_LINES_WITHIN: Duration = Duration::from_secs(1);
 
@@ -44,7 +48,11 @@ pub(super) fn init_with(json: bool, filter: &str) -> LastLines {
         // The library would report a line that cannot be written by a macro that panics where it cannot write either.
         .log_internal_errors(false);
     // A second call (in tests) leaves the first in force.
-    let _ = if json { builder.json().flatten_event(true).try_init() } else { builder.with_target(false).try_init() };
+    let _ = if json {
+        builder.json().flatten_event(true).with_span_list(false).try_init()
+    } else {
+        builder.with_target(false).try_init()
+    };
     std::panic::set_hook(Box::new(|panic| {
         // The place only: a panic's words may quote what somebody sent.
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
@@ -119,24 +127,46 @@ fn start(target: impl Write + Send + 'static, waiting_max: usize) -> (Lines, Las
     (lines, LastLines(queue))
 }
 
+/// Lines that come within a moment are written in one go: each write, and each time the thread has to be woken for one,
+/// costs the machine more than the line itself.
 fn write_all(mut target: impl Write, orders: &Receiver<Order>, lost: &AtomicU64) {
-    for order in orders {
-        match order {
-            Order::Write(line) => {
-                let missing = lost.swap(0, Ordering::Relaxed);
-                let told = missing == 0 || writeln!(target, "{{\"level\":\"WARN\",\"lines_lost\":{missing}}}").is_ok();
-                if !told {
-                    lost.fetch_add(missing, Ordering::Relaxed);
+    let mut lines = Vec::new();
+    while let Ok(first) = orders.recv() {
+        let (mut order, mut count, mut asked) = (Some(first), 0, None);
+        while let Some(next) = order.take() {
+            match next {
+                Order::Write(line) => {
+                    lines.extend_from_slice(&line);
+                    count += 1;
                 }
-                if target.write_all(&line).is_err() {
-                    lost.fetch_add(1, Ordering::Relaxed);
-                }
+                Order::Tell(whom) => asked = Some(whom),
             }
-            Order::Tell(whom) => {
+            if asked.is_none() && lines.len() < LINES_AT_ONCE_BYTES {
+                order = orders.try_recv().ok();
+            }
+        }
+        if count > 0 {
+            write_group(&mut target, &lines, count, lost);
+            lines.clear();
+        }
+        match asked {
+            Some(whom) => {
                 let _ = target.flush();
                 let _ = whom.send(());
             }
+            None => std::thread::sleep(GATHER_FOR),
         }
+    }
+}
+
+fn write_group(target: &mut impl Write, lines: &[u8], count: u64, lost: &AtomicU64) {
+    let missing = lost.swap(0, Ordering::Relaxed);
+    let told = missing == 0 || writeln!(target, "{{\"level\":\"WARN\",\"lines_lost\":{missing}}}").is_ok();
+    if !told {
+        lost.fetch_add(missing, Ordering::Relaxed);
+    }
+    if target.write_all(lines).is_err() {
+        lost.fetch_add(count, Ordering::Relaxed);
     }
 }
 

@@ -172,6 +172,7 @@ impl Service {
             event: if is_kept { seal_details(intake, data_key.as_ref()) } else { None },
             idempotency: intake.record(&json),
             data_key: new_data_key,
+            may_wait: false,
         };
         match self.commit(&transition, along).await? {
             Committed::Committed => {}

@@ -115,6 +115,7 @@ pub(crate) struct Along {
     event: Option<EventDetails>,
     idempotency: Option<IdempotencyRecord>,
     data_key: Option<WrappedDataKey>,
+    may_wait: bool,
 }
 
 /// What a change came to that carries an answer for an idempotency key.
@@ -191,6 +192,7 @@ impl Service {
             event: along.event,
             idempotency: along.idempotency,
             data_key: along.data_key,
+            may_wait: along.may_wait,
         };
         match self.store.commit_alert(commit).await {
             Err(StoreError::Unknown { what }) => self.look_up_commit(transition, what).await,
@@ -222,7 +224,9 @@ impl Service {
         input: Input,
         actor: &Actor,
     ) -> Result<Option<Transition>, ServiceError> {
-        match self.change_along(alert, input, actor, &Along::default()).await? {
+        // What came of a call is booked by the worker, and nobody waits for that.
+        let may_wait = matches!(input, Input::Settled { .. });
+        match self.change_along(alert, input, actor, &Along { may_wait, ..Along::default() }).await? {
             Changed::Nothing => Ok(None),
             Changed::Made(transition) => Ok(Some(*transition)),
             // Without a key there is none that could have been used.

@@ -245,6 +245,7 @@ fn commit(transition: crisis_relay::domain::alert::Transition) -> AlertCommit {
         event: None,
         idempotency: None,
         data_key: None,
+        may_wait: false,
     }
 }
 

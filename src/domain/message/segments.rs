@@ -54,8 +54,32 @@ const BASIC: &str = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ
                      ¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";
 const EXTENSION: &str = "\u{c}^{}\\[~]|€";
 
+/// Septets by ASCII character, 0 for none: most texts have no others, and every message's text is counted.
+const ASCII: [u8; 128] = {
+    let mut septets = [0; 128];
+    let (mut at, basic, extension) = (0, BASIC.as_bytes(), EXTENSION.as_bytes());
+    while at < basic.len() {
+        if basic[at].is_ascii() {
+            septets[basic[at] as usize] = 1;
+        }
+        at += 1;
+    }
+    at = 0;
+    while at < extension.len() {
+        if extension[at].is_ascii() {
+            septets[extension[at] as usize] = 2;
+        }
+        at += 1;
+    }
+    septets
+};
+
 /// Septets that a character takes, if GSM-7 has it.
 fn septets(symbol: char) -> Option<u32> {
+    if symbol.is_ascii() {
+        let septets = ASCII[symbol as usize];
+        return (septets > 0).then_some(u32::from(septets));
+    }
     if BASIC.contains(symbol) {
         Some(1)
     } else if EXTENSION.contains(symbol) {

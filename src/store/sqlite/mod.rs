@@ -3,6 +3,7 @@
 //! A file belongs to one process at a time: a lock file beside it says so. That is why leases of others are void when
 //! the store is opened, and why recovery after a crash need not wait for them.
 
+mod checkpoints;
 mod migrate;
 mod place;
 mod readers;
@@ -24,7 +25,7 @@ pub use migrate::LATEST as LATEST_SCHEMA;
 
 use self::place::Place;
 use self::readers::Readers;
-use self::writer::Writer;
+use self::writer::{Hurry, Writer};
 use crate::domain::alert::{Alert, StateName};
 use crate::domain::audit::{AuditEntry, AuditHead, AuditStream};
 use crate::domain::consent::ConsentRecord;
@@ -181,6 +182,9 @@ fn restrict(_: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// How much the writer remembers of the file, in KiB. It is taken only as far as it is used.
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
+
 fn prepare(connection: &Connection) -> Result<(), OpenError> {
     let journal: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if !journal.eq_ignore_ascii_case("wal") {
@@ -193,6 +197,8 @@ fn prepare(connection: &Connection) -> Result<(), OpenError> {
     // A write-ahead log that once grew large does not stay so.
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // A group of a few hundred changes fits in: a page that had to be written out in the middle is read in again.
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
 }
@@ -231,7 +237,7 @@ impl Store for SqliteStore {
     ) -> Result<IntakeContext, StoreError> {
         let organisation = organisation.clone();
         self.readers
-            .read(move |connection| {
+            .look(move |connection| {
                 Ok(IntakeContext {
                     idempotency: match idempotency {
                         Some(key) => rows::answer(connection, key)?,
@@ -247,7 +253,8 @@ impl Store for SqliteStore {
 
     async fn commit_alert(&self, commit: AlertCommit) -> Result<Committed, StoreError> {
         let body = rows::to_json(&commit.alert)?;
-        self.writer.write(move |connection| rows::commit_alert(connection, &commit, &body)).await
+        let hurry = if commit.may_wait { Hurry::MayWait } else { Hurry::AtOnce };
+        self.writer.write_in(hurry, move |connection| rows::commit_alert(connection, &commit, &body)).await
     }
 
     async fn keep_answer(&self, record: IdempotencyRecord) -> Result<bool, StoreError> {
@@ -255,7 +262,7 @@ impl Store for SqliteStore {
     }
 
     async fn answer(&self, key: IdempotencyKey) -> Result<Option<IdempotencyRecord>, StoreError> {
-        self.readers.read(move |connection| rows::answer(connection, key)).await
+        self.readers.look(move |connection| rows::answer(connection, key)).await
     }
 
     async fn forget_answers(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
@@ -269,7 +276,7 @@ impl Store for SqliteStore {
     }
 
     async fn alert(&self, id: AlertId) -> Result<Option<Alert>, StoreError> {
-        self.readers.read(move |connection| rows::alert(connection, id)).await
+        self.readers.look(move |connection| rows::alert(connection, id)).await
     }
 
     async fn alert_by_reference(
@@ -279,7 +286,7 @@ impl Store for SqliteStore {
     ) -> Result<Option<Alert>, StoreError> {
         let organisation = organisation.clone();
         self.readers
-            .read(move |connection| {
+            .look(move |connection| {
                 connection
                     .prepare_cached(sql::ALERT_BY_REFERENCE)?
                     .query_row(params![organisation.as_str(), reference.as_str()], rows::json_column)
@@ -291,7 +298,7 @@ impl Store for SqliteStore {
     async fn alert_of_message(&self, id: &ProviderId) -> Result<Option<Alert>, StoreError> {
         let id = id.clone();
         self.readers
-            .read(move |connection| {
+            .look(move |connection| {
                 connection.prepare_cached(sql::ALERT_OF_MESSAGE)?.query_row([id.as_str()], rows::json_column).optional()
             })
             .await
@@ -351,7 +358,7 @@ impl Store for SqliteStore {
         subject: SubjectKey,
     ) -> Result<Option<ConsentRecord>, StoreError> {
         let organisation = organisation.clone();
-        self.readers.read(move |connection| rows::consent(connection, &organisation, subject)).await
+        self.readers.look(move |connection| rows::consent(connection, &organisation, subject)).await
     }
 
     async fn commit_consent(&self, commit: ConsentCommit) -> Result<bool, StoreError> {
@@ -365,7 +372,7 @@ impl Store for SqliteStore {
         person: PersonKey,
     ) -> Result<Option<WrappedDataKey>, StoreError> {
         let organisation = organisation.clone();
-        self.readers.read(move |connection| rows::data_key(connection, &organisation, person)).await
+        self.readers.look(move |connection| rows::data_key(connection, &organisation, person)).await
     }
 
     async fn insert_data_key(&self, key: WrappedDataKey) -> Result<bool, StoreError> {
@@ -388,7 +395,7 @@ impl Store for SqliteStore {
 
     async fn audit_head(&self, stream: &AuditStream) -> Result<AuditHead, StoreError> {
         let stream = stream.to_string();
-        self.readers.read(move |connection| rows::audit_head(connection, &stream)).await
+        self.readers.look(move |connection| rows::audit_head(connection, &stream)).await
     }
 
     async fn audit_entries(

@@ -1,9 +1,10 @@
 //! Connections for reading, beside the writer: WAL lets them see the last commit without waiting for the next.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 
 use super::SqliteSettings;
@@ -13,6 +14,7 @@ pub(super) struct Readers {
     idle: Arc<Mutex<Vec<Connection>>>,
     places: Arc<Semaphore>,
     count: u32,
+    busy_timeout: Duration,
 }
 
 /// More than enough for one machine.
@@ -30,7 +32,37 @@ impl Readers {
             Ok(connection)
         };
         let idle = (0..count).map(open).collect::<rusqlite::Result<Vec<_>>>()?;
-        Ok(Self { idle: Arc::new(Mutex::new(idle)), places: Arc::new(Semaphore::new(count as usize)), count })
+        Ok(Self {
+            idle: Arc::new(Mutex::new(idle)),
+            places: Arc::new(Semaphore::new(count as usize)),
+            count,
+            busy_timeout: settings.busy_timeout,
+        })
+    }
+
+    /// Runs a query that a few index look-ups answer, right here: to hand it to another thread and to wait for that would
+    /// cost several times what the query does. Where it would have to wait, for a connection or for a lock, it is run as
+    /// any other read.
+    pub(super) async fn look<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        match self.look_at_once(&query) {
+            Some(answer) => answer.map_err(|error| super::store_error(&error)),
+            None => self.read(query).await,
+        }
+    }
+
+    fn look_at_once<T>(&self, query: &impl Fn(&Connection) -> rusqlite::Result<T>) -> Option<rusqlite::Result<T>> {
+        let _place = self.places.try_acquire().ok()?;
+        let connection = self.idle.lock().pop()?;
+        let lent = Lent { connection: Some(connection), idle: Arc::clone(&self.idle) };
+        let answer = lent.read_without_waiting(self.busy_timeout, query);
+        match &answer {
+            Err(error) if is_busy(error) => None,
+            Ok(_) | Err(_) => Some(answer),
+        }
     }
 
     /// Runs `query` on a connection of its own, off the async threads, as one consistent view.
@@ -77,6 +109,22 @@ impl Lent {
         let connection = self.connection.as_ref().ok_or(rusqlite::Error::InvalidQuery)?;
         in_one_view(connection, query)
     }
+
+    fn read_without_waiting<T>(
+        &self,
+        busy_timeout: Duration,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let connection = self.connection.as_ref().ok_or(rusqlite::Error::InvalidQuery)?;
+        connection.busy_timeout(Duration::ZERO)?;
+        let answer = in_one_view(connection, query);
+        connection.busy_timeout(busy_timeout)?;
+        answer
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 impl Drop for Lent {
@@ -89,8 +137,26 @@ fn in_one_view<T>(
     connection: &Connection,
     query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
-    let transaction = connection.unchecked_transaction()?;
-    let result = query(&transaction)?;
-    transaction.commit()?;
+    connection.prepare_cached("BEGIN")?.execute([])?;
+    let view = View(connection);
+    let result = query(connection)?;
+    view.end()?;
     Ok(result)
+}
+
+/// A transaction that reads; rolled back where its reader fails or panics.
+struct View<'a>(&'a Connection);
+
+impl View<'_> {
+    fn end(&self) -> rusqlite::Result<()> {
+        self.0.prepare_cached("COMMIT")?.execute([]).map(|_| ())
+    }
+}
+
+impl Drop for View<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_autocommit() {
+            let _ = self.0.execute_batch("ROLLBACK");
+        }
+    }
 }

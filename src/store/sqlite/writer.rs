@@ -4,20 +4,25 @@
 //! disturb its neighbours; if SQLite itself reports an error in one of them, or one panics, the group is rolled back and
 //! its jobs run one by one.
 //!
+//! A change that nobody waits for is held back a moment for one that somebody does, so that both share a flush.
+//!
 //! Where the file is no longer at its path, nothing is committed: it would be lost with the file.
 //!
 //! The thread also holds the lock on the file: it is let go when the last write is over and not before, whichever way
 //! the store ends.
 
 use std::fs::File;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::SqliteSettings;
+use super::checkpoints::Checkpoints;
 use super::place::Place;
+use super::{OpenError, SqliteSettings};
 use crate::ports::StoreError;
 
 /// Something to be written. It may run twice: once in a group that is rolled back, once alone.
@@ -53,19 +58,31 @@ where
     }
 }
 
+/// Whether somebody waits for a change, or it may be held back for a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hurry {
+    AtOnce,
+    MayWait,
+}
+
 enum Order {
-    Write(Box<dyn Job>),
+    /// The permit is the job's place in the queue.
+    Write(Box<dyn Job>, Hurry, OwnedSemaphorePermit),
     Stop,
 }
 
 /// Hands jobs to the writer's thread.
 pub(super) struct Writer {
-    orders: mpsc::Sender<Order>,
+    orders: Sender<Order>,
+    places: Arc<Semaphore>,
     thread: parking_lot::Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 /// Most jobs that a queue can be asked to hold.
 const QUEUE_MAX: usize = 1_000_000;
+
+/// How long changes that may wait are held back at the most.
+const HELD_BACK: Duration = Duration::from_millis(4);
 
 fn closed() -> StoreError {
     StoreError::Unavailable { what: "the store is closed".to_owned() }
@@ -74,15 +91,24 @@ fn closed() -> StoreError {
 impl Writer {
     /// Starts the thread. `lock` makes the file this process's own; without it, nothing is tidied at the end.
     pub(super) fn start(
-        connection: Connection,
+        mut connection: Connection,
         place: Place,
         settings: &SqliteSettings,
         lock: Option<File>,
-    ) -> std::io::Result<Self> {
-        let (orders, receiver) = mpsc::channel(settings.write_queue_max.clamp(1, QUEUE_MAX));
+    ) -> Result<Self, OpenError> {
+        let (orders, receiver) = channel();
+        let queue_max = settings.write_queue_max.clamp(1, QUEUE_MAX);
+        let places = Arc::new(Semaphore::new(queue_max));
         let group_max = settings.group_commit_max.max(1);
+        // A file that is only read is none of ours to tidy.
+        let checkpoints = match &lock {
+            Some(_) => Some(Checkpoints::take_over(&mut connection, &settings.path, settings.busy_timeout)?),
+            None => None,
+        };
+        let queue = Arc::clone(&places);
         let thread = std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(move || {
-            work(&connection, &place, receiver, group_max);
+            work(&connection, &place, &receiver, group_max, checkpoints);
+            refuse_late(&queue, queue_max, &receiver);
             if let Some(lock) = lock {
                 // Best effort: a start after a clean stop finds no write-ahead log. In a file that is another
                 // process's, this would keep that process from writing.
@@ -92,7 +118,7 @@ impl Writer {
                 let _ = lock.unlock();
             }
         })?;
-        Ok(Self { orders, thread: parking_lot::Mutex::new(Some(thread)) })
+        Ok(Self { orders, places, thread: parking_lot::Mutex::new(Some(thread)) })
     }
 
     /// Runs `job` inside a transaction and returns its result once the transaction is durable.
@@ -101,16 +127,26 @@ impl Writer {
         T: Send + 'static,
         F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.write_in(Hurry::AtOnce, job).await
+    }
+
+    /// The same, in a hurry or not.
+    pub(super) async fn write_in<T, F>(&self, hurry: Hurry, job: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        let pending = Order::Write(Box::new(Pending { run: job, result: None, reply }));
-        self.orders.send(pending).await.map_err(|_| closed())?;
+        let pending = Box::new(Pending { run: job, result: None, reply });
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
+        self.orders.send(Order::Write(pending, hurry, place)).map_err(|_| closed())?;
         // The job was handed over: if the writer dies with it, nobody knows whether it was committed.
         answer.await.map_err(|_| StoreError::Unknown { what: "the writer stopped".to_owned() })?
     }
 
     /// Stops after the jobs that were handed over.
     pub(super) async fn close(&self) {
-        let _ = self.orders.send(Order::Stop).await;
+        let _ = self.orders.send(Order::Stop);
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -121,7 +157,7 @@ impl Writer {
 impl Drop for Writer {
     /// Waits for the jobs that were handed over: whoever opens the file next must find nobody writing.
     fn drop(&mut self) {
-        let (nobody, _) = mpsc::channel(1);
+        let (nobody, _) = channel();
         drop(std::mem::replace(&mut self.orders, nobody));
         if let Some(thread) = self.thread.get_mut().take() {
             let _ = thread.join();
@@ -129,22 +165,18 @@ impl Drop for Writer {
     }
 }
 
-fn work(connection: &Connection, place: &Place, mut orders: mpsc::Receiver<Order>, group_max: usize) {
+fn work(
+    connection: &Connection,
+    place: &Place,
+    orders: &Receiver<Order>,
+    group_max: usize,
+    mut checkpoints: Option<Checkpoints>,
+) {
     let mut in_place = true;
     let mut group: Vec<Box<dyn Job>> = Vec::with_capacity(group_max);
     let mut stopping = false;
     while !stopping {
-        match orders.blocking_recv() {
-            Some(Order::Write(job)) => group.push(job),
-            Some(Order::Stop) | None => break,
-        }
-        while group.len() < group_max && !stopping {
-            match orders.try_recv() {
-                Ok(Order::Write(job)) => group.push(job),
-                Ok(Order::Stop) => stopping = true,
-                Err(_) => break,
-            }
-        }
+        stopping = gather(orders, &mut group, group_max);
         if place.holds() != in_place {
             in_place = !in_place;
             tell(in_place);
@@ -154,8 +186,49 @@ fn work(connection: &Connection, place: &Place, mut orders: mpsc::Receiver<Order
         } else {
             group.drain(..).for_each(|job| job.answer(Err(out_of_place())));
         }
+        if let Some(checkpoints) = &mut checkpoints {
+            checkpoints.after_commit(connection);
+        }
     }
-    refuse_late(orders);
+}
+
+/// Waits for jobs and takes all that are there, up to `max`; a moment longer, as long as none of them is in a hurry.
+/// Returns whether these are the last.
+fn gather(orders: &Receiver<Order>, group: &mut Vec<Box<dyn Job>>, max: usize) -> bool {
+    let mut hurry = Hurry::AtOnce;
+    let mut patience = HELD_BACK;
+    while group.len() < max {
+        let next = match orders.try_recv() {
+            Ok(order) => order,
+            Err(_) if group.is_empty() => match orders.recv() {
+                Ok(order) => order,
+                Err(_) => return true,
+            },
+            Err(_) if hurry == Hurry::AtOnce => return false,
+            Err(_) => match wait(orders, &mut patience) {
+                Ok(order) => order,
+                Err(RecvTimeoutError::Timeout) => return false,
+                Err(RecvTimeoutError::Disconnected) => return true,
+            },
+        };
+        match next {
+            Order::Write(job, its_hurry, _place) => {
+                hurry = if group.is_empty() || its_hurry == Hurry::AtOnce { its_hurry } else { hurry };
+                group.push(job);
+            }
+            Order::Stop => return true,
+        }
+    }
+    false
+}
+
+/// Waits for the next order, and takes the time off `patience`.
+#[expect(clippy::disallowed_methods, reason = "a thread's own pause, of which no decision hears")]
+fn wait(orders: &Receiver<Order>, patience: &mut Duration) -> Result<Order, RecvTimeoutError> {
+    let begun = std::time::Instant::now();
+    let order = orders.recv_timeout(*patience);
+    *patience = patience.saturating_sub(begun.elapsed());
+    order
 }
 
 fn tell(in_place: bool) {
@@ -170,13 +243,15 @@ fn out_of_place() -> StoreError {
     StoreError::Unavailable { what: "the database file is no longer at its path".to_owned() }
 }
 
-/// Jobs that came after the order to stop were surely not run: their callers are told so, and need not wonder.
-fn refuse_late(mut orders: mpsc::Receiver<Order>) {
-    orders.close();
-    while let Some(order) = orders.blocking_recv() {
-        match order {
-            Order::Write(job) => job.answer(Err(closed())),
-            Order::Stop => {}
+/// Jobs that came after the order to stop were surely not run: their callers are told so, and need not wonder. Whoever
+/// has a place already, of the `count` that there are, is about to hand over.
+fn refuse_late(places: &Semaphore, count: usize, orders: &Receiver<Order>) {
+    places.close();
+    while places.available_permits() < count {
+        match orders.recv_timeout(HELD_BACK) {
+            Ok(Order::Write(job, _, _)) => job.answer(Err(closed())),
+            Ok(Order::Stop) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }

@@ -1,0 +1,173 @@
+//! The load: requests sent at their times, whatever has become of those before them.
+//!
+//! The generator is open: it never waits for an answer before it sends the next request, so a service that stalls is seen
+//! by every request that falls into the stall. A thread of its own keeps the times; each request goes out on a
+//! connection that is idle, or on a new one.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+/// How requests are made: the `n`th one's headers and body.
+pub struct Target {
+    pub address: SocketAddr,
+    pub path: String,
+    pub headers: Vec<(String, String)>,
+    pub request: Box<dyn Fn(usize) -> Form + Send>,
+}
+
+/// What differs from one request to the next.
+pub struct Form {
+    pub headers: Vec<(&'static str, String)>,
+    pub body: String,
+}
+
+/// When requests are sent.
+#[derive(Debug, Clone, Copy)]
+pub enum Pace {
+    /// Evenly spread, so many a second.
+    PerSecond(f64),
+    /// As fast as so many connections take them.
+    AtOnce { connections: usize },
+}
+
+/// What became of one request.
+pub struct Shot {
+    /// When it should have gone out.
+    pub due: Instant,
+    /// When it was handed to its connection.
+    pub sent: Instant,
+    /// When the whole answer was there.
+    pub answered: Instant,
+    /// The status; 0 where there was no answer.
+    pub status: u16,
+    /// The answer's body.
+    pub answer: Bytes,
+}
+
+/// Sends `count` requests and waits for all answers. Runs on a thread of its own until then.
+pub fn fire(target: Target, pace: Pace, count: usize) -> Vec<Shot> {
+    let thread = std::thread::spawn(move || {
+        #[expect(clippy::expect_used, reason = "without a runtime there is nothing to measure")]
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        LocalSet::new().block_on(&runtime, all(target, pace, count))
+    });
+    thread.join().unwrap_or_default()
+}
+
+async fn all(target: Target, pace: Pace, count: usize) -> Vec<Shot> {
+    let gun = Rc::new(Gun { target, idle: RefCell::default() });
+    let shots = Rc::new(RefCell::new(Vec::with_capacity(count)));
+    match pace {
+        Pace::PerSecond(rate) => {
+            let (times, mut due) = mpsc::unbounded_channel();
+            std::thread::spawn(move || keep_time(rate, count, &times));
+            let mut under_way = tokio::task::JoinSet::new();
+            let mut no = 0;
+            while let Some(at) = due.recv().await {
+                let (gun, shots) = (Rc::clone(&gun), Rc::clone(&shots));
+                under_way.spawn_local(async move {
+                    let shot = gun.shoot(no, at).await;
+                    shots.borrow_mut().push(shot);
+                });
+                no += 1;
+                while under_way.try_join_next().is_some() {}
+            }
+            while under_way.join_next().await.is_some() {}
+        }
+        Pace::AtOnce { connections } => {
+            let next = Rc::new(RefCell::new(0..count));
+            let one = |_| {
+                let (gun, shots, next) = (Rc::clone(&gun), Rc::clone(&shots), Rc::clone(&next));
+                async move {
+                    loop {
+                        let Some(no) = next.borrow_mut().next() else { return };
+                        let shot = gun.shoot(no, Instant::now()).await;
+                        shots.borrow_mut().push(shot);
+                    }
+                }
+            };
+            futures::future::join_all((0..connections).map(one)).await;
+        }
+    }
+    Rc::try_unwrap(shots).map(RefCell::into_inner).unwrap_or_default()
+}
+
+/// Sends the times, each when it has come.
+fn keep_time(rate: f64, count: usize, times: &mpsc::UnboundedSender<Instant>) {
+    let start = Instant::now() + Duration::from_millis(20);
+    for no in 0..count {
+        let due = start + Duration::from_secs_f64(no as f64 / rate);
+        if let Some(wait) = due.checked_duration_since(Instant::now()) {
+            std::thread::sleep(wait);
+        }
+        if times.send(due).is_err() {
+            return;
+        }
+    }
+}
+
+struct Gun {
+    target: Target,
+    idle: RefCell<Vec<SendRequest<Full<Bytes>>>>,
+}
+
+impl Gun {
+    async fn shoot(&self, no: usize, due: Instant) -> Shot {
+        let Form { headers, body } = (self.target.request)(no);
+        let mut request = Request::builder().method(Method::POST).uri(&self.target.path);
+        request = request.header("host", self.target.address.to_string());
+        for (name, value) in &self.target.headers {
+            request = request.header(name, value);
+        }
+        for (name, value) in &headers {
+            request = request.header(*name, value);
+        }
+        let sent = Instant::now();
+        let answered = match request.body(Full::new(Bytes::from(body))) {
+            Ok(request) => self.send(request).await,
+            Err(_) => None,
+        };
+        let (sent, status, answer) = answered.unwrap_or((sent, 0, Bytes::new()));
+        Shot { due, sent, answered: Instant::now(), status, answer }
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Option<(Instant, u16, Bytes)> {
+        let mut connection = self.connection().await?;
+        let sent = Instant::now();
+        let response = connection.send_request(request).await.ok()?;
+        let status = response.status().as_u16();
+        let answer = response.into_body().collect().await.ok()?.to_bytes();
+        if connection.ready().await.is_ok() {
+            self.idle.borrow_mut().push(connection);
+        }
+        Some((sent, status, answer))
+    }
+
+    async fn connection(&self) -> Option<SendRequest<Full<Bytes>>> {
+        loop {
+            let idle = self.idle.borrow_mut().pop();
+            match idle {
+                Some(connection) if connection.is_ready() => return Some(connection),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        let stream = TcpStream::connect(self.target.address).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        let (connection, driver) = handshake(TokioIo::new(stream)).await.ok()?;
+        tokio::task::spawn_local(async move { Ok::<_, Infallible>(driver.await.is_ok()) });
+        Some(connection)
+    }
+}

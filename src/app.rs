@@ -478,6 +478,7 @@ fn rules(config: &Config) -> Rules {
             look_up_first: delivery.look_up_first,
             look_up_then: delivery.look_up_then,
             look_ups_max: delivery.look_ups_max,
+            look_up_lost: delivery.look_up_lost,
             receipt_poll_first: delivery.receipt_poll_first,
             receipt_poll_max: delivery.receipt_poll_max,
             receipt_polls_max: delivery.receipt_polls_max,

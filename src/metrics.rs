@@ -1,6 +1,6 @@
 //! Metrics in Prometheus' text form. Labels come from closed lists: never an id, a name or a number.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -45,6 +45,7 @@ pub struct Metrics {
     in_hand: Gauge<i64, AtomicI64>,
     breaker_open: Gauge,
     worker_runs: Counter,
+    store_commits: Counter,
 }
 
 /// 0.5 ms to about 65 s.
@@ -82,6 +83,7 @@ impl Metrics {
             in_hand: Gauge::default(),
             breaker_open: Gauge::default(),
             worker_runs: Counter::default(),
+            store_commits: Counter::default(),
         };
         metrics.register();
         metrics
@@ -108,6 +110,8 @@ impl Metrics {
         r.register("in_hand", "Deliveries taken in hand and not settled", self.in_hand.clone());
         r.register("provider_breaker_open", "1 while the circuit breaker holds calls back", self.breaker_open.clone());
         r.register("worker_runs", "Rounds the worker has made", self.worker_runs.clone());
+        let help = "Commits of the store, each flushed to the disk; changes of one moment share one";
+        r.register("store_commits", help, self.store_commits.clone());
     }
 
     /// An event was decided on.
@@ -163,6 +167,11 @@ impl Metrics {
     /// How late the oldest due work is.
     pub fn set_oldest_due(&self, seconds: f64) {
         self.oldest_due.set(seconds);
+    }
+
+    /// How many commits the store has made.
+    pub fn set_store_commits(&self, count: u64) {
+        self.store_commits.inner().store(count, Ordering::Relaxed);
     }
 
     /// How many deliveries are in hand.

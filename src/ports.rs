@@ -467,6 +467,10 @@ pub trait Store: Send + Sync {
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError>;
     /// Whether this process alone works on the store: then leases of others are void when it starts.
     fn is_exclusive(&self) -> bool;
+    /// How many commits this process has made here, where changes share them; 0 where each change is one.
+    fn commits(&self) -> u64 {
+        0
+    }
     /// Waits for what is under way and closes. Later calls fail as unavailable. A store that is dropped without it
     /// loses nothing that was answered, and writes nothing any more once the drop has returned.
     async fn close(&self);

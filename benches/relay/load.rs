@@ -20,22 +20,23 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 /// How requests are made: the `n`th one's headers and body.
-pub struct Target {
-    pub address: SocketAddr,
-    pub path: String,
-    pub headers: Vec<(String, String)>,
-    pub request: Box<dyn Fn(usize) -> Form + Send>,
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) request: Box<dyn Fn(usize) -> Form + Send>,
 }
 
 /// What differs from one request to the next.
-pub struct Form {
-    pub headers: Vec<(&'static str, String)>,
-    pub body: String,
+pub(crate) struct Form {
+    /// Path and query.
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 /// When requests are sent.
 #[derive(Debug, Clone, Copy)]
-pub enum Pace {
+pub(crate) enum Pace {
     /// Evenly spread, so many a second.
     PerSecond(f64),
     /// As fast as so many connections take them.
@@ -43,21 +44,23 @@ pub enum Pace {
 }
 
 /// What became of one request.
-pub struct Shot {
+pub(crate) struct Shot {
+    /// Which one it is.
+    pub(crate) no: usize,
     /// When it should have gone out.
-    pub due: Instant,
+    pub(crate) due: Instant,
     /// When it was handed to its connection.
-    pub sent: Instant,
+    pub(crate) sent: Instant,
     /// When the whole answer was there.
-    pub answered: Instant,
+    pub(crate) answered: Instant,
     /// The status; 0 where there was no answer.
-    pub status: u16,
+    pub(crate) status: u16,
     /// The answer's body.
-    pub answer: Bytes,
+    pub(crate) answer: Bytes,
 }
 
 /// Sends `count` requests and waits for all answers. Runs on a thread of its own until then.
-pub fn fire(target: Target, pace: Pace, count: usize) -> Vec<Shot> {
+pub(crate) fn fire(target: Target, pace: Pace, count: usize) -> Vec<Shot> {
     let thread = std::thread::spawn(move || {
         #[expect(clippy::expect_used, reason = "without a runtime there is nothing to measure")]
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -125,14 +128,14 @@ struct Gun {
 
 impl Gun {
     async fn shoot(&self, no: usize, due: Instant) -> Shot {
-        let Form { headers, body } = (self.target.request)(no);
-        let mut request = Request::builder().method(Method::POST).uri(&self.target.path);
+        let Form { path, headers, body } = (self.target.request)(no);
+        let mut request = Request::builder().method(Method::POST).uri(path);
         request = request.header("host", self.target.address.to_string());
         for (name, value) in &self.target.headers {
             request = request.header(name, value);
         }
         for (name, value) in &headers {
-            request = request.header(*name, value);
+            request = request.header(name, value);
         }
         let sent = Instant::now();
         let answered = match request.body(Full::new(Bytes::from(body))) {
@@ -140,7 +143,7 @@ impl Gun {
             Err(_) => None,
         };
         let (sent, status, answer) = answered.unwrap_or((sent, 0, Bytes::new()));
-        Shot { due, sent, answered: Instant::now(), status, answer }
+        Shot { no, due, sent, answered: Instant::now(), status, answer }
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Option<(Instant, u16, Bytes)> {

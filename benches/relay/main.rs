@@ -1,107 +1,180 @@
-//! The benchmark.
+//! The benchmark: the release binary, SQLite on disk, the simulator on the other side, and an open load between them.
+//!
+//!     cargo bench --bench relay                       everything; prints the report and draws the distributions
+//!     cargo bench --bench relay -- --quick            a tenth of the time, for a first look
+//!     cargo bench --bench relay -- --stored 1000000   the same on a database that holds so many alerts already
+//!     cargo bench --bench relay -- soak --minutes 5   300 events a second, a tenth of all calls going wrong
+//!     cargo bench --bench relay -- load --help        the same load against any other service
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports to a terminal")]
+#![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
+mod fill;
 mod load;
+mod other;
+mod plot;
 mod provider;
+mod report;
+mod scenarios;
 mod service;
+mod soak;
+mod statistics;
 
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crisis_relay::simulator::{CallbackMode, SimulatorConfig};
+use clap::{Parser, Subcommand};
 
-use self::load::{Form, Pace, Shot, Target, fire};
-use self::provider::Provider;
-use self::service::{SERVICE_KEY, Service};
+use self::report::Report;
+use self::scenarios::{Stage, kill, start, with_receipts, without_receipts};
+use self::statistics::Times;
 
-fn event(run: u64, no: usize) -> Form {
-    let body = format!(
-        r#"{{"user_id":"student-{run}-{no}","crisis_score":0.93,"source":"chat","message":"I cannot go on like this","model_version":"risk-2026.11","emergency_override":{{"by":"Duty doctor","reason":"life at risk"}}}}"#
-    );
-    Form { headers: vec![("idempotency-key", format!("event-{run}-{no}"))], body }
+#[derive(Parser)]
+#[command(about = "Measures crisis-relay, or another service that turns a request into another one")]
+struct Options {
+    #[command(subcommand)]
+    what: Option<What>,
+    /// A tenth of the time: for a first look, not for figures.
+    #[arg(long)]
+    quick: bool,
+    /// How many resolved alerts the database holds beforehand.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    stored: usize,
+    /// Where databases are made: the disk that is measured [default: the folder for temporary files].
+    #[arg(long, value_name = "FOLDER")]
+    disk: Option<PathBuf>,
+    /// Where the report and its picture are written.
+    #[arg(long, default_value = "target/benchmark", value_name = "FOLDER")]
+    output: PathBuf,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
-fn percentile(sorted: &[Duration], share: f64) -> Duration {
-    let at = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len()) - 1;
-    sorted[at]
+#[derive(Subcommand)]
+enum What {
+    /// Holds a load with faults for a while, and watches the memory.
+    Soak(soak::SoakOptions),
+    /// Puts the load on another service.
+    Load(other::LoadOptions),
 }
 
-fn ms(duration: Duration) -> String {
-    format!("{:.2}", duration.as_secs_f64() * 1e3)
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let options = Options::parse();
+    match &options.what {
+        None => all(&options),
+        Some(What::Soak(soak)) => soak::soak(soak, &*folder(&options)?),
+        Some(What::Load(load)) => other::load(load),
+    }
 }
 
-fn main() {
-    let args: Vec<String> = std::env::args().collect();
-    let rate: f64 = args.get(1).and_then(|a| a.parse().ok()).unwrap_or(1000.0);
-    let count: usize = args.get(2).and_then(|a| a.parse().ok()).unwrap_or(10000);
-    let settings = SimulatorConfig { callbacks: CallbackMode::Manual, ..SimulatorConfig::default() };
-    let provider = Provider::start(settings).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let begun = Instant::now();
-    let service = Service::start(folder.path(), provider.address, &[]).unwrap();
-    println!("start {:?} rss {} MB", begun.elapsed(), service.usage().rss >> 20);
-    for run in 0..3 {
-        provider.arrivals.clear();
-        let before = service.usage();
-        let me = service::usage(std::process::id());
-        let target = Target {
-            address: service.address,
-            path: "/api/v1/crisis/events".to_owned(),
-            headers: vec![
-                ("content-type".to_owned(), "application/json".to_owned()),
-                ("authorization".to_owned(), format!("Bearer {SERVICE_KEY}")),
-            ],
-            request: Box::new(move |no| event(run, no)),
-        };
-        let start = Instant::now();
-        let pace = if rate > 0.0 { Pace::PerSecond(rate) } else { Pace::AtOnce { connections: 256 } };
-        let shots = fire(target, pace, count);
-        let answered = start.elapsed();
-        while provider.arrivals.count() < count && start.elapsed() < answered + Duration::from_secs(5) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let all = provider.arrivals.last().unwrap() - start;
-        let after = service.usage();
-        let me_after = service::usage(std::process::id());
-        let words = provider.arrivals.by_word();
-        let ok: Vec<&Shot> = shots.iter().filter(|s| s.status == 202).collect();
-        if let Some(bad) = shots.iter().find(|s| s.status != 202) {
-            println!("{} {}", bad.status, String::from_utf8_lossy(&bad.answer));
-        }
-        let mut accept: Vec<Duration> = ok.iter().map(|s| s.answered - s.sent).collect();
-        let mut lag: Vec<Duration> = ok.iter().map(|s| s.sent - s.due).collect();
-        let mut through: Vec<Duration> = ok
-            .iter()
-            .filter_map(|s| {
-                let json: serde_json::Value = serde_json::from_slice(&s.answer).ok()?;
-                let at = words.get(json["reference"].as_str()?)?;
-                Some(at[0] - s.sent)
-            })
-            .collect();
-        accept.sort();
-        through.sort();
-        lag.sort();
-        println!(
-            "{} ok of {count}, {} at provider ({} joined), answered {:?}, all {:?}",
-            ok.len(),
-            provider.arrivals.count(),
-            through.len(),
-            answered,
-            all
-        );
-        if !accept.is_empty() && !through.is_empty() {
-            println!(
-                "  accept p50 {} p99 {} | provider p50 {} p99 {} max {} | lag p50 {} p99 {} | cpu/alert {} us (mine {} us) | rss {} MB peak {}",
-                ms(percentile(&accept, 0.5)),
-                ms(percentile(&accept, 0.99)),
-                ms(percentile(&through, 0.5)),
-                ms(percentile(&through, 0.99)),
-                ms(*through.last().unwrap()),
-                ms(percentile(&lag, 0.5)),
-                ms(percentile(&lag, 0.99)),
-                (after.cpu - before.cpu).as_micros() / count as u128,
-                (me_after.cpu - me.cpu).as_micros() / count as u128,
-                after.rss >> 20,
-                after.rss_peak >> 20
-            );
+/// A folder for one database; it is removed with what is in it.
+struct Folder(tempfile::TempDir);
+
+impl std::ops::Deref for Folder {
+    type Target = Path;
+    fn deref(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+fn folder(options: &Options) -> std::io::Result<Folder> {
+    let made = match &options.disk {
+        Some(disk) => tempfile::tempdir_in(disk),
+        None => tempfile::tempdir(),
+    };
+    made.map(Folder)
+}
+
+/// A folder with the database that every scenario begins with.
+fn prepared(options: &Options, filled: Option<&Path>) -> std::io::Result<Folder> {
+    let made = folder(options)?;
+    if let Some(filled) = filled {
+        for entry in fs::read_dir(filled)? {
+            let entry = entry?;
+            fs::copy(entry.path(), made.join(entry.file_name()))?;
         }
     }
+    Ok(made)
+}
+
+fn tell(line: &str) {
+    eprintln!("{line}");
+}
+
+fn all(options: &Options) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let seconds = |full: f64| if options.quick { full / 10.0 } else { full };
+    let times = |full: usize| if options.quick { full.div_ceil(5) } else { full };
+    let mut report = Report::new(options.stored);
+
+    let filled = match options.stored {
+        0 => None,
+        stored => {
+            tell(&format!("filling in {stored} alerts"));
+            let (begun, into) = (Instant::now(), folder(options)?);
+            fill::fill(&into, stored)?;
+            report.filled(begun.elapsed(), service::size_of(&into));
+            Some(into)
+        }
+    };
+    let prepare = || prepared(options, filled.as_deref());
+
+    tell("start");
+    let place = prepare()?;
+    start(&place, 0)?;
+    let starts = (1..=times(10)).map(|no| start(&place, no)).collect::<Result<Times, _>>()?;
+    report.starts(&starts);
+
+    for (rate, for_seconds) in [(50.0, 20.0), (200.0, 20.0), (1000.0, 20.0)] {
+        tell(&format!("{rate}/s"));
+        let place = prepare()?;
+        let mut stage = Stage::set(&place, without_receipts())?;
+        std::thread::sleep(Duration::from_secs(1));
+        report.idle(stage.usage());
+        report.rate(rate, "", stage.at(rate, seconds(for_seconds)));
+    }
+
+    tell("1000/s with receipts");
+    let place = prepare()?;
+    let mut stage = Stage::set(&place, with_receipts())?;
+    report.rate(1000.0, " with receipts", stage.at(1000.0, seconds(20.0)));
+    drop(stage);
+
+    tell("burst of 10,000");
+    let mut bursts = Vec::new();
+    for _ in 0..times(3) {
+        let place = prepare()?;
+        let mut stage = Stage::set(&place, without_receipts())?;
+        let before = stage.usage();
+        bursts.push((before, stage.burst(10_000)));
+        if bursts.len() == 1 {
+            tell("receipts");
+            let (a_second, answers) = stage.receipts();
+            report.receipts(a_second, &answers);
+        }
+    }
+    report.bursts(bursts);
+
+    tell("highest rate held");
+    let place = prepare()?;
+    let mut stage = Stage::set(&place, without_receipts())?;
+    report.held(seconds(30.0), stage.highest_held(seconds(30.0), &tell));
+    drop(stage);
+
+    tell("SIGKILL in a burst of 2,000");
+    let mut killed = Vec::new();
+    for round in 0..times(5) {
+        let place = prepare()?;
+        killed.push(kill(&place, 2_000, 0.2 + 0.1 * round as f64)?);
+    }
+    report.killed(&killed);
+
+    let (text, picture) = report.finish();
+    println!("{text}");
+    fs::create_dir_all(&options.output)?;
+    fs::write(options.output.join("report.md"), text)?;
+    fs::write(options.output.join("latency.svg"), picture)?;
+    tell(&format!("written to {}", options.output.display()));
+    Ok(())
 }

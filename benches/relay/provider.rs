@@ -1,9 +1,9 @@
 //! The provider's side: a simulator that notes when each request came, before it reads it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
@@ -23,52 +23,75 @@ const WORD_MIN: usize = 8;
 
 /// When requests came, by every word that stands in them.
 #[derive(Default)]
-pub struct Arrivals {
+pub(crate) struct Arrivals {
     seen: Mutex<Vec<(Instant, Vec<u8>)>>,
 }
 
 impl Arrivals {
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.seen.lock().len()
     }
 
-    pub fn last(&self) -> Option<Instant> {
+    pub(crate) fn last(&self) -> Option<Instant> {
         self.seen.lock().last().map(|(at, _)| *at)
     }
 
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.seen.lock().clear();
     }
 
+    /// Waits until so many requests have come, at most `patience` long after the last of them.
+    pub(crate) fn wait_for(&self, count: usize, patience: Duration) {
+        let (mut seen, mut since) = (self.count(), Instant::now());
+        while seen < count && since.elapsed() < patience {
+            std::thread::sleep(Duration::from_millis(2));
+            let now = self.count();
+            if now > seen {
+                (seen, since) = (now, Instant::now());
+            }
+        }
+    }
+
     /// The moments at which requests came that bear a word, oldest first.
-    pub fn by_word(&self) -> HashMap<String, Vec<Instant>> {
+    pub(crate) fn by_word(&self) -> HashMap<String, Vec<Instant>> {
         let mut words: HashMap<String, Vec<Instant>> = HashMap::new();
         for (at, body) in self.seen.lock().iter() {
-            for (name, value) in form_urlencoded::parse(body) {
-                if name == "StatusCallback" {
-                    continue;
-                }
-                for word in value.split(|c: char| !c.is_ascii_alphanumeric() && c != '-') {
-                    if word.len() >= WORD_MIN {
-                        words.entry(word.to_owned()).or_default().push(*at);
-                    }
-                }
+            let found: HashSet<String> = form_urlencoded::parse(body)
+                // The callback's URL names the alert, which the text does as well.
+                .filter(|(name, _)| name != "StatusCallback")
+                .flat_map(|(name, value)| words_of(&name).chain(words_of(&value)).collect::<Vec<_>>())
+                .collect();
+            for word in found {
+                words.entry(word).or_default().push(*at);
             }
         }
         words
     }
+
+    /// The value of a field in each request that has it.
+    pub(crate) fn fields(&self, field: &str) -> Vec<String> {
+        let seen = self.seen.lock();
+        let found = seen.iter().filter_map(|(_, body)| form_urlencoded::parse(body).find(|(name, _)| name == field));
+        found.map(|(_, value)| value.into_owned()).collect()
+    }
+}
+
+/// A body that is no form comes as one long name.
+fn words_of(text: &str) -> impl Iterator<Item = String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    words.filter(|word| word.len() >= WORD_MIN).map(str::to_owned)
 }
 
 /// A provider that listens, on threads of its own.
-pub struct Provider {
-    pub arrivals: Arc<Arrivals>,
-    pub address: SocketAddr,
-    pub handle: SimulatorHandle,
+pub(crate) struct Provider {
+    pub(crate) arrivals: Arc<Arrivals>,
+    pub(crate) address: SocketAddr,
+    pub(crate) handle: SimulatorHandle,
     _runtime: Runtime,
 }
 
 impl Provider {
-    pub fn start(settings: SimulatorConfig) -> std::io::Result<Self> {
+    pub(crate) fn start(settings: SimulatorConfig) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let arrivals = Arc::new(Arrivals::default());
         let bind = settings.bind;

@@ -1,7 +1,7 @@
 //! The service under test: the release binary, on a database of its own, and what the system says of its process.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,66 +10,52 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 
 /// The key of the callers that post events.
-pub const SERVICE_KEY: &str = "benchmark-service-key-0123456789";
+pub(crate) const SERVICE_KEY: &str = "benchmark-service-key-0123456789";
+/// The simulator's account.
+pub(crate) const ACCOUNT_SID: &str = "AC00000000000000000000000000000000";
+pub(crate) const AUTH_TOKEN: &str = "simulator-auth-token";
+
 /// How long a start may take.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running service.
-pub struct Service {
+pub(crate) struct Service {
     child: Child,
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 /// What the system says of a process.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Processor time, user and system.
-    pub cpu: Duration,
+    pub(crate) cpu: Duration,
     /// Memory that is resident now, in bytes.
-    pub rss: u64,
+    pub(crate) rss: u64,
     /// The most that was ever resident, in bytes.
-    pub rss_peak: u64,
+    pub(crate) rss_peak: u64,
 }
 
 impl Service {
     /// Starts the binary and returns at once: nothing is known of its state.
-    pub fn spawn(folder: &Path, provider: SocketAddr, further: &[(&str, String)]) -> io::Result<Self> {
+    pub(crate) fn spawn(folder: &Path, provider: SocketAddr) -> io::Result<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(SERVICE_KEY));
         let log = File::options().create(true).append(true).open(folder.join("service.log"))?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_crisis-relay"));
-        command
+        let child = Command::new(env!("CARGO_BIN_EXE_crisis-relay"))
             .arg("serve")
             .current_dir(folder)
             .env_clear()
-            .env("CRISIS_RELAY_MODE", "development")
-            .env("CRISIS_RELAY__HTTP__BIND", address.to_string())
-            .env("CRISIS_RELAY__STORE__PATH", database(folder))
-            .env("CRISIS_RELAY__KEYRING__DEVELOPMENT_KEY_PATH", folder.join("master.key"))
-            .env("API_KEY_SERVICE_SHA256", hash)
-            .env("TWILIO_ACCOUNT_SID", "AC00000000000000000000000000000000")
-            .env("TWILIO_AUTH_TOKEN", "simulator-auth-token")
-            .env("TWILIO_WHATSAPP_FROM", "+14155238886")
-            .env("TWILIO_WEBHOOK_BASE_URL", format!("http://{address}"))
-            .env("COUNSELLOR_WHATSAPP_TO", "+919876543210")
-            .env("CRISIS_RELAY__TWILIO__API_BASE_URL", format!("http://{provider}"))
-            .env("CRISIS_RELAY__TWILIO__WHATSAPP_PER_SECOND", "100000")
+            .envs(settings(folder, address, provider))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
-            .stderr(log);
-        if let Ok(threads) = std::env::var("TOKIO_WORKER_THREADS") {
-            command.env("TOKIO_WORKER_THREADS", threads);
-        }
-        for (name, value) in further {
-            command.env(name, value);
-        }
-        Ok(Self { child: command.spawn()?, address })
+            .stderr(log)
+            .spawn()?;
+        Ok(Self { child, address })
     }
 
     /// Starts the binary and waits until it answers.
-    pub fn start(folder: &Path, provider: SocketAddr, further: &[(&str, String)]) -> io::Result<Self> {
-        let mut service = Self::spawn(folder, provider, further)?;
+    pub(crate) fn start(folder: &Path, provider: SocketAddr) -> io::Result<Self> {
+        let mut service = Self::spawn(folder, provider)?;
         let begun = Instant::now();
         while !service.is_ready() {
             if service.child.try_wait()?.is_some() || begun.elapsed() > START_PATIENCE {
@@ -82,20 +68,22 @@ impl Service {
     }
 
     fn is_ready(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect(self.address) else { return false };
-        let request = format!("GET /livez HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address);
-        let mut answer = String::new();
-        stream.write_all(request.as_bytes()).is_ok()
-            && io::Read::read_to_string(&mut stream, &mut answer).is_ok()
-            && answer.starts_with("HTTP/1.1 200")
+        get(self.address, "/livez").is_some()
     }
 
-    pub fn usage(&self) -> Usage {
+    /// How many commits its store has made.
+    pub(crate) fn commits(&self) -> u64 {
+        let metrics = get(self.address, "/metrics").unwrap_or_default();
+        let line = metrics.lines().find(|line| line.starts_with("crisis_relay_store_commits_total "));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
         usage(self.child.id())
     }
 
     /// Ends it without warning.
-    pub fn kill(&mut self) -> io::Result<()> {
+    pub(crate) fn kill(&mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait().map(|_| ())
     }
@@ -107,13 +95,42 @@ impl Drop for Service {
     }
 }
 
+/// Asks once, on a connection of its own; `None` unless the answer is 200.
+fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let mut answer = String::new();
+    stream.write_all(request.as_bytes()).ok()?;
+    stream.read_to_string(&mut answer).ok()?;
+    answer.starts_with("HTTP/1.1 200").then_some(answer)
+}
+
+/// The service's environment: its defaults, but for addresses, keys, and the sender's pace, which the account decides.
+pub(crate) fn settings(folder: &Path, address: SocketAddr, provider: SocketAddr) -> Vec<(&'static str, String)> {
+    let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(SERVICE_KEY));
+    vec![
+        ("CRISIS_RELAY_MODE", "development".to_owned()),
+        ("CRISIS_RELAY__HTTP__BIND", address.to_string()),
+        ("CRISIS_RELAY__STORE__PATH", database(folder).display().to_string()),
+        ("CRISIS_RELAY__KEYRING__DEVELOPMENT_KEY_PATH", folder.join("master.key").display().to_string()),
+        ("API_KEY_SERVICE_SHA256", hash),
+        ("TWILIO_ACCOUNT_SID", ACCOUNT_SID.to_owned()),
+        ("TWILIO_AUTH_TOKEN", AUTH_TOKEN.to_owned()),
+        ("TWILIO_WHATSAPP_FROM", "+14155238886".to_owned()),
+        ("TWILIO_WEBHOOK_BASE_URL", format!("http://{address}")),
+        ("COUNSELLOR_WHATSAPP_TO", "+919876543210".to_owned()),
+        ("CRISIS_RELAY__TWILIO__API_BASE_URL", format!("http://{provider}")),
+        ("CRISIS_RELAY__TWILIO__WHATSAPP_PER_SECOND", "100000".to_owned()),
+    ]
+}
+
 /// Where the database of a folder is.
-pub fn database(folder: &Path) -> PathBuf {
+pub(crate) fn database(folder: &Path) -> PathBuf {
     folder.join("crisis-relay.db")
 }
 
 /// Reads `/proc`; zero where there is none.
-pub fn usage(process: u32) -> Usage {
+pub(crate) fn usage(process: u32) -> Usage {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let kilobytes = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name));
@@ -128,4 +145,9 @@ pub fn usage(process: u32) -> Usage {
         rss: kilobytes("VmRSS:"),
         rss_peak: kilobytes("VmHWM:"),
     }
+}
+
+/// How many bytes the database of a folder has.
+pub(crate) fn size_of(folder: &Path) -> u64 {
+    fs::metadata(database(folder)).map_or(0, |found| found.len())
 }

@@ -208,6 +208,7 @@ fn delivery(r: &mut Reader<'_>) -> Delivery {
         retry_after_max: r.duration("delivery.retry_after_max", s(1)..=m(10)),
         look_up_first: r.duration("delivery.look_up_first", ms(100)..=m(1)),
         look_up_then: r.duration("delivery.look_up_then", ms(100)..=m(5)),
+        look_up_lost: r.duration("delivery.look_up_lost", ms(100)..=m(1)),
         look_ups_max: r.whole("delivery.look_ups_max", 1..=20),
         receipt_poll_first: r.duration("delivery.receipt_poll_first", s(1)..=h(1)),
         receipt_poll_max: r.duration("delivery.receipt_poll_max", s(1)..=h(4)),

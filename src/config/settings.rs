@@ -157,6 +157,8 @@ pub struct Delivery {
     pub look_up_first: Duration,
     /// Between further look-ups.
     pub look_up_then: Duration,
+    /// Where a process died with its calls: from the first look-up, made at once, to the second and last.
+    pub look_up_lost: Duration,
     /// Look-ups before a second message is preferred to none.
     pub look_ups_max: u32,
     /// From handing over to the first question for a missing receipt.

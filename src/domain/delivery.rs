@@ -52,6 +52,8 @@ pub struct DeliveryRules {
     pub look_up_then: Duration,
     /// How many look-ups, answered or not, before the message is sent again.
     pub look_ups_max: u32,
+    /// Where whoever made the call died with it: how long between the first look-up and the second, which is the last.
+    pub look_up_lost: Duration,
     /// How long after acceptance Twilio is asked for a receipt that did not come.
     pub receipt_poll_first: Duration,
     /// Polls grow apart up to this.
@@ -68,9 +70,14 @@ impl DeliveryRules {
 
     /// The longest pause before a look-up.
     fn question_longest(&self) -> Duration {
-        self.look_up_first.max(self.look_up_then).max(self.retry_after_max)
+        self.look_up_first.max(self.look_up_then).max(self.look_up_lost).max(self.retry_after_max)
     }
 }
+
+/// Look-ups of an attempt whose maker died with it. No request of a dead process is still on its way, so Twilio need not
+/// be asked as long as after a time-out: once at once, and once more in case its list lags behind. Most of those attempts
+/// were claimed and never begun, and each of them is somebody who has not been told yet.
+const LOST_LOOK_UPS_MAX: u32 = 2;
 
 /// The right to send: who has it, and until when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -413,20 +420,35 @@ impl Delivery {
     /// asked. After the last look-up the message is sent again: a second message is better than none. Look-ups are
     /// counted where they begin, so that one whose maker dies counts too.
     pub(super) fn look_up_failed(&mut self, no: AttemptNo, answered: bool, cx: &Change<'_>) -> Settled {
+        let (most, pause) = (self.look_ups_max(no, cx.rules), self.look_up_pause(no, cx.rules));
         let DeliveryState::Unknown { attempt, look_ups, next_look_up_at, .. } = &mut self.state else {
             return Settled::Unchanged;
         };
         if *attempt != no {
             return Settled::Unchanged;
         }
-        if *look_ups < cx.rules.look_ups_max {
-            *next_look_up_at = later(cx.now, cx.rules.look_up_then);
+        if *look_ups < most {
+            *next_look_up_at = later(cx.now, pause);
             return Settled::Unknown { look_up_at: *next_look_up_at };
         }
         if let Some(record) = self.attempt_mut(no) {
             record.result = if answered { AttemptResult::NotFound } else { AttemptResult::Unresolved };
         }
         self.again(cx.now, cx, None)
+    }
+
+    /// How many look-ups an attempt of unknown outcome gets.
+    pub(super) fn look_ups_max(&self, no: AttemptNo, rules: &DeliveryRules) -> u32 {
+        if self.is_lost(no) { rules.look_ups_max.min(LOST_LOOK_UPS_MAX) } else { rules.look_ups_max }
+    }
+
+    fn look_up_pause(&self, no: AttemptNo, rules: &DeliveryRules) -> Duration {
+        if self.is_lost(no) { rules.look_up_lost } else { rules.look_up_then }
+    }
+
+    fn is_lost(&self, no: AttemptNo) -> bool {
+        let result = self.attempt(no).map(|attempt| &attempt.result);
+        matches!(result, Some(AttemptResult::Unknown(UnknownCause::LeaseExpired)))
     }
 
     /// Merges what Twilio says of an attempt's message: by rank, forward only. Late, repeated and reordered

@@ -21,8 +21,6 @@ use crate::twilio::pace::Pace;
 
 /// How far Twilio's clock may be behind ours when a message is looked for by its time.
 const CLOCKS_APART: Duration = Duration::from_secs(5);
-/// How many of a phone's messages are looked through.
-const MESSAGES_LOOKED_AT: usize = 1000;
 /// How long a delivery waits whose lease left no time for its call.
 const LATE_PAUSE: Duration = Duration::from_millis(500);
 /// The first pause before a booking is tried again; it doubles.
@@ -183,7 +181,7 @@ impl Worker {
         let Ok(to) = self.service.address_of(&alert.organisation, delivery).await else {
             return Err(LookUpError::Unavailable { retry_after: None });
         };
-        let listed = self.twilio.list_messages(delivery.channel, &to, since, MESSAGES_LOOKED_AT).await?;
+        let listed = self.listings.list(self.twilio.as_ref(), delivery.channel, &to, since).await?;
         let known: Vec<&ProviderId> = alert
             .deliveries
             .iter()
@@ -191,7 +189,7 @@ impl Worker {
             .filter_map(|attempt| attempt.provider_id.as_ref())
             .collect();
         let candidates = listed
-            .into_iter()
+            .iter()
             .filter(|listed| is_ours(listed, alert, since) && !known.contains(&&listed.receipt.provider_id));
         Ok(fitting(candidates, alert, delivery.attempt(attempt).map(|attempt| &attempt.disclosed)))
     }
@@ -252,8 +250,8 @@ impl Worker {
 
 /// Of the messages that may be an attempt's, the oldest with its very text, else the oldest whose text is not known as
 /// another one's. `candidates` come newest first.
-fn fitting(
-    candidates: impl Iterator<Item = ListedMessage>,
+fn fitting<'a>(
+    candidates: impl Iterator<Item = &'a ListedMessage>,
     alert: &Alert,
     disclosed: Option<&Disclosed>,
 ) -> Option<Receipt> {
@@ -268,12 +266,12 @@ fn fitting(
     for listed in candidates {
         let text = text_sha256(&listed.body);
         if Some(text.as_str()) == wanted {
-            exact = Some(listed.receipt);
+            exact = Some(&listed.receipt);
         } else if !texts.contains(&text.as_str()) {
-            unknown = Some(listed.receipt);
+            unknown = Some(&listed.receipt);
         }
     }
-    exact.or(unknown)
+    exact.or(unknown).cloned()
 }
 
 fn is_ours(listed: &ListedMessage, alert: &Alert, since: Timestamp) -> bool {

@@ -9,6 +9,7 @@
 //! ran out may have been executed, so Twilio is asked before anything is sent again.
 
 mod calls;
+mod listings;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::calls::Paces;
+use self::listings::Listings;
 use crate::domain::ids::AlertId;
 use crate::ports::{Clock, StoreError, TwilioClient};
 use crate::service::dispatch::{Dispatch, Job, Jobs};
@@ -109,6 +111,7 @@ pub struct Worker {
     breaker: Arc<Mutex<Breaker>>,
     health: Arc<WorkerHealth>,
     left_alone: Mutex<HashMap<AlertId, Timestamp>>,
+    listings: Listings,
     last_stats: AtomicI64,
 }
 
@@ -133,6 +136,7 @@ impl Worker {
             breaker: Arc::new(Mutex::new(breaker)),
             health: Arc::default(),
             left_alone: Mutex::default(),
+            listings: Listings::default(),
             last_stats: AtomicI64::new(0),
         }
     }

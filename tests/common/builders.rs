@@ -309,6 +309,7 @@ fn rules() -> Rules {
             retry_after_max: Duration::from_secs(120),
             look_up_first: Duration::from_secs(5),
             look_up_then: Duration::from_secs(10),
+            look_up_lost: Duration::from_secs(1),
             look_ups_max: 3,
             receipt_poll_first: Duration::from_secs(60),
             receipt_poll_max: Duration::from_secs(300),

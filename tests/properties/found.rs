@@ -45,6 +45,7 @@ pub(crate) fn college() -> World {
         retry_after_max: MINUTE,
         look_up_first: Duration::from_secs(2),
         look_up_then: Duration::from_secs(5),
+        look_up_lost: Duration::from_secs(1),
         look_ups_max: 3,
         receipt_poll_first: MINUTE,
         receipt_poll_max: 15 * MINUTE,

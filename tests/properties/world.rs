@@ -203,6 +203,7 @@ pub(crate) fn rules() -> impl Strategy<Value = Rules> {
                 retry_after_max,
                 look_up_first,
                 look_up_then: look_up_first + look_up_more,
+                look_up_lost: look_up_first,
                 look_ups_max,
                 receipt_poll_first,
                 receipt_poll_max: receipt_poll_first + poll_more,

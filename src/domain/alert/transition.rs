@@ -604,7 +604,9 @@ impl<'a, 'b> Changing<'a, 'b> {
                 continue;
             }
             match delivery.state {
-                DeliveryState::Unknown { attempt, look_ups, .. } if look_ups >= rules.look_ups_max => {
+                DeliveryState::Unknown { attempt, look_ups, .. }
+                    if look_ups >= delivery.look_ups_max(attempt, rules) =>
+                {
                     // Whoever asked last never told what came of it.
                     let (no, settled) = (delivery.no, delivery.look_up_failed(attempt, false, &change));
                     self.note(no, attempt, settled);

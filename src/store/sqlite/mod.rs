@@ -435,6 +435,10 @@ impl Store for SqliteStore {
             .map(|_| ())
     }
 
+    fn commits(&self) -> u64 {
+        self.writer.commits()
+    }
+
     fn is_exclusive(&self) -> bool {
         self.exclusive
     }

@@ -14,6 +14,7 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -75,6 +76,7 @@ enum Order {
 pub(super) struct Writer {
     orders: Sender<Order>,
     places: Arc<Semaphore>,
+    commits: Arc<AtomicU64>,
     thread: parking_lot::Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -106,8 +108,10 @@ impl Writer {
             None => None,
         };
         let queue = Arc::clone(&places);
+        let commits = Arc::new(AtomicU64::new(0));
+        let committed = Arc::clone(&commits);
         let thread = std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(move || {
-            work(&connection, &place, &receiver, group_max, checkpoints);
+            work(&connection, &place, &receiver, group_max, &committed, checkpoints);
             refuse_late(&queue, queue_max, &receiver);
             if let Some(lock) = lock {
                 // Best effort: a start after a clean stop finds no write-ahead log. In a file that is another
@@ -118,7 +122,7 @@ impl Writer {
                 let _ = lock.unlock();
             }
         })?;
-        Ok(Self { orders, places, thread: parking_lot::Mutex::new(Some(thread)) })
+        Ok(Self { orders, places, commits, thread: parking_lot::Mutex::new(Some(thread)) })
     }
 
     /// Runs `job` inside a transaction and returns its result once the transaction is durable.
@@ -142,6 +146,11 @@ impl Writer {
         self.orders.send(Order::Write(pending, hurry, place)).map_err(|_| closed())?;
         // The job was handed over: if the writer dies with it, nobody knows whether it was committed.
         answer.await.map_err(|_| StoreError::Unknown { what: "the writer stopped".to_owned() })?
+    }
+
+    /// How many groups were committed, or tried to.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     /// Stops after the jobs that were handed over.
@@ -170,6 +179,7 @@ fn work(
     place: &Place,
     orders: &Receiver<Order>,
     group_max: usize,
+    committed: &AtomicU64,
     mut checkpoints: Option<Checkpoints>,
 ) {
     let mut in_place = true;
@@ -183,6 +193,7 @@ fn work(
         }
         if in_place {
             commit_group(connection, &mut group);
+            committed.fetch_add(1, Ordering::Relaxed);
         } else {
             group.drain(..).for_each(|job| job.answer(Err(out_of_place())));
         }

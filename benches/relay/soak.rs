@@ -1,0 +1,42 @@
+//! The soak: a load for minutes, faults all the while, and a look at the memory again and again.
+
+use std::error::Error;
+use std::path::Path;
+
+use super::scenarios::{Stage, with_receipts};
+use super::statistics::megabytes;
+
+#[derive(clap::Args)]
+pub(crate) struct SoakOptions {
+    /// How long.
+    #[arg(long, default_value_t = 5.0)]
+    minutes: f64,
+    /// Events a second.
+    #[arg(long, default_value_t = 300.0)]
+    rate: f64,
+}
+
+/// How long one stretch lasts, in seconds.
+const STRETCH: f64 = 15.0;
+
+pub(crate) fn soak(options: &SoakOptions, folder: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut stage = Stage::set(folder, with_receipts())?;
+    stage.trouble();
+    println!("| minute | sent | accepted | memory | event to provider p50 / p99 |\n|---|---|---|---|---|");
+    let stretches = (options.minutes * 60.0 / STRETCH).ceil() as usize;
+    let (mut sent, mut accepted, mut arrived) = (0, 0, 0);
+    for stretch in 1..=stretches {
+        let run = stage.at(options.rate, STRETCH);
+        (sent, accepted, arrived) = (sent + run.sent, accepted + run.accepted, arrived + run.arrived);
+        let minute = stretch as f64 * STRETCH / 60.0;
+        println!(
+            "| {minute:.2} | {} | {} | {} | {} |",
+            run.sent,
+            run.accepted,
+            megabytes(run.after.rss),
+            run.provider.p50_p99()
+        );
+    }
+    println!("\n{sent} sent, {accepted} accepted, {arrived} at the provider within five seconds.");
+    Ok(())
+}

@@ -3,6 +3,8 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on shall say where")]
 
+mod descriptors;
+mod flood;
 mod locked;
 mod middleman;
 mod relay;

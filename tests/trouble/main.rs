@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on shall say where")]
 
 mod descriptors;
+mod disk;
 mod flood;
 mod locked;
 mod middleman;

@@ -154,12 +154,13 @@ impl Setting {
         command.current_dir(self.folder()).env_clear().envs(&self.environment).stdin(Stdio::null());
     }
 
-    fn serve(&self) -> Command {
+    /// The same, `through` what it is to be run through.
+    pub(crate) fn wrapped(&self, words: &[&str]) -> Command {
         match self.through.as_slice() {
-            [] => self.command(&["serve"]),
+            [] => self.command(words),
             [first, rest @ ..] => {
                 let mut command = Command::new(first);
-                command.args(rest).args([env!("CARGO_BIN_EXE_crisis-relay"), "serve"]);
+                command.args(rest).arg(env!("CARGO_BIN_EXE_crisis-relay")).args(words);
                 self.dress(&mut command);
                 command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
                 command
@@ -169,7 +170,7 @@ impl Setting {
 
     /// Runs `serve` where it cannot start, and gives what it said.
     pub(crate) fn fails_to_start(&self) -> Output {
-        let mut child = self.serve().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = self.wrapped(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         for _ in 0..600 {
             if child.try_wait().unwrap().is_some() {
                 return child.wait_with_output().unwrap();
@@ -182,7 +183,7 @@ impl Setting {
 
     /// Starts it, and waits until it listens.
     pub(crate) async fn start(self, twilio: &SimulatorHandle) -> Relay {
-        let mut child = self.serve().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = self.wrapped(&["serve"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
         let heard = Arc::clone(&lines);

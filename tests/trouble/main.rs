@@ -6,6 +6,7 @@
 mod descriptors;
 mod disk;
 mod flood;
+mod leaks;
 mod locked;
 mod middleman;
 mod relay;

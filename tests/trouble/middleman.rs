@@ -166,8 +166,8 @@ fn echo(status: u16, call: &[u8]) -> Vec<u8> {
     let plain: Vec<String> =
         form_urlencoded::parse(body.as_bytes()).map(|(name, value)| format!("{name}={value}")).collect();
     let told = serde_json::json!({
-        "code": 21211, "status": status,
-        "message": format!("Invalid 'To': {} -- {call}", plain.join("; ")), "more_info": body,
+        "code": 63007, "status": status,
+        "message": format!("Not found: {} -- {call}", plain.join("; ")), "more_info": body,
     });
     let told = told.to_string();
     let length = told.len();

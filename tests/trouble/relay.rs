@@ -236,9 +236,12 @@ impl Relay {
     }
 
     fn told_address(&self) -> Option<Url> {
+        const ADDRESS: &str = "http://127.0.0.1:";
         let lines = self.lines.lock();
-        let line = lines.iter().find(|line| line.contains(r#""message":"listening""#))?;
-        serde_json::from_str::<Value>(line).ok()?["url"].as_str()?.parse().ok()
+        let line = lines.iter().find(|line| line.contains("listening") && line.contains(ADDRESS))?;
+        let (_, port) = line.split_once(ADDRESS)?;
+        let port: String = port.chars().take_while(char::is_ascii_digit).collect();
+        format!("{ADDRESS}{port}/").parse().ok()
     }
 
     fn has_ended(&self) -> bool {
@@ -297,9 +300,13 @@ impl Relay {
     }
 
     pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
-        let response = request.send().await.unwrap_or_else(|error| panic!("no answer ({error}): {}", self.log()));
+        self.try_send(request).await.unwrap_or_else(|error| panic!("no answer ({error}): {}", self.log()))
+    }
+
+    pub(crate) async fn try_send(&self, request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
+        let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Answer { status, headers, text: response.text().await.unwrap() }
+        Ok(Answer { status, headers, text: response.text().await? })
     }
 
     /// A request with a key.

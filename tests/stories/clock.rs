@@ -45,31 +45,25 @@ async fn a_clock_set_forward_by_an_hour_loses_nothing() {
     world.assert_nothing_is_silent().await;
 }
 
-/// Where a case can be when somebody sets the clock.
+/// What a case can be waiting for when somebody sets the clock.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
-    /// Twilio was too busy: the next try is booked.
-    WaitsForItsNextTry,
-    /// The call's outcome is unknown, and Twilio cannot be asked yet.
-    WaitsToBeLookedUp,
-    /// The message is on its way, and its receipts are lost: they have to be asked for.
-    WaitsForItsReceipt,
-    /// Calls are held back by the circuit breaker.
-    WaitsForTheBreaker,
-    /// More than the sender's pace allows.
-    WaitsForItsTurn,
-    /// A process that died has it in hand: its lease has to run out.
-    WaitsForALease,
+    /// Its next try: Twilio was too busy.
+    NextTry,
+    /// To be looked up: the call's outcome is unknown.
+    LookUp,
+    /// Its receipt, which has to be asked for: callbacks are lost.
+    Receipt,
+    /// The circuit breaker, which holds calls back.
+    Breaker,
+    /// Its turn: there is more to send than the sender's pace allows.
+    Turn,
+    /// A lease to run out: a process that died has it in hand.
+    Lease,
 }
 
-const MOMENTS: [Moment; 6] = [
-    Moment::WaitsForItsNextTry,
-    Moment::WaitsToBeLookedUp,
-    Moment::WaitsForItsReceipt,
-    Moment::WaitsForTheBreaker,
-    Moment::WaitsForItsTurn,
-    Moment::WaitsForALease,
-];
+const MOMENTS: [Moment; 6] =
+    [Moment::NextTry, Moment::LookUp, Moment::Receipt, Moment::Breaker, Moment::Turn, Moment::Lease];
 
 /// Hours that the clock is set by, one after the other.
 const SETTINGS: [&[i64]; 5] = [&[1], &[-1], &[1, -1], &[-1, 1], &[1, -1, -1, 1, 1, -1]];
@@ -80,20 +74,19 @@ const MESSAGES_MAX: usize = 5;
 impl Moment {
     /// Cases in this moment. Gives their references.
     async fn reached(self) -> (World, Vec<String>) {
-        let setting = Setting::default().with("CRISIS_RELAY__TWILIO__BREAKER_FAILURES", "2").with(
-            "CRISIS_RELAY__TWILIO__WHATSAPP_PER_SECOND",
-            if let Self::WaitsForItsTurn = self { "1" } else { "80" },
-        );
-        let setting = if let Self::WaitsForALease = self { setting.without_recovery() } else { setting };
+        let setting = Setting::default()
+            .with("CRISIS_RELAY__TWILIO__BREAKER_FAILURES", "2")
+            .with("CRISIS_RELAY__TWILIO__WHATSAPP_PER_SECOND", if let Self::Turn = self { "1" } else { "80" });
+        let setting = if let Self::Lease = self { setting.without_recovery() } else { setting };
         let mut world = setting.start().await;
         match self {
-            Self::WaitsForItsNextTry => {
+            Self::NextTry => {
                 world.goes_wrong(FaultRule::next(2, Fault::TooManyRequests { retry_after_s: Some(5) }));
             }
-            Self::WaitsToBeLookedUp => world.goes_wrong(FaultRule::once(Fault::DropAfterAccepting)),
-            Self::WaitsForItsReceipt => world.goes_wrong(FaultRule::always(Fault::CallbacksLost)),
-            Self::WaitsForTheBreaker => world.goes_wrong(FaultRule::always(Fault::DropBeforeAccepting)),
-            Self::WaitsForItsTurn | Self::WaitsForALease => {}
+            Self::LookUp => world.goes_wrong(FaultRule::once(Fault::DropAfterAccepting)),
+            Self::Receipt => world.goes_wrong(FaultRule::always(Fault::CallbacksLost)),
+            Self::Breaker => world.goes_wrong(FaultRule::always(Fault::DropBeforeAccepting)),
+            Self::Turn | Self::Lease => {}
         }
         let mut references = Vec::new();
         for student in 1..=3 {
@@ -101,18 +94,15 @@ impl Moment {
         }
         match self {
             // In hand, and not worked on.
-            Self::WaitsForItsTurn => {}
-            Self::WaitsForALease => {
+            Self::Turn => {}
+            Self::Lease => {
                 world = world.crash().await;
                 world.work().await;
             }
-            Self::WaitsForItsNextTry
-            | Self::WaitsToBeLookedUp
-            | Self::WaitsForItsReceipt
-            | Self::WaitsForTheBreaker => world.work().await,
+            Self::NextTry | Self::LookUp | Self::Receipt | Self::Breaker => world.work().await,
         }
         world.sim().step_all().await;
-        if let Self::WaitsForTheBreaker = self {
+        if let Self::Breaker = self {
             assert_eq!(world.readiness().await.1["twilio"], "failing");
             world.sim().clear_faults();
         }
@@ -148,7 +138,7 @@ async fn survives(moment: Moment, hours: &[i64]) {
         let count = world.on_the_phone(reference).len();
         assert!((1..=MESSAGES_MAX).contains(&count), "{which}: {count} messages of one case");
     }
-    if let Moment::WaitsForItsReceipt = moment {
+    if let Moment::Receipt = moment {
         for reference in &references {
             let alert = world.alert(reference).await;
             let known =

@@ -282,7 +282,9 @@ impl Relay {
     /// Waits for its end, and for its last line.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let status = self.child.wait().unwrap();
-        self.listener.take().map(|listener| listener.join().unwrap());
+        if let Some(listener) = self.listener.take() {
+            listener.join().unwrap();
+        }
         status
     }
 

@@ -17,7 +17,11 @@ pub(crate) enum Manner {
     Silent,
     /// Sends a request's head, one byte at a time.
     ByteByByte,
+    /// Sends the head of a webhook's call at once, and its body one byte at a time.
+    SlowBody,
 }
+
+const MANNERS: [Manner; 3] = [Manner::Silent, Manner::ByteByByte, Manner::SlowBody];
 
 /// Many slow clients at once; gone when dropped.
 pub(crate) struct Flood {
@@ -32,7 +36,7 @@ impl Flood {
         let mut clients = JoinSet::new();
         let (cut_off, connected) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         for number in 0..count {
-            let manner = if number % 2 == 0 { Manner::Silent } else { Manner::ByteByByte };
+            let manner = MANNERS[number % MANNERS.len()];
             let (cut_off, connected) = (Arc::clone(&cut_off), Arc::clone(&connected));
             clients.spawn(async move {
                 loop {
@@ -67,17 +71,24 @@ impl Flood {
 
 /// Until the connection ends.
 async fn dawdle(mut stream: TcpStream, manner: Manner) {
-    let head = b"GET /livez HTTP/1.1\r\nhost: x\r\nx-slow: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy";
-    let mut bytes = head.iter().cycle();
+    const SLOW_HEAD: &[u8] =
+        b"GET /livez HTTP/1.1\r\nhost: x\r\nx-slow: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy";
+    const BODY_BEGUN: &[u8] = b"POST /webhooks/twilio/status HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n";
+    let (at_once, then): (&[u8], &[u8]) = match manner {
+        Manner::Silent => (b"", b""),
+        Manner::ByteByByte => (b"", SLOW_HEAD),
+        Manner::SlowBody => (BODY_BEGUN, b"a=b&"),
+    };
+    if stream.write_all(at_once).await.is_err() {
+        return;
+    }
+    let mut bytes = then.iter().cycle();
     let mut answer = [0; 512];
     loop {
         let pause = tokio::time::sleep(Duration::from_secs(1));
         tokio::select! {
             read = stream.read(&mut answer) => if !matches!(read, Ok(1..)) { return },
-            () = pause => match (manner, bytes.next()) {
-                (Manner::ByteByByte, Some(byte)) => if stream.write_all(&[*byte]).await.is_err() { return },
-                (Manner::Silent | Manner::ByteByByte, _) => {}
-            },
+            () = pause => if let Some(byte) = bytes.next() && stream.write_all(&[*byte]).await.is_err() { return },
         }
     }
 }

@@ -60,7 +60,7 @@ canaries! {
     PERSON = "zqperson5009", "who signed in", [Report];
     CLAIM = "zqclaim5010", "a further claim of a token", [];
     REPLY = "zqreply5011", "a counsellor's reply", [];
-    STRANGER = "9811155012", "the number of a stranger who writes", [];
+    STRANGER = "9722266012", "the number of a stranger who writes", [];
     COUNSELLOR = "9811155013", "the counsellor's number", [TwilioTo];
     SERVICE_KEY = "zqservicekey5014", "a backend's API key", [];
     AUDITOR_KEY = "zqauditorkey5015", "an auditor's API key", [];

@@ -1,6 +1,7 @@
 //! The composition root: turns a configuration into a running service. The only room that names concrete adapters.
 
 mod composer;
+mod descriptors;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -677,7 +678,7 @@ fn announce(config: &Config, provider: &Provider, url: &Url) {
 
 fn serve_settings(config: &Config) -> ServeSettings {
     ServeSettings {
-        connections_max: config.http.max_connections,
+        connections_max: descriptors::connections_max(config),
         header_read_timeout: config.http.header_timeout,
         shutdown_grace: config.http.shutdown_grace,
         ..ServeSettings::default()

@@ -243,4 +243,38 @@ mod tests {
         drop(last_lines);
         assert_eq!(target.text(), "{\"level\":\"WARN\",\"lines_lost\":1}\nsecond\n");
     }
+
+    /// What a panic may quote.
+    const SAID: &str = "zq-said-in-confidence";
+
+    /// In a process of its own, for there is one log and one panic hook in a process.
+    #[test]
+    fn a_panic_is_told_by_its_place_and_never_by_its_words() {
+        let ended = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "cli::logging::tests::panics_of_every_kind", "--ignored", "--nocapture"])
+            .output()
+            .unwrap();
+        let told = String::from_utf8([ended.stdout, ended.stderr].concat()).unwrap();
+        assert!(ended.status.success(), "{told}");
+        let lines: Vec<&str> = told.lines().filter(|line| line.contains(r#""message":"panic""#)).collect();
+        assert_eq!(lines.len(), 4, "each is told of: {told}");
+        assert!(lines.iter().all(|line| line.contains(r#""place":"src/cli/logging.rs:"#)), "{lines:#?}");
+        assert!(!told.contains(SAID), "{told}");
+    }
+
+    #[test]
+    #[ignore = "run by the test above, in a process of its own"]
+    fn panics_of_every_kind() {
+        let last_lines = init_with(true, "trace");
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let of_a_task = runtime.block_on(async { tokio::spawn(async { panic!("{SAID}") }).await });
+        let of_blocking = runtime.block_on(runtime.spawn_blocking(|| {
+            let unreadable: u8 = SAID.parse().expect(SAID);
+            unreadable
+        }));
+        let of_a_thread = std::thread::spawn(|| std::panic::panic_any(SAID.to_owned())).join();
+        let caught = std::panic::catch_unwind(|| assert_eq!(SAID, "something else"));
+        assert!(of_a_task.is_err() && of_blocking.is_err() && of_a_thread.is_err() && caught.is_err());
+        drop(last_lines);
+    }
 }

@@ -363,11 +363,16 @@ impl Delivery {
             let receipt = Receipt { provider_id: provider_id.clone(), status: *status, fault: None };
             return self.receive(no, &receipt, cx);
         }
-        let Some(attempt) = self.attempt_mut(no) else { return Settled::Unchanged };
+        let Some(attempt) = self.attempt(no) else { return Settled::Unchanged };
         if attempt.provider_id.is_some() {
             // A callback was faster than the answer: the message exists, whatever the call says.
             return Settled::Unchanged;
         }
+        if matches!(outcome, SendOutcome::NotBegun { .. }) && self.attempts.last().is_some_and(|last| last.no != no) {
+            // Somebody has gone on from it: what was booked since stands, and no number is given twice.
+            return Settled::Unchanged;
+        }
+        let Some(attempt) = self.attempt_mut(no) else { return Settled::Unchanged };
         let fault = match outcome {
             SendOutcome::NotExecuted { fault, .. } => *fault,
             SendOutcome::Refused(fault) => Some(*fault),

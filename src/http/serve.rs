@@ -19,6 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +27,9 @@ use tower::ServiceExt as _;
 
 /// Pause after the system could not hand over a connection (mostly: no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often, at most, a shortage is told of: it may last, and come and go, many times a second.
+const SHORTAGE_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// Most bytes of a request's head.
 const HEAD_LENGTH_MAX: usize = 32 * 1024;
@@ -80,11 +84,15 @@ pub async fn serve(
     let connections = TaskTracker::new();
     let deadline = CancellationToken::new();
     let protocol = protocol(settings);
+    let mut shortage = Shortage::default();
     loop {
         let next = async {
+            if slots.available_permits() == 0 {
+                shortage.tell(Instant::now(), || tracing::warn!("every connection is taken: further ones wait"));
+            }
             // The slot comes first: a connection that cannot be served is better left in the kernel's queue.
             let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, accept(&listener).await)
+            (slot, accept(&listener, &mut shortage).await)
         };
         let (slot, (stream, peer)) = tokio::select! {
             biased;
@@ -121,14 +129,29 @@ fn protocol(settings: &ServeSettings) -> http1::Builder {
     protocol
 }
 
+/// Sees that one shortage does not fill the log.
+#[derive(Default)]
+struct Shortage {
+    told_at: Option<Instant>,
+}
+
+impl Shortage {
+    fn tell(&mut self, now: Instant, tell: impl FnOnce()) {
+        if self.told_at.is_none_or(|at| now.duration_since(at) >= SHORTAGE_TOLD_EVERY) {
+            self.told_at = Some(now);
+            tell();
+        }
+    }
+}
+
 /// The next connection. Errors of single connections are not worth a word; other ones are, and pass by waiting.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept(listener: &TcpListener, shortage: &mut Shortage) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(kind = ?error.kind(), "no connection can be accepted just now");
+                shortage.tell(Instant::now(), || tracing::warn!(%error, "no connection can be accepted just now"));
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -289,6 +312,16 @@ mod tests {
         assert!(early.is_err(), "the second was served while the first held the only place");
         drop(first);
         assert!(second.await.unwrap().contains("200 OK"));
+    }
+
+    #[test]
+    fn a_shortage_is_told_of_once_in_a_while() {
+        let (mut shortage, mut told) = (Shortage::default(), 0);
+        let begin = Instant::now();
+        for millis in 0..25_000 {
+            shortage.tell(begin + Duration::from_millis(millis), || told += 1);
+        }
+        assert_eq!(told, 3);
     }
 
     /// A handler that tells when it is reached and waits to be let go.

@@ -72,6 +72,8 @@ pub enum Fate {
     StopAfter,
     /// The caller's task ends by a panic.
     Panic,
+    /// The same, with these words.
+    PanicSaying(&'static str),
     /// It waits for a permit, then passes.
     Wait(Arc<Semaphore>),
     /// It takes effect, and is answered only with a permit.
@@ -209,6 +211,7 @@ impl Gated {
                 self.stop().await
             }
             Fate::Panic => panic!("the story wants {name} to panic"),
+            Fate::PanicSaying(words) => panic!("{words}"),
             Fate::Wait(permits) => {
                 permits.acquire().await.unwrap().forget();
                 call(store).await

@@ -44,3 +44,137 @@ async fn a_clock_set_forward_by_an_hour_loses_nothing() {
     world.assert_audit_verifies().await;
     world.assert_nothing_is_silent().await;
 }
+
+/// What a case can be waiting for when somebody sets the clock.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    /// Its next try: Twilio was too busy.
+    NextTry,
+    /// To be looked up: the call's outcome is unknown.
+    LookUp,
+    /// Its receipt, which has to be asked for: callbacks are lost.
+    Receipt,
+    /// The circuit breaker, which holds calls back.
+    Breaker,
+    /// Its turn: there is more to send than the sender's pace allows.
+    Turn,
+    /// A lease to run out: a process that died has it in hand.
+    Lease,
+}
+
+const MOMENTS: [Moment; 6] =
+    [Moment::NextTry, Moment::LookUp, Moment::Receipt, Moment::Breaker, Moment::Turn, Moment::Lease];
+
+/// Hours that the clock is set by, one after the other.
+const SETTINGS: [&[i64]; 5] = [&[1], &[-1], &[1, -1], &[-1, 1], &[1, -1, -1, 1, 1, -1]];
+
+/// The most messages of one case: those of the rounds that an hour skips count, too.
+const MESSAGES_MAX: usize = 5;
+
+impl Moment {
+    /// Cases in this moment. Gives their references.
+    async fn reached(self) -> (World, Vec<String>) {
+        let setting = Setting::default()
+            .with("CRISIS_RELAY__TWILIO__BREAKER_FAILURES", "2")
+            .with("CRISIS_RELAY__TWILIO__WHATSAPP_PER_SECOND", if let Self::Turn = self { "1" } else { "80" });
+        let setting = if let Self::Lease = self { setting.without_recovery() } else { setting };
+        let mut world = setting.start().await;
+        match self {
+            Self::NextTry => {
+                world.goes_wrong(FaultRule::next(2, Fault::TooManyRequests { retry_after_s: Some(5) }));
+            }
+            Self::LookUp => world.goes_wrong(FaultRule::once(Fault::DropAfterAccepting)),
+            Self::Receipt => world.goes_wrong(FaultRule::always(Fault::CallbacksLost)),
+            Self::Breaker => world.goes_wrong(FaultRule::always(Fault::DropBeforeAccepting)),
+            Self::Turn | Self::Lease => {}
+        }
+        let mut references = Vec::new();
+        for student in 1..=3 {
+            references.push(world.told(&format!("student-{student}"), 0.93).await);
+        }
+        match self {
+            // In hand, and not worked on.
+            Self::Turn => {}
+            Self::Lease => {
+                world = world.crash().await;
+                world.work().await;
+            }
+            Self::NextTry | Self::LookUp | Self::Receipt | Self::Breaker => world.work().await,
+        }
+        world.sim().step_all().await;
+        if let Self::Breaker = self {
+            assert_eq!(world.readiness().await.1["twilio"], "failing");
+            world.sim().clear_faults();
+        }
+        (world, references)
+    }
+}
+
+#[tokio::test]
+async fn a_clock_set_forth_and_back_by_an_hour_loses_nothing_wherever_a_case_is() {
+    for moment in MOMENTS {
+        for hours in SETTINGS {
+            survives(moment, hours).await;
+        }
+    }
+}
+
+async fn survives(moment: Moment, hours: &[i64]) {
+    let which = format!("{moment:?}, clock set by {hours:?} hours");
+    let (mut world, references) = moment.reached().await;
+    let key = format!("key of {moment:?}").replace(' ', "-");
+    world.consents("student-key").await;
+    let body = crate::common::stage::event("student-key", 0.93);
+    let first = world.event_with_key(&body, &key).await.expect(202).text_at("/reference");
+    for hour in hours {
+        world.clock.set(world.now() + jiff::SignedDuration::from_hours(*hour));
+        world.pass_in_steps(Duration::from_secs(3), Duration::from_secs(1)).await;
+    }
+    world.pass_in_steps(Duration::from_secs(10), Duration::from_secs(1)).await;
+    // Nothing waits longer than the five minutes in which a delivery may be tried at all.
+    world.pass_in_steps(Duration::from_secs(320), Duration::from_secs(10)).await;
+
+    for reference in references.iter().chain([&first]) {
+        let count = world.on_the_phone(reference).len();
+        assert!((1..=MESSAGES_MAX).contains(&count), "{which}: {count} messages of one case");
+    }
+    if let Moment::Receipt = moment {
+        for reference in &references {
+            let alert = world.alert(reference).await;
+            let known =
+                |delivery: &serde_json::Value| delivery["status"] != "queued" && delivery["status"] != "accepted";
+            assert!(
+                alert["deliveries"].as_array().unwrap().iter().any(known),
+                "{which}: no receipt was asked for: {alert}"
+            );
+        }
+    }
+    let again = world.event_with_key(&body, &key).await.expect(202);
+    assert_eq!(
+        (again.text_at("/reference"), &again.headers["idempotent-replayed"]),
+        (first, &"true".parse().unwrap()),
+        "{which}"
+    );
+    assert!(world.readiness().await.0, "{which}: {:?}", world.readiness().await.1);
+    world.taken_by_reply(&references[0]).await;
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_clock_set_while_the_service_is_down_delays_nothing_of_what_was_in_hand() {
+    for hours in [-1, 1] {
+        let world = World::new().await;
+        let mut references = Vec::new();
+        for student in 1..=3 {
+            references.push(world.told(&format!("student-{student}"), 0.93).await);
+        }
+        world.clock.set(world.now() + jiff::SignedDuration::from_hours(hours));
+        let mut world = world.crash().await;
+        // Set forth, a message's own time is over; the next round comes half a minute later.
+        world.pass_in_steps(Duration::from_secs(60), Duration::from_secs(1)).await;
+        for reference in &references {
+            assert!(!world.on_the_phone(reference).is_empty(), "{hours} hours: {reference} waits");
+        }
+        world.holds_its_promises().await;
+    }
+}

@@ -14,6 +14,7 @@ use tracing_subscriber::filter::dynamic_filter_fn;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt as _;
 
+use crate::common::gate::{Fate, Gate};
 use crate::common::{ADMIN, AUDITOR, Answer, COUNSELLOR, COUNSELLOR_KEY, SERVICE, Setting, World, signed, token};
 
 /// One for each place in which something personal is said.
@@ -189,6 +190,38 @@ async fn through_a_whole_life_of_a_case_nothing_personal_gets_out() {
         }
     }
     assert!(bytes > 50_000, "the database was read: {bytes} bytes");
+    world.assert_audit_verifies().await;
+}
+
+#[tokio::test]
+async fn the_words_of_a_panic_stay_inside_and_the_message_goes_out_all_the_same() {
+    listen();
+    let gate = Gate::new();
+    let mut world = Setting::default().with_gate(&gate).start().await;
+    world.consents("student-1").await;
+    let event = json!({ "user_id": "student-1", "crisis_score": 0.93, "source": "chat" });
+    let mut answers = Vec::new();
+    for name in ["intake_context", "commit_alert"] {
+        gate.strike_first(name, Fate::PanicSaying(BROKEN));
+        answers.push(world.event_with_key(&event, "key-1").await.expect(500));
+    }
+    gate.strike_named("list_alerts", Fate::PanicSaying(BROKEN));
+    answers.push(world.get("/api/v1/crisis/alerts", ADMIN).await.expect(500));
+    gate.open();
+    // The first call is put off, so that the worker has to come back to the case; and then it panics.
+    world.sim().push_fault(FaultRule::once(Fault::TooManyRequests { retry_after_s: Some(1) }));
+    let reference = world.event_with_key(&event, "key-1").await.expect(202).text_at("/reference");
+    world.work().await;
+    gate.strike_first("alert", Fate::PanicSaying(BROKEN));
+    world.pass_in_steps(Duration::from_secs(40), Duration::from_secs(1)).await;
+
+    world.expect_only(&reference, 1);
+    for answer in &answers {
+        assert!(!answer.text.contains(CANARY), "{answer:?}");
+    }
+    let log = heard();
+    assert!(log.contains("a handler panicked") && log.contains("ended by a panic"), "{log}");
+    assert!(!log.contains(CANARY), "{log}");
     world.assert_audit_verifies().await;
 }
 

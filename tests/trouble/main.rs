@@ -1,0 +1,13 @@
+//! The real binary in trouble: what it needs runs out, is taken away, or becomes slow. It says so clearly, calls itself
+//! not ready, goes on by itself when the trouble is over, and has lost nothing.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
+
+mod descriptors;
+mod disk;
+mod flood;
+mod leaks;
+mod locked;
+mod middleman;
+mod relay;
+mod slow;

@@ -38,7 +38,7 @@ use world::World;
 /// The seeds of every run.
 const SEEDS: [u64; 2] = [1, 2];
 /// Kills in one world.
-const KILLS: u64 = 20;
+const KILLS: u64 = 40;
 /// Students in one world.
 const STUDENTS: u64 = 2_000;
 

@@ -142,10 +142,10 @@ impl Life {
         let mut dice = Dice::of(seed, 2, number);
         let moment = match dice.percent() {
             0..18 => Moment::Starting(dice.pause(400)),
-            18..45 => Moment::Answered(dice.between(1, share)),
-            45..65 => Moment::Created(dice.between(1, share)),
+            18..45 => Moment::Answered(dice.between(1, 2 * share)),
+            45..65 => Moment::Created(dice.between(1, 2 * share)),
             65..75 => Moment::LookedUp(dice.between(1, 12)),
-            75..87 => Moment::Told(dice.between(1, share)),
+            75..87 => Moment::Told(dice.between(1, 2 * share)),
             87..94 => Moment::Replied(dice.between(1, 1 + share / 12)),
             _ => Moment::Stopping(dice.pause(150)),
         };

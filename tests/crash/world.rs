@@ -1,7 +1,7 @@
 //! One world: a database, a Twilio that outlives every process, users who know of nothing, and one process after the
 //! other. All but the last are killed.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,11 +63,11 @@ pub(crate) struct World {
     users: JoinSet<()>,
     kills: watch::Sender<u64>,
     spans: Vec<Span>,
-    /// What was in flight at a kill.
-    in_flight: HashSet<AttemptRef>,
-    /// How many look-ups and polls were made to fail, at the most.
-    failing_look_ups: u64,
-    checking: Option<tokio::task::JoinHandle<Snapshot>>,
+    /// What was in flight at a kill, and the first such kill.
+    in_flight: HashMap<AttemptRef, Timestamp>,
+    /// How many look-ups may have been cut off by a kill.
+    cut_look_ups: u64,
+    checking: Option<tokio::task::JoinHandle<(Timestamp, Snapshot)>>,
 }
 
 impl World {
@@ -112,8 +112,8 @@ impl World {
             kills,
             users,
             spans: Vec::new(),
-            in_flight: HashSet::new(),
-            failing_look_ups: 0,
+            in_flight: HashMap::new(),
+            cut_look_ups: 0,
             checking: None,
         }
     }
@@ -186,17 +186,15 @@ impl World {
     }
 
     /// What goes wrong at Twilio in this life, on top of what always does.
-    fn spoil(&mut self, life: Life) {
+    fn spoil(&self, life: Life) {
         let handle = self.twilio.handle();
         if life.failing_look_ups > 0 {
             let fault = Fault::ServerError { http_status: 503, retry_after_s: None };
             let rule = FaultRule::next(life.failing_look_ups, fault).on(Scope::Lookups);
             assert!(handle.push_fault(rule), "the simulator takes another rule");
-            self.failing_look_ups += u64::from(life.failing_look_ups);
         }
         if life.dropped_calls > 0 {
             assert!(handle.push_fault(FaultRule::next(life.dropped_calls, Fault::Outage)), "and one more");
-            self.failing_look_ups += u64::from(life.dropped_calls);
         }
     }
 
@@ -249,23 +247,47 @@ impl World {
         if let Some(span) = self.spans.last_mut() {
             span.killed = Some(SystemClock.now());
         }
+        self.tell_of_the_kill();
         let promised = self.load.ledger.page();
         let copy = snapshot::copy(self.folder.0.path());
         self.checked().await;
         let kill = self.spans.len();
+        let killed = self.spans.last().and_then(|span| span.killed).unwrap_or_default();
         // Beside the next life, which must not wait for it.
         self.checking = Some(tokio::task::spawn_blocking(move || {
             let found = Snapshot::read(copy.path());
             hold(&format!("after kill {kill}"), &found, &promised);
-            found
+            (killed, found)
         }));
         self.kills.send_modify(|kills| *kills += 1);
+    }
+
+    /// For whoever reads of a failure.
+    fn tell_of_the_kill(&self) {
+        let (stats, answered) = self.counts();
+        let age = self.spans.last().and_then(|span| Some(span.killed?.duration_since(span.begun).as_secs_f64()));
+        println!(
+            "kill {} at the age of {:.3} s, {:?}; by then {answered} events answered, {} create calls, {} look-ups and \
+             polls, {} callbacks, {} replies",
+            self.spans.len(),
+            age.unwrap_or_default(),
+            self.plan.lives.get(self.spans.len() - 1),
+            stats.create_calls,
+            stats.lookups,
+            stats.callbacks_sent + stats.callbacks_failed,
+            stats.replies,
+        );
     }
 
     async fn checked(&mut self) {
         if let Some(checking) = self.checking.take() {
             match checking.await {
-                Ok(found) => self.in_flight.extend(found.in_flight()),
+                Ok((killed, found)) => {
+                    for (attempt, look_ups) in found.in_flight() {
+                        self.in_flight.entry(attempt).or_insert(killed);
+                        self.cut_look_ups += u64::from(look_ups.min(1));
+                    }
+                }
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             }
         }
@@ -320,7 +342,7 @@ impl World {
             ledger: &self.load.ledger,
             in_flight: &self.in_flight,
             spans: &self.spans,
-            failing_look_ups: self.failing_look_ups,
+            cut_look_ups: self.cut_look_ups,
             plan: &self.plan,
         })
         .await

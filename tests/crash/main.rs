@@ -24,6 +24,7 @@
 mod front;
 mod ledger;
 mod load;
+mod migration;
 mod plan;
 mod process;
 mod snapshot;
@@ -41,6 +42,10 @@ const SEEDS: [u64; 2] = [1, 2];
 const KILLS: u64 = 40;
 /// Students in one world.
 const STUDENTS: u64 = 2_000;
+
+/// Kills of processes that take over old files, and how many of them one file goes through.
+const MIGRATION_KILLS: u64 = 60;
+const MIGRATION_KILLS_A_FILE: u64 = 4;
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
@@ -74,4 +79,22 @@ async fn however_often_it_is_killed_no_accepted_alert_is_lost_and_none_is_told_t
         say(&evidence.to_string());
         evidence.judge();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_in_the_midst_of_a_migration_it_takes_the_old_file_over_at_the_next_start() {
+    let seed = number("CRASH_SEED").unwrap_or(SEEDS[0]);
+    println!("to repeat it: CRASH_SEED={seed} cargo test --test crash migration");
+    let kills = number("CRASH_ROUNDS").unwrap_or(MIGRATION_KILLS);
+    let mut dice = Dice::new(seed);
+    let mut struck = migration::Struck::default();
+    for _ in 0..kills.div_ceil(MIGRATION_KILLS_A_FILE) {
+        let one = migration::take_over(dice.next() % 1_000_000, MIGRATION_KILLS_A_FILE).await;
+        struck.before += one.before;
+        struck.after += one.after;
+    }
+    say(&format!(
+        "seed {seed}: of {kills} kills {} struck before the migration's commit, {} after",
+        struck.before, struck.after
+    ));
 }

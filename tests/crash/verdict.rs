@@ -17,14 +17,14 @@ use std::process::Command;
 use crisis_relay::domain::alert::AlertState;
 use crisis_relay::domain::delivery::AttemptResult;
 use crisis_relay::domain::ids::{AlertId, AttemptNo, AttemptRef, DeliveryNo};
-use crisis_relay::simulator::{SimMessage, Simulator, SimulatorConfig};
+use crisis_relay::simulator::{Direction, SimMessage, Simulator, SimulatorConfig};
 use jiff::Timestamp;
 
 use crate::ledger::Ledger;
 use crate::load::PHONE;
 use crate::plan::Plan;
 use crate::snapshot::Snapshot;
-use crate::world::Span;
+use crate::world::{Folder, Span};
 
 /// What the verdict is made from.
 pub(crate) struct Sources<'a> {
@@ -40,6 +40,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) cut_look_ups: u64,
     pub(crate) spans: &'a [Span],
     pub(crate) plan: &'a Plan,
+    pub(crate) folder: Folder,
 }
 
 /// How many of a phone's messages one look-up reads.
@@ -76,6 +77,8 @@ pub(crate) struct Evidence {
     /// From the last start to the moment when the last case of before was at Twilio, in seconds.
     caught_up: Option<f64>,
     wrong: Vec<String>,
+    /// Kept until the verdict.
+    _folder: Folder,
 }
 
 impl Evidence {
@@ -107,6 +110,7 @@ impl Evidence {
             second,
             caught_up: caught_up(&from, &messages),
             wrong,
+            _folder: from.folder,
         }
     }
 
@@ -210,6 +214,9 @@ fn second_messages(from: &Sources<'_>, messages: &[SimMessage], listed: &HashSet
             deliveries.entry((of.alert, of.delivery)).or_default().push((of.attempt, message));
         }
     }
+    // What a list of the phone's messages shows: also what was said in answer to replies.
+    let mut on_the_phone = from.twilio.handle().conversation(PHONE);
+    on_the_phone.retain(|message| message.direction != Direction::Inbound);
     let mut second = Second::default();
     for ((alert, delivery), sent) in deliveries {
         for pair in sent.windows(2) {
@@ -217,17 +224,16 @@ fn second_messages(from: &Sources<'_>, messages: &[SimMessage], listed: &HashSet
             let of = AttemptRef { alert, delivery, attempt: *attempt };
             let recorded = from.disk.alerts.get(&alert).and_then(|alert| alert.delivery(delivery));
             let result = recorded.and_then(|delivery| delivery.attempt(*attempt)).map(|attempt| attempt.result);
-            let upon_it = messages.iter().filter(|other| {
-                (message.created_at..next.created_at).contains(&other.created_at) && other.sid != message.sid
-            });
+            let between = message.created_at..next.created_at;
+            let upon_it = on_the_phone.iter().filter(|other| between.contains(&other.created_at)).count();
             let came_later = from.in_flight.get(&of).is_some_and(|killed| message.created_at > *killed);
             match result {
                 _ if !listed.contains(&message.sid) => second.hidden += 1,
                 Some(AttemptResult::Unresolved) => second.never_answered += 1,
                 Some(AttemptResult::NotFound) if came_later => second.after_the_kill += 1,
-                Some(AttemptResult::NotFound) if upon_it.count() >= READ_BY_A_LOOK_UP => second.far_down += 1,
+                Some(AttemptResult::NotFound) if upon_it > READ_BY_A_LOOK_UP => second.far_down += 1,
                 _ => second.wrong.push(format!(
-                    "{of:?} ({result:?}; in flight at the kill of {:?}) was sent at {}, and the message again at {}",
+                    "{of:?} ({result:?}; in flight at the kill of {:?}) was sent at {}, and again at {}, {upon_it} messages later",
                     from.in_flight.get(&of),
                     message.created_at,
                     next.created_at

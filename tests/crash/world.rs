@@ -42,7 +42,7 @@ pub(crate) struct Span {
 }
 
 /// The database's folder. It stays where it is if the test fails, to be looked at.
-struct Folder(TempDir);
+pub(crate) struct Folder(TempDir);
 
 impl Drop for Folder {
     fn drop(&mut self) {
@@ -344,6 +344,7 @@ impl World {
             spans: &self.spans,
             cut_look_ups: self.cut_look_ups,
             plan: &self.plan,
+            folder: self.folder,
         })
         .await
     }

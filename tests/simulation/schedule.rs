@@ -136,6 +136,7 @@ impl Schedule {
         self.hub.require(self.hub.step() < STEPS, rule::COMES_TO_REST, || format!("{STEPS} steps"));
         self.hub.require(!self.people.somebody_panicked(), rule::NO_PANIC, || "a request".to_owned());
         self.see_to_instances().await;
+        self.hub.idle().await;
         self.hub.violation().is_none()
     }
 
@@ -338,11 +339,11 @@ impl Schedule {
             let in_hand =
                 |state: &DeliveryState| matches!(state, DeliveryState::Sending { .. } | DeliveryState::Unknown { .. });
             if alert.deliveries.iter().any(|delivery| in_hand(&delivery.state)) {
-                return Some((rule::AT_REST, format!("{alert:#?}")));
+                return Some((rule::AT_REST, shown(&alert)));
             }
             let waits = matches!(alert.state, AlertState::Escalating { .. });
             if waits && !self.is_told(&alert, since) {
-                return Some((rule::TOLD, format!("{alert:#?}")));
+                return Some((rule::TOLD, shown(&alert)));
             }
         }
         let instances: Vec<&Instance> = self.places.iter().filter_map(|place| place.instance.as_ref()).collect();
@@ -374,8 +375,9 @@ impl Schedule {
         for (alert, indexed) in self.ground.memory.alerts() {
             let due = alert.next_action_at();
             let late = due.is_some_and(|due| now.duration_since(due) > LATE);
-            self.hub
-                .require(!late, rule::ON_TIME, || format!("due {due:?}, indexed {indexed:?}, now {now}: {alert:#?}"));
+            self.hub.require(!late, rule::ON_TIME, || {
+                format!("due {due:?}, indexed {indexed:?}, now {now}: {}", shown(&alert))
+            });
         }
     }
 
@@ -391,4 +393,12 @@ impl Schedule {
         }
         self.hub.note(format_args!("end"));
     }
+}
+
+/// An alert in a few lines.
+fn shown(alert: &Alert) -> String {
+    let deliveries = alert.deliveries.iter().map(|delivery| {
+        format!("\n  {} to {} over {:?}: {:?}", delivery.no, delivery.contact, delivery.channel, delivery.state)
+    });
+    format!("{} v{} {:?}{}", &alert.id.to_string()[30..], alert.version, alert.state, deliveries.collect::<String>())
 }

@@ -13,7 +13,7 @@ mod calls;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
@@ -61,6 +61,8 @@ struct WokenAlerts {
     worked: bool,
     /// These were not, because the store failed just then.
     left: Vec<AlertId>,
+    /// For some there was no place.
+    no_place: bool,
 }
 
 /// Whether an error is the moment's, and not the alert's.
@@ -110,6 +112,8 @@ pub struct Worker {
     health: Arc<WorkerHealth>,
     left_alone: Mutex<HashMap<AlertId, Timestamp>>,
     last_stats: AtomicI64,
+    /// The clock was set back, and not every waiting alert has been looked at since.
+    is_behind: AtomicBool,
 }
 
 impl Worker {
@@ -134,6 +138,7 @@ impl Worker {
             health: Arc::default(),
             left_alone: Mutex::default(),
             last_stats: AtomicI64::new(0),
+            is_behind: AtomicBool::new(false),
         }
     }
 
@@ -253,7 +258,11 @@ impl Worker {
         self.service.metrics().worker_ran();
         self.service.metrics().set_in_hand(self.dispatch.in_hand());
         if self.health.last_round().is_some_and(|last| now < last) {
-            self.follow_clock_back().await;
+            self.is_behind.store(true, Ordering::Relaxed);
+        }
+        if self.is_behind.load(Ordering::Relaxed) {
+            let followed = self.follow_clock_back().await;
+            self.is_behind.store(!followed, Ordering::Relaxed);
         }
         let more = match self.take_up_due(now).await {
             Ok(more) => {
@@ -270,20 +279,21 @@ impl Worker {
     }
 
     /// The clock was set back: nothing would be due until it has caught up. Every waiting alert is looked at, and pulls
-    /// its times in.
-    async fn follow_clock_back(&self) {
+    /// its times in. Returns whether all were; if not, the next round does it again.
+    async fn follow_clock_back(&self) -> bool {
         tracing::warn!("the clock was set back: every waiting alert is looked at");
         self.left_alone.lock().clear();
-        let mut after = None;
+        let (mut after, mut all) = (None, true);
         loop {
             match self.service.unfinished(after, self.settings.due_batch).await {
                 Ok(ids) => {
-                    let Some(last) = ids.last().copied() else { return };
-                    self.wake_all(ids, false).await;
+                    let Some(last) = ids.last().copied() else { return all };
+                    let woken = self.wake_all(ids, false).await;
+                    all &= woken.left.is_empty() && !woken.no_place;
                     after = Some(last);
                 }
-                // The round's own reading fails likewise, and is logged; the next round comes here again.
-                Err(_) => return,
+                // The round's own reading fails likewise, and is logged.
+                Err(_) => return false,
             }
         }
     }
@@ -312,7 +322,8 @@ impl Worker {
         while let Some((id, woken)) = woken.next().await {
             match woken {
                 Ok(Ok(Woken::Worked)) => all.worked = true,
-                Ok(Ok(Woken::Nothing | Woken::NoPlace)) => {}
+                Ok(Ok(Woken::Nothing)) => {}
+                Ok(Ok(Woken::NoPlace)) => all.no_place = true,
                 Ok(Err(error)) if passes(&error) => {
                     tracing::warn!(alert = %id, %error, "an alert cannot be worked on just now; trying again");
                     all.left.push(id);

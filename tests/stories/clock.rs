@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crisis_relay::simulator::{Fault, FaultRule};
 
+use crate::common::gate::{Fate, Fault as StoreFault, Gate};
 use crate::common::{Setting, World};
 
 /// A message that Twilio was too busy for waits for its next try; then somebody sets the clock.
@@ -28,6 +29,19 @@ async fn a_clock_set_back_by_an_hour_while_the_service_runs_delays_nothing_for_t
     assert!(message.created_at.duration_since(back) <= jiff::SignedDuration::from_secs(310), "{}", message.created_at);
     world.assert_audit_verifies().await;
     world.assert_nothing_is_silent().await;
+}
+
+#[tokio::test]
+async fn a_case_that_could_not_be_read_when_the_clock_was_set_back_is_looked_at_again() {
+    let gate = Gate::new();
+    let busy = FaultRule::once(Fault::TooManyRequests { retry_after_s: Some(5) });
+    let mut world = Setting::default().with_gate(&gate).start_with(busy).await;
+    let reference = waiting(&mut world).await;
+    world.clock.set(world.now() - jiff::SignedDuration::from_hours(1));
+    gate.strike_first("alert", Fate::Fail(StoreFault::Unavailable));
+    world.pass_in_steps(Duration::from_secs(400), Duration::from_secs(1)).await;
+    world.expect_told(&reference);
+    world.holds_its_promises().await;
 }
 
 #[tokio::test]

@@ -112,7 +112,8 @@ pub struct Worker {
     health: Arc<WorkerHealth>,
     left_alone: Mutex<HashMap<AlertId, Timestamp>>,
     last_stats: AtomicI64,
-    /// The clock was set back, and not every waiting alert has been looked at since.
+    /// Not every waiting alert has been looked at since the start, or since the clock was set back: one may wait for a
+    /// time that is far off now.
     is_behind: AtomicBool,
 }
 
@@ -138,7 +139,7 @@ impl Worker {
             health: Arc::default(),
             left_alone: Mutex::default(),
             last_stats: AtomicI64::new(0),
-            is_behind: AtomicBool::new(false),
+            is_behind: AtomicBool::new(true),
         }
     }
 
@@ -228,19 +229,25 @@ impl Worker {
         if !self.service.is_sole_owner() {
             return;
         }
-        let mut after = None;
+        let (mut after, mut all) = (None, true);
         while !shutdown.is_cancelled() {
             match self.service.unfinished(after, self.settings.due_batch).await {
                 Ok(ids) => {
-                    let Some(last) = ids.last().copied() else { return };
-                    let mut left = self.wake_all(ids, true).await.left;
+                    let Some(last) = ids.last().copied() else {
+                        self.is_behind.store(!all, Ordering::Relaxed);
+                        return;
+                    };
+                    let mut woken = self.wake_all(ids, true).await;
+                    all &= !woken.no_place;
                     for _ in 1..RECOVERY_TRIES {
-                        if left.is_empty() || shutdown.is_cancelled() {
+                        if woken.left.is_empty() || shutdown.is_cancelled() {
                             break;
                         }
                         shutdown.run_until_cancelled(self.clock.sleep(self.settings.poll)).await;
-                        left = self.wake_all(left, true).await.left;
+                        woken = self.wake_all(woken.left, true).await;
+                        all &= !woken.no_place;
                     }
+                    all &= woken.left.is_empty();
                     after = Some(last);
                 }
                 Err(error) => {
@@ -258,6 +265,7 @@ impl Worker {
         self.service.metrics().worker_ran();
         self.service.metrics().set_in_hand(self.dispatch.in_hand());
         if self.health.last_round().is_some_and(|last| now < last) {
+            tracing::warn!("the clock was set back: every waiting alert is looked at");
             self.is_behind.store(true, Ordering::Relaxed);
         }
         if self.is_behind.load(Ordering::Relaxed) {
@@ -278,10 +286,9 @@ impl Worker {
         more
     }
 
-    /// The clock was set back: nothing would be due until it has caught up. Every waiting alert is looked at, and pulls
-    /// its times in. Returns whether all were; if not, the next round does it again.
+    /// The clock was set back, or may have been before the start: nothing would be due until it has caught up. Every
+    /// waiting alert is looked at, and pulls its times in. Returns whether all were; if not, the next round does it again.
     async fn follow_clock_back(&self) -> bool {
-        tracing::warn!("the clock was set back: every waiting alert is looked at");
         self.left_alone.lock().clear();
         let (mut after, mut all) = (None, true);
         loop {

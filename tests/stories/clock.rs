@@ -45,6 +45,21 @@ async fn a_case_that_could_not_be_read_when_the_clock_was_set_back_is_looked_at_
 }
 
 #[tokio::test]
+async fn a_clock_set_back_while_nobody_ran_delays_nothing_either() {
+    // On a store of one's own the recovery looks at everything; on a shared one there is none.
+    for gate in [Gate::new(), Gate::shared()] {
+        let busy = FaultRule::once(Fault::TooManyRequests { retry_after_s: Some(5) });
+        let mut world = Setting::default().with_gate(&gate).start_with(busy).await;
+        let reference = waiting(&mut world).await;
+        world.clock.set(world.now() - jiff::SignedDuration::from_hours(1));
+        let mut world = world.crash().await;
+        world.pass_in_steps(Duration::from_secs(400), Duration::from_secs(1)).await;
+        world.expect_told(&reference);
+        world.holds_its_promises().await;
+    }
+}
+
+#[tokio::test]
 async fn a_clock_set_forward_by_an_hour_loses_nothing() {
     let busy = FaultRule::once(Fault::TooManyRequests { retry_after_s: Some(5) });
     let mut world = Setting::default().start_with(busy).await;

@@ -25,6 +25,7 @@ mod instance;
 mod memory;
 mod people;
 mod plant;
+mod planted;
 mod schedule;
 mod twilio;
 mod watch;
@@ -108,4 +109,22 @@ fn the_promises_hold_in_every_schedule() {
     if let Some(told) = failed.as_ref().and_then(told) {
         panic!("{told}");
     }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_to_the_byte() {
+    // The other thread has worlds of its own, and has run another schedule before.
+    let elsewhere = std::thread::spawn(|| {
+        run(999, Plant::Nothing);
+        (0..40).map(|seed| run(seed, Plant::Nothing).trace).collect::<Vec<_>>()
+    });
+    let here: Vec<String> = (0..40).map(|seed| run(seed, Plant::Nothing).trace).collect();
+    let elsewhere = elsewhere.join().expect("the schedules run");
+    for (seed, (here, elsewhere)) in here.iter().zip(&elsewhere).enumerate() {
+        let differs = here.lines().zip(elsewhere.lines()).position(|(here, elsewhere)| here != elsewhere);
+        let at = differs.map(|line| (here.lines().nth(line), elsewhere.lines().nth(line)));
+        assert!(here == elsewhere, "seed {seed} gives two traces, from line {differs:?} on: {at:?}");
+        assert!(here.lines().count() > 30, "seed {seed}: nothing happens: {here}");
+    }
+    assert_ne!(here[0], here[1], "the seed makes a difference");
 }

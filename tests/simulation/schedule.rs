@@ -95,7 +95,7 @@ impl Schedule {
         hub.note(format_args!("{trouble:?}"));
         let exchange = Exchange::new(hub, &watch, weather);
         let places = (0..if setup.exclusive { 1 } else { 2 }).map(|_| Place::default()).collect();
-        let pauses = *hub.chance.one_of(&[Duration::from_secs(2), Duration::from_secs(15), Duration::from_secs(60)]);
+        let pauses = *hub.chance.one_of(&[Duration::from_millis(300), Duration::from_secs(3), Duration::from_secs(25)]);
         Self {
             hub: Arc::clone(hub),
             ground: Ground { hub: Arc::clone(hub), watch, memory, exchange, setup, plant },
@@ -113,12 +113,10 @@ impl Schedule {
     // -- the storm ---------------------------------------------------------------------------------------------------
 
     async fn storm(&mut self) {
-        let chance = &self.hub.chance;
-        let long = chance.span(Duration::from_secs(30), Duration::from_secs(400));
-        let deeds = 10 + chance.below(25);
+        let deeds = self.ground.setup.students + 8 + self.hub.chance.below(25);
         let mut done = 0;
-        while self.hub.elapsed() < long && done < deeds && self.goes_on().await {
-            if self.hub.elapsed() >= self.next_deed {
+        while done < deeds && self.goes_on().await {
+            if self.hub.elapsed() >= self.next_deed && self.somebody().is_some() {
                 let pauses = self.pauses;
                 self.next_deed += self.hub.chance.span(Duration::ZERO, pauses * 2);
                 self.deed(done);

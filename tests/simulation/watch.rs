@@ -29,6 +29,8 @@ pub(crate) mod rule {
     pub(crate) const TRUTH: &str = "what is booked as accepted is at the provider";
     pub(crate) const MONOTONE: &str = "receipts only go forward";
     pub(crate) const BOUNDED: &str = "the phone gets one message a delivery, and one more for each that nobody knew of";
+    pub(crate) const ASKED: &str = "what nobody knows of is asked for before it is sent again";
+    pub(crate) const TAKEN: &str = "a case that was taken is told no more, unless it is reopened";
     pub(crate) const WAKE_UP: &str = "an open alert has a wake-up";
     pub(crate) const GIVEN_UP: &str = "nothing is given up that is wanted and can be tried";
     pub(crate) const CHAIN: &str = "chains verify";
@@ -56,6 +58,8 @@ struct Truth {
     excused: bool,
     /// How often the clock had been set when it was claimed.
     jumps: usize,
+    /// How many look-ups of it were begun, as the store has it.
+    look_ups: u32,
 }
 
 #[derive(Default)]
@@ -219,6 +223,11 @@ impl Watch {
             if known.is_none() {
                 truth.jumps = self.hub.jumps();
             }
+            if let DeliveryState::Unknown { attempt: unknown, look_ups, .. } = is.state
+                && unknown == attempt.no
+            {
+                truth.look_ups = look_ups;
+            }
             if expired && known.is_some_and(|known| known.result != attempt.result) {
                 self.hub.see("a lease ran out");
             }
@@ -259,12 +268,33 @@ impl Watch {
             .require(open && !arrived, rule::SETTLED, || format!("{name}, which was {:?}", was.map(|was| &was.state)));
         let allowed = alert.ground.as_ref().is_some_and(|ground| ground.allows(is.channel));
         self.hub.require(allowed, rule::GROUND, || format!("{name} on {:?}", alert.ground));
+        let chain = self.memory.chain(&AuditStream::Alert(alert.id));
+        let does =
+            |deed: &str| chain.iter().rposition(|entry| entry.canonical.contains(&format!(r#""deed":"{deed}""#)));
+        self.hub.require(does("acknowledged") <= does("reopened"), rule::TAKEN, || name.clone());
         self.consents(alert, is, &name);
+        self.asked(alert, is, new, &name);
         let held = matches!(&is.state, DeliveryState::Sending { attempt, lease }
             if *attempt == new.no && lease.owner == process.to_string() && lease.until > alert.updated_at);
         let accepted = matches!(is.state, DeliveryState::Accepted { .. });
         self.hub.require(!accepted, rule::TRUTH, || format!("{name} is accepted, and nobody has called"));
         self.hub.require(held || accepted, rule::LEASE, || format!("{name}: {:?}", is.state));
+    }
+
+    /// Of the attempt before, if it ended in doubt, the provider was asked as often as the rules want.
+    fn asked(&self, alert: &Alert, delivery: &Delivery, new: &Attempt, name: &str) {
+        let Some(last) = delivery.attempts.iter().rev().find(|attempt| attempt.no < new.no) else { return };
+        let in_doubt = match last.result {
+            AttemptResult::Unknown(_) | AttemptResult::NotFound | AttemptResult::Unresolved => true,
+            AttemptResult::Pending
+            | AttemptResult::Accepted
+            | AttemptResult::NotExecuted
+            | AttemptResult::NotBegun
+            | AttemptResult::Refused => false,
+        };
+        let asked = self.state.lock().attempts.get(&(alert.id, delivery.no, last.no)).map_or(0, |truth| truth.look_ups);
+        let enough = asked >= rules().delivery.look_ups_max;
+        self.hub.require(!in_doubt || enough, rule::ASKED, || format!("{name}: asked {asked} times"));
     }
 
     /// Whoever is told that their word was taken back can rely on it.

@@ -49,6 +49,8 @@ const WAKE_AT_ONCE: usize = 64;
 const STATS_EVERY: Duration = Duration::from_secs(5);
 /// How long an alert that cannot be worked on is left alone.
 const LEAVE_ALONE: Duration = Duration::from_secs(30);
+/// How long a change may be under way, from reading the clock to its commit.
+const IN_FLIGHT: Duration = Duration::from_secs(60);
 /// How many of those are remembered at the most.
 const LEFT_ALONE_MAX: usize = 4096;
 /// How often a recovery tries the same alerts while the store fails; after that, their leases run out.
@@ -115,6 +117,9 @@ pub struct Worker {
     /// Not every waiting alert has been looked at since the start, or since the clock was set back: one may wait for a
     /// time that is far off now.
     is_behind: AtomicBool,
+    /// When all of them are looked at once more, in microseconds; 0: never. Who read the clock just before it was set back
+    /// commits just after.
+    again_at: AtomicI64,
 }
 
 impl Worker {
@@ -140,6 +145,7 @@ impl Worker {
             left_alone: Mutex::default(),
             last_stats: AtomicI64::new(0),
             is_behind: AtomicBool::new(true),
+            again_at: AtomicI64::new(0),
         }
     }
 
@@ -264,10 +270,7 @@ impl Worker {
         self.dispatch.look(now);
         self.service.metrics().worker_ran();
         self.service.metrics().set_in_hand(self.dispatch.in_hand());
-        if self.health.last_round().is_some_and(|last| now < last) {
-            tracing::warn!("the clock was set back: every waiting alert is looked at");
-            self.is_behind.store(true, Ordering::Relaxed);
-        }
+        self.notice_clock(now);
         if self.is_behind.load(Ordering::Relaxed) {
             let followed = self.follow_clock_back().await;
             self.is_behind.store(!followed, Ordering::Relaxed);
@@ -284,6 +287,23 @@ impl Worker {
         };
         self.keep_house(now).await;
         more
+    }
+
+    /// Notices that the clock was set back, as far as rounds can tell: before the first one it may have been.
+    fn notice_clock(&self, now: Timestamp) {
+        let last = self.health.last_round();
+        let again_at = self.again_at.load(Ordering::Relaxed);
+        if last.is_none_or(|last| now < last) {
+            let again_at = now.saturating_add(IN_FLIGHT).unwrap_or(Timestamp::MAX);
+            self.again_at.store(again_at.as_microsecond(), Ordering::Relaxed);
+        } else if again_at != 0 && again_at <= now.as_microsecond() {
+            self.again_at.store(0, Ordering::Relaxed);
+            self.is_behind.store(true, Ordering::Relaxed);
+        }
+        if last.is_some_and(|last| now < last) {
+            tracing::warn!("the clock was set back: every waiting alert is looked at");
+            self.is_behind.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The clock was set back, or may have been before the start: nothing would be due until it has caught up. Every

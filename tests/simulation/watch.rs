@@ -66,8 +66,10 @@ struct Truth {
 struct State {
     attempts: BTreeMap<Key, Truth>,
     messages: BTreeMap<ProviderId, AlertId>,
-    /// The version of consent that each student was last told to be recorded.
-    consent_told: BTreeMap<SubjectKey, u64>,
+    /// The version of consent that each student was last told to be recorded, and at which step.
+    consent_told: BTreeMap<SubjectKey, (u64, usize)>,
+    /// Events that are being decided on, by whom and since when.
+    under_way: BTreeMap<u64, (Process, usize)>,
     answers: BTreeMap<String, String>,
     accepted: Vec<EventAnswer>,
 }
@@ -167,9 +169,20 @@ impl Watch {
 
     /// A student was told that this is recorded.
     pub(crate) fn consent_answered(&self, subject: SubjectKey, version: u64) {
+        let step = self.hub.step();
         let mut state = self.state.lock();
         let told = state.consent_told.entry(subject).or_default();
-        *told = version.max(*told);
+        *told = (version, step).max(*told);
+    }
+
+    /// An event is handed to a process.
+    pub(crate) fn event_begins(&self, number: u64, process: Process) {
+        self.state.lock().under_way.insert(number, (process, self.hub.step()));
+    }
+
+    /// It came to something.
+    pub(crate) fn event_ends(&self, number: u64) {
+        self.state.lock().under_way.remove(&number);
     }
 
     /// What was answered is stored still.
@@ -272,7 +285,7 @@ impl Watch {
         let does =
             |deed: &str| chain.iter().rposition(|entry| entry.canonical.contains(&format!(r#""deed":"{deed}""#)));
         self.hub.require(does("acknowledged") <= does("reopened"), rule::TAKEN, || name.clone());
-        self.consents(alert, is, &name);
+        self.consents(process, alert, is, &name);
         self.asked(alert, is, new, &name);
         let held = matches!(&is.state, DeliveryState::Sending { attempt, lease }
             if *attempt == new.no && lease.owner == process.to_string() && lease.until > alert.updated_at);
@@ -297,15 +310,24 @@ impl Watch {
         self.hub.require(!in_doubt || enough, rule::ASKED, || format!("{name}: asked {asked} times"));
     }
 
-    /// Whoever is told that their word was taken back can rely on it.
-    fn consents(&self, alert: &Alert, delivery: &Delivery, name: &str) {
+    /// Whoever is told that their word was taken back can rely on it; but an event that was being decided on just then may
+    /// have been decided by the word before.
+    fn consents(&self, process: Process, alert: &Alert, delivery: &Delivery, name: &str) {
         let Some(Ground::Consent { .. }) = &alert.ground else { return };
         let Some(record) = self.memory.consent_of(&alert.organisation, alert.subject) else {
             return self.hub.violated(rule::CONSENT, format_args!("{name}: none was ever given"));
         };
         let granted = record.granted().any(|(channel, _)| channel == delivery.channel);
-        let told = self.state.lock().consent_told.get(&alert.subject).copied().unwrap_or_default();
-        self.hub.require(granted || told < record.version, rule::CONSENT, || {
+        let (told, overlaps) = {
+            let state = self.state.lock();
+            let (told, step) = state.consent_told.get(&alert.subject).copied().unwrap_or_default();
+            (told, state.under_way.values().any(|(at, since)| *at == process && *since <= step))
+        };
+        let relied_on = !granted && told >= record.version;
+        if relied_on && overlaps {
+            self.hub.see("consent taken back while an event was under way");
+        }
+        self.hub.require(!relied_on || overlaps, rule::CONSENT, || {
             format!("{name}: taken back with version {}", record.version)
         });
     }

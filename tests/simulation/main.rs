@@ -43,6 +43,55 @@ use crate::schedule::{Report, run};
 /// How many schedules `cargo test` runs: worth some twenty seconds.
 const SEEDS: u64 = 800;
 
+/// From how many schedules on each of these must have been seen: what never happens is not tried.
+const ENOUGH: u64 = 500;
+const MUST_BE_SEEN: [&str; 44] = [
+    "a further message",
+    "a lease ran out",
+    "alert acknowledged",
+    "alert resolved",
+    "alert withheld",
+    "call AnswerLost",
+    "call Busy",
+    "call ConnectionRefused",
+    "call Refused",
+    "call ServerError { made: false }",
+    "call ServerError { made: true }",
+    "call Slow",
+    "call TimeOut { made: false, late: false }",
+    "call TimeOut { made: true, late: false }",
+    "call TimeOut { made: true, late: true }",
+    "call Unreadable",
+    "clock set back",
+    "clock set forth",
+    "commit DataKeyExists",
+    "commit SubjectHasOpenAlert",
+    "commit VersionConflict",
+    "death between calls",
+    "delivery cancelled",
+    "delivery failed",
+    "delivery unknown",
+    "event the store fails",
+    "provider away",
+    "receipt Known",
+    "receipt Unmatched",
+    "receipt lost",
+    "reply Closed",
+    "reply Taken",
+    "reply TakenBefore",
+    "reply WhichOne",
+    "status canceled",
+    "status read",
+    "status undelivered",
+    "stopped in order",
+    "store away",
+    "store read DieBefore",
+    "store write DieAfter",
+    "store write DieBefore",
+    "store write Lost",
+    "store write PassUnknown",
+];
+
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
@@ -109,6 +158,8 @@ fn the_promises_hold_in_every_schedule() {
     if let Some(told) = failed.as_ref().and_then(told) {
         panic!("{told}");
     }
+    let missing: Vec<&str> = MUST_BE_SEEN.into_iter().filter(|what| !seen.contains_key(*what)).collect();
+    assert!(ran < ENOUGH || missing.is_empty(), "in {ran} schedules these never happened: {missing:?}");
 }
 
 #[test]

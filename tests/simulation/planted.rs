@@ -11,7 +11,6 @@ fn finds(plant: Plant, rules: &[&str], within: u64) {
     for seed in 0..within {
         let Some(violation) = run(seed, plant).violation else { continue };
         if rules.contains(&violation.rule) {
-            println!("{plant:?}: seed {seed}, step {}: {}: {}", violation.step, violation.rule, violation.detail);
             return;
         }
         broken.push((seed, violation.rule));

@@ -183,15 +183,16 @@ impl<'a> Stage<'a> {
 
     /// Makes a tenth of all calls go wrong, in the ways that an operator sees.
     pub(crate) fn trouble(&self) {
+        // Calls that hang are few: each holds one of the 64 places (`twilio.max_concurrency`) for ten seconds.
         let faults = [
-            Fault::TooManyRequests { retry_after_s: Some(1) },
-            Fault::ServerError { http_status: 503, retry_after_s: None },
-            Fault::AcceptThenTimeOut,
-            Fault::DropAfterAccepting,
-            Fault::CallbacksLost,
+            (0.04, Fault::TooManyRequests { retry_after_s: Some(1) }),
+            (0.03, Fault::ServerError { http_status: 503, retry_after_s: None }),
+            (0.005, Fault::AcceptThenTimeOut),
+            (0.015, Fault::DropAfterAccepting),
+            (0.01, Fault::CallbacksLost),
         ];
-        for (seed, fault) in (1..).zip(faults) {
-            self.provider.handle.push_fault(FaultRule::with_probability(0.02, seed, fault));
+        for (seed, (probability, fault)) in (1..).zip(faults) {
+            self.provider.handle.push_fault(FaultRule::with_probability(probability, seed, fault));
         }
     }
 }

@@ -46,6 +46,7 @@ impl Service {
             .current_dir(folder)
             .env_clear()
             .envs(settings(folder, address, provider))
+            .envs(std::env::vars().filter(|(name, _)| name == "TOKIO_WORKER_THREADS"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

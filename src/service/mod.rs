@@ -200,7 +200,8 @@ impl Service {
         }
     }
 
-    /// Whether a commit took effect is read off the audit chain: the entry's hash tells it from every other.
+    /// Whether a commit took effect is read off the audit chain: the entry's hash tells it from every other. Two instances
+    /// may do the same at the same instant, but what only one of them may do (send) is entered with its name.
     pub(crate) async fn is_stored(&self, entry: &AuditEntry) -> Result<bool, StoreError> {
         let stored = self.store.audit_entries(&entry.stream, entry.seq - 1, 1).await?;
         Ok(stored.first().is_some_and(|stored| stored.hash == entry.hash))

@@ -14,7 +14,7 @@ mod listings;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
@@ -51,6 +51,8 @@ const WAKE_AT_ONCE: usize = 64;
 const STATS_EVERY: Duration = Duration::from_secs(5);
 /// How long an alert that cannot be worked on is left alone.
 const LEAVE_ALONE: Duration = Duration::from_secs(30);
+/// How long a change may be under way, from reading the clock to its commit.
+const IN_FLIGHT: Duration = Duration::from_secs(60);
 /// How many of those are remembered at the most.
 const LEFT_ALONE_MAX: usize = 4096;
 /// How often a recovery tries the same alerts while the store fails; after that, their leases run out.
@@ -63,6 +65,8 @@ struct WokenAlerts {
     worked: bool,
     /// These were not, because the store failed just then.
     left: Vec<AlertId>,
+    /// For some there was no place.
+    no_place: bool,
 }
 
 /// Whether an error is the moment's, and not the alert's.
@@ -113,6 +117,12 @@ pub struct Worker {
     left_alone: Mutex<HashMap<AlertId, Timestamp>>,
     listings: Listings,
     last_stats: AtomicI64,
+    /// Not every waiting alert has been looked at since the start, or since the clock was set back: one may wait for a
+    /// time that is far off now.
+    is_behind: AtomicBool,
+    /// When all of them are looked at once more, in microseconds; 0: never. Who read the clock just before it was set back
+    /// commits just after.
+    again_at: AtomicI64,
 }
 
 impl Worker {
@@ -138,6 +148,8 @@ impl Worker {
             left_alone: Mutex::default(),
             listings: Listings::default(),
             last_stats: AtomicI64::new(0),
+            is_behind: AtomicBool::new(true),
+            again_at: AtomicI64::new(0),
         }
     }
 
@@ -227,19 +239,25 @@ impl Worker {
         if !self.service.is_sole_owner() {
             return;
         }
-        let mut after = None;
+        let (mut after, mut all) = (None, true);
         while !shutdown.is_cancelled() {
             match self.service.unfinished(after, self.settings.due_batch).await {
                 Ok(ids) => {
-                    let Some(last) = ids.last().copied() else { return };
-                    let mut left = self.wake_all(ids, true).await.left;
+                    let Some(last) = ids.last().copied() else {
+                        self.is_behind.store(!all, Ordering::Relaxed);
+                        return;
+                    };
+                    let mut woken = self.wake_all(ids, true).await;
+                    all &= !woken.no_place;
                     for _ in 1..RECOVERY_TRIES {
-                        if left.is_empty() || shutdown.is_cancelled() {
+                        if woken.left.is_empty() || shutdown.is_cancelled() {
                             break;
                         }
                         shutdown.run_until_cancelled(self.clock.sleep(self.settings.poll)).await;
-                        left = self.wake_all(left, true).await.left;
+                        woken = self.wake_all(woken.left, true).await;
+                        all &= !woken.no_place;
                     }
+                    all &= woken.left.is_empty();
                     after = Some(last);
                 }
                 Err(error) => {
@@ -256,8 +274,10 @@ impl Worker {
         self.dispatch.look(now);
         self.service.metrics().worker_ran();
         self.service.metrics().set_in_hand(self.dispatch.in_hand());
-        if self.health.last_round().is_some_and(|last| now < last) {
-            self.follow_clock_back().await;
+        self.notice_clock(now);
+        if self.is_behind.load(Ordering::Relaxed) {
+            let followed = self.follow_clock_back().await;
+            self.is_behind.store(!followed, Ordering::Relaxed);
         }
         let more = match self.take_up_due(now).await {
             Ok(more) => {
@@ -273,21 +293,38 @@ impl Worker {
         more
     }
 
-    /// The clock was set back: nothing would be due until it has caught up. Every waiting alert is looked at, and pulls
-    /// its times in.
-    async fn follow_clock_back(&self) {
-        tracing::warn!("the clock was set back: every waiting alert is looked at");
+    /// Notices that the clock was set back, as far as rounds can tell: before the first one it may have been.
+    fn notice_clock(&self, now: Timestamp) {
+        let last = self.health.last_round();
+        let again_at = self.again_at.load(Ordering::Relaxed);
+        if last.is_none_or(|last| now < last) {
+            let again_at = now.saturating_add(IN_FLIGHT).unwrap_or(Timestamp::MAX);
+            self.again_at.store(again_at.as_microsecond(), Ordering::Relaxed);
+        } else if again_at != 0 && again_at <= now.as_microsecond() {
+            self.again_at.store(0, Ordering::Relaxed);
+            self.is_behind.store(true, Ordering::Relaxed);
+        }
+        if last.is_some_and(|last| now < last) {
+            tracing::warn!("the clock was set back: every waiting alert is looked at");
+            self.is_behind.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The clock was set back, or may have been before the start: nothing would be due until it has caught up. Every
+    /// waiting alert is looked at, and pulls its times in. Returns whether all were; if not, the next round does it again.
+    async fn follow_clock_back(&self) -> bool {
         self.left_alone.lock().clear();
-        let mut after = None;
+        let (mut after, mut all) = (None, true);
         loop {
             match self.service.unfinished(after, self.settings.due_batch).await {
                 Ok(ids) => {
-                    let Some(last) = ids.last().copied() else { return };
-                    self.wake_all(ids, false).await;
+                    let Some(last) = ids.last().copied() else { return all };
+                    let woken = self.wake_all(ids, false).await;
+                    all &= woken.left.is_empty() && !woken.no_place;
                     after = Some(last);
                 }
-                // The round's own reading fails likewise, and is logged; the next round comes here again.
-                Err(_) => return,
+                // The round's own reading fails likewise, and is logged.
+                Err(_) => return false,
             }
         }
     }
@@ -316,7 +353,8 @@ impl Worker {
         while let Some((id, woken)) = woken.next().await {
             match woken {
                 Ok(Ok(Woken::Worked)) => all.worked = true,
-                Ok(Ok(Woken::Nothing | Woken::NoPlace)) => {}
+                Ok(Ok(Woken::Nothing)) => {}
+                Ok(Ok(Woken::NoPlace)) => all.no_place = true,
                 Ok(Err(error)) if passes(&error) => {
                     tracing::warn!(alert = %id, %error, "an alert cannot be worked on just now; trying again");
                     all.left.push(id);

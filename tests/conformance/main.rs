@@ -1,9 +1,14 @@
-//! What every store must keep, whatever it is made of; and what the embedded one must keep besides.
+//! What every store must keep, whatever it is made of; and what the embedded one must keep besides. The store in memory
+//! that the simulation runs on is held to the same.
 //!
 //! `suite` knows a store by its trait only. A further store is held to it by one line: `conformance!(ItsPlace);`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up must fail")]
 
 #[path = "../common/builders.rs"]
 mod builders;
+#[path = "../common/memory.rs"]
+#[expect(dead_code, clippy::expect_used, reason = "the simulation looks further into it")]
+mod memory;
+mod memory_place;
 mod sqlite;
 mod suite;

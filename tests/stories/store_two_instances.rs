@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crisis_relay::simulator::{Fault, FaultRule, SimMessage};
 use tokio::sync::Semaphore;
 
-use crate::common::gate::{Fate, Gate};
+use crate::common::gate::{Fate, Fault as StoreFault, Gate};
 use crate::common::stage::{ms, s};
 use crate::common::{COUNSELLOR, Setting, World};
 
@@ -187,5 +187,31 @@ async fn receipts_at_one_instance_are_known_to_the_other() {
     world.clock.advance(s(300));
     tokio::join!(world.work(), other.work());
     assert_eq!(world.calls(), 1, "taken at one, taken at both");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_claim_in_doubt_is_not_taken_for_the_same_claim_that_another_made_at_the_same_instant() {
+    let (gate, mut world) = shared().await;
+    let mut other = world.further_instance().await;
+    let references = waiting(&mut world, 1).await;
+    world.clock.advance(s(1));
+    let permits = Arc::new(Semaphore::new(0));
+    let (held, mut is_first) = (Arc::clone(&permits), true);
+    gate.set(move |call| match call.name {
+        "commit_alert" if std::mem::take(&mut is_first) => Fate::Fail(StoreFault::Unknown),
+        "audit_entries" => Fate::Wait(Arc::clone(&held)),
+        _ => Fate::Pass,
+    });
+    // Whoever does not know what came of its claim looks only when the other one has made its own, and has called.
+    let looked_at_late = async {
+        while gate.count("commit_alert") < 3 {
+            tokio::time::sleep(ms(2)).await;
+        }
+        permits.add_permits(100);
+    };
+    tokio::join!(world.work(), other.work(), looked_at_late);
+    assert_eq!(world.calls(), 2, "one in vain, and one that is accepted");
+    world.expect_only(&references[0], 1);
     world.holds_its_promises().await;
 }

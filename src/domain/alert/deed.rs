@@ -111,6 +111,8 @@ pub enum DeliveryDeed<'a> {
         address: AddressKey,
         /// The ground's kind.
         ground: &'static str,
+        /// The instance that has it in hand: of two that claim at one instant, it tells whose claim was stored.
+        holder: &'a str,
         /// What they are to read.
         disclosed: &'a Disclosed,
     },

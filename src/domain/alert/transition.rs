@@ -686,6 +686,7 @@ impl<'a, 'b> Changing<'a, 'b> {
             text_sha256: message.text_sha256.clone(),
         };
         let delivery = &mut self.alert.deliveries[place];
+        let holder = lease.owner.clone();
         let attempt = delivery.claim(self.cx.now, lease, disclosed.clone());
         let (no, contact) = (delivery.no, delivery.contact.clone());
         let (role, channel, address) = (delivery.role, delivery.channel, delivery.address_key);
@@ -696,6 +697,7 @@ impl<'a, 'b> Changing<'a, 'b> {
             channel,
             address,
             ground,
+            holder: &holder,
             disclosed: &disclosed,
         };
         // Whoever set the alert going, it is the service that sends.

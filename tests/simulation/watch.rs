@@ -49,6 +49,9 @@ pub(crate) mod rule {
 
 type Key = (AlertId, DeliveryNo, AttemptNo);
 
+/// How often an attempt is asked for whose maker died with it.
+const LOST_LOOK_UPS: u32 = 2;
+
 /// The truth about an attempt.
 #[derive(Debug, Clone, Default)]
 struct Truth {
@@ -58,6 +61,8 @@ struct Truth {
     excused: bool,
     /// How often the clock had been set when it was claimed.
     jumps: usize,
+    /// Whoever made it died with it.
+    lost: bool,
     /// How many look-ups of it were begun, as the store has it.
     look_ups: u32,
 }
@@ -232,6 +237,7 @@ impl Watch {
             let mut state = self.state.lock();
             let truth = state.attempts.entry((alert.id, is.no, attempt.no)).or_default();
             let expired = attempt.result == AttemptResult::Unknown(UnknownCause::LeaseExpired);
+            truth.lost |= expired;
             truth.excused |= expired || attempt.status.is_some_and(MessageStatus::is_failure);
             if known.is_none() {
                 truth.jumps = self.hub.jumps();
@@ -305,8 +311,13 @@ impl Watch {
             | AttemptResult::NotBegun
             | AttemptResult::Refused => false,
         };
-        let asked = self.state.lock().attempts.get(&(alert.id, delivery.no, last.no)).map_or(0, |truth| truth.look_ups);
-        let enough = asked >= rules().delivery.look_ups_max;
+        let (asked, lost) = self
+            .state
+            .lock()
+            .attempts
+            .get(&(alert.id, delivery.no, last.no))
+            .map_or((0, false), |truth| (truth.look_ups, truth.lost));
+        let enough = asked >= if lost { LOST_LOOK_UPS } else { rules().delivery.look_ups_max };
         self.hub.require(!in_doubt || enough, rule::ASKED, || format!("{name}: asked {asked} times"));
     }
 

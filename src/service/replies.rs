@@ -14,7 +14,7 @@ use crate::domain::alert::{AckVia, Alert, AlertState, Input, Rejection};
 use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, PhoneNumber};
 use crate::domain::delivery::Delivery;
-use crate::domain::ids::{AddressKey, IdempotencyKey, OrganisationId, ProviderId};
+use crate::domain::ids::{AddressKey, IdempotencyKey, OrganisationId, ProviderId, Reference};
 use crate::domain::reply::{Answer, Command};
 use crate::ports::{HashPurpose, IdempotencyRecord, StoreError};
 
@@ -55,7 +55,7 @@ struct Sender {
     quotes_another: bool,
 }
 
-/// How many waiting cases of one phone are looked at to find the one with the given reference.
+/// How many waiting cases of one phone are looked at to find out whether a reply that names none is clear.
 const CASES_LOOKED_AT: usize = 1000;
 
 /// The status of every answer to a reply.
@@ -117,7 +117,7 @@ impl Service {
             let directory = &self.organisation(organisation)?.directory;
             let Some(contact) = directory.contact_at(reply.channel, *address) else { continue };
             let phone = [(organisation.clone(), *address)];
-            let waiting = self.waiting(&phone, reply.channel).await?;
+            let waiting = self.waiting(&phone, reply.channel, None).await?;
             let alerts: Vec<String> = waiting.iter().map(|(alert, _)| alert.id.to_string()).collect();
             self.metrics.alarm("contact_opted_out");
             tracing::error!(contact = %contact.id, alerts = ?alerts, alarm = "contact_opted_out", "operator alarm");
@@ -138,11 +138,9 @@ impl Service {
         {
             return Ok(Meant::Case(Box::new(alert.clone()), recipient(delivery)));
         }
-        let mut cases = self.waiting(&phones, reply.channel).await?;
+        let mut cases = self.waiting(&phones, reply.channel, typed).await?;
         let quoted_waits = own_quote.is_some_and(|(alert, _)| waits(&alert));
-        if let Some(typed) = typed {
-            cases.retain(|(alert, _)| alert.reference == typed);
-        } else if quotes_another && !cases.is_empty() {
+        if typed.is_none() && quotes_another && !cases.is_empty() {
             // They point at a message that was not sent to them: whatever they mean, it is not clear.
             return Ok(Meant::Unclear);
         }
@@ -192,11 +190,24 @@ impl Service {
         self.organisations.iter().map(|organisation| known(&organisation.id)).collect()
     }
 
-    /// The cases that wait and were told to one of these phones over this channel.
-    async fn waiting(&self, phones: &[Phone], channel: Channel) -> Result<Vec<(Alert, Actor)>, ServiceError> {
+    /// The cases that wait and were told to one of these phones over this channel; of one reference, where it is typed:
+    /// that one is found however many others wait.
+    async fn waiting(
+        &self,
+        phones: &[Phone],
+        channel: Channel,
+        typed: Option<Reference>,
+    ) -> Result<Vec<(Alert, Actor)>, ServiceError> {
         let mut cases = Vec::new();
         for (organisation, address) in phones {
-            for alert in self.store.escalating_alerts_of(organisation, *address, CASES_LOOKED_AT).await? {
+            let alerts = match typed {
+                Some(reference) => {
+                    let alert = self.store.alert_by_reference(organisation, reference).await?;
+                    alert.into_iter().filter(waits).collect()
+                }
+                None => self.store.escalating_alerts_of(organisation, *address, CASES_LOOKED_AT).await?,
+            };
+            for alert in alerts {
                 let told = |delivery: &&Delivery| delivery.address_key == *address && delivery.channel == channel;
                 if let Some(actor) = alert.deliveries.iter().find(told).map(recipient) {
                     cases.push((alert, actor));

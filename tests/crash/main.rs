@@ -41,7 +41,7 @@ use plan::{Dice, Plan};
 use world::World;
 
 /// The seeds of every run.
-const SEEDS: [u64; 3] = [1, 3, 12];
+const SEEDS: [u64; 2] = [1, 12];
 /// Kills in one world.
 const KILLS: u64 = 40;
 /// Students in one world.

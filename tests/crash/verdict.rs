@@ -128,7 +128,7 @@ impl fmt::Display for Evidence {
             f,
             "seed {seed}: {kills} kills; {events} events answered ({replays} replayed), {cases} cases, {messages} messages, \
              {entries} audit entries; {in_flight} calls in flight at kills; {} second messages ({} hidden, {} came after the \
-             kill, {} far down, {} never looked up)",
+             kill, {} far down, {} looked up in vain)",
             second.count(),
             second.hidden,
             second.after_the_kill,

@@ -1,6 +1,8 @@
 //! Replies that must take nothing, or nothing more: posted again, from another phone, over another channel, to another
 //! number.
 
+use std::time::Duration;
+
 use crisis_relay::secret::Secret;
 use crisis_relay::simulator::{Inbound, Quote};
 use crisis_relay::twilio::signature::{self, SIGNATURE_HEADER};
@@ -41,6 +43,28 @@ async fn posted(world: &World, fields: &[(&str, &str)]) -> Answer {
 
 fn whatsapp(number: &str) -> String {
     format!("whatsapp:{number}")
+}
+
+// -- many cases -------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_reference_that_is_typed_takes_its_case_however_many_others_wait() {
+    let world = World::new().await;
+    let mut references = Vec::new();
+    // More than are looked through for a reply that names none.
+    for student in 0..1_001 {
+        let body = json!({
+            "user_id": format!("student-{student}"), "crisis_score": 0.93, "source": "chat",
+            "emergency_override": { "by": "Dr. A. Rao", "reason": "life is at risk" },
+        });
+        references.push(world.event(&body).await.expect(202).text_at("/reference"));
+        world.clock.advance(Duration::from_millis(1));
+    }
+    let oldest = &references[0];
+    let (from, text) = (whatsapp(COUNSELLOR), format!("1 {oldest}"));
+    let taken = posted(&world, &[("From", &from), ("Body", &text)]).await.expect(200);
+    assert!(taken.text.contains(&format!("{oldest} is yours")), "{taken:?}");
+    assert_eq!(state(&world, oldest).await, "acknowledged");
 }
 
 // -- posted again -----------------------------------------------------------------------------------------------------

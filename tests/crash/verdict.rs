@@ -44,7 +44,7 @@ pub(crate) struct Sources<'a> {
 }
 
 /// How many of a phone's messages one look-up reads.
-const READ_BY_A_LOOK_UP: usize = 1_000;
+const READ_BY_A_LOOK_UP: usize = 10_000;
 
 /// Why second messages were sent.
 #[derive(Debug, Default)]

@@ -1,5 +1,5 @@
-//! A database that already holds many alerts: opened and resolved by the service itself, in this process and without
-//! HTTP, so that every row and every hash is what the service would have written.
+//! A database that already holds many alerts: opened, told and resolved by the service itself, in this process and
+//! without HTTP, so that every row and every hash is what the service would have written.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 
 use crisis_relay::app::{self, Adapters, App};
@@ -15,27 +16,35 @@ use crisis_relay::config::{Config, Sources};
 use crisis_relay::domain::alert::Outcome;
 use crisis_relay::domain::contact::{Channel, PhoneNumber};
 use crisis_relay::domain::event::{Score, Source};
-use crisis_relay::domain::ids::ProviderId;
-use crisis_relay::domain::provider::{Receipt, SendOutcome};
+use crisis_relay::domain::ids::{AlertId, ProviderId};
+use crisis_relay::domain::provider::{MessageStatus, Receipt, SendOutcome};
 use crisis_relay::ports::{Fault, ListedMessage, LookUpError, MessageRequest, Store, TwilioClient};
+use crisis_relay::service::Service;
 use crisis_relay::service::caller::Caller;
-use crisis_relay::service::intake::{EmergencyOverride, NewEvent};
+use crisis_relay::service::intake::{EmergencyOverride, IdempotencyInput, NewEvent};
 use crisis_relay::store::sqlite::SqliteStore;
 
 use super::service::settings;
 
-/// How many alerts are worked on at once.
+/// How many alerts are opened, told and resolved in one go, and by how many tasks.
+const IN_ONE_GO: usize = 5_000;
 const AT_ONCE: usize = 256;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Nobody is called: what is filled in is resolved before anything would be sent.
-struct Nobody;
+/// A provider that accepts everything at once.
+struct Accepts(AtomicUsize);
 
 #[async_trait]
-impl TwilioClient for Nobody {
+impl TwilioClient for Accepts {
     async fn create_message(&self, _: &MessageRequest) -> SendOutcome {
-        SendOutcome::NotExecuted { retry_after: None, fault: None }
+        // Spread over the whole range, as Twilio's are.
+        let no =
+            (self.0.fetch_add(1, Ordering::Relaxed) as u128).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+        match format!("SM{no:032x}").parse::<ProviderId>() {
+            Ok(provider_id) => SendOutcome::Accepted { provider_id, status: MessageStatus::Queued },
+            Err(_) => SendOutcome::NotExecuted { retry_after: None, fault: None },
+        }
     }
     async fn fetch_message(&self, _: &ProviderId) -> Result<Receipt, LookUpError> {
         Err(LookUpError::NotFound)
@@ -72,7 +81,7 @@ pub(crate) fn fill(folder: &Path, count: usize) -> Result<(), Failure> {
         let adapters = Adapters {
             store: Arc::clone(&store),
             keyring,
-            twilio: Arc::new(Nobody),
+            twilio: Arc::new(Accepts(AtomicUsize::new(0))),
             clock: Arc::new(SystemClock),
             entropy,
         };
@@ -84,36 +93,55 @@ pub(crate) fn fill(folder: &Path, count: usize) -> Result<(), Failure> {
 }
 
 async fn open_and_resolve(app: App, count: usize) -> Result<(), Failure> {
-    // Without a worker nothing is taken in hand: every delivery stays due until it is cancelled.
-    let App { service, jobs, .. } = app;
-    drop(jobs);
-    let next = Arc::new(AtomicUsize::new(0));
-    let work = (0..AT_ONCE).map(|_| {
-        let (service, next) = (Arc::clone(&service), Arc::clone(&next));
-        tokio::spawn(async move {
-            let caller = Caller {
-                organisation: "default".parse().map_err(|_| "the organisation's name")?,
-                id: "service-1".to_owned(),
-                role: "admin",
-                is_person: false,
-            };
-            loop {
-                let no = next.fetch_add(1, Ordering::Relaxed);
-                if no >= count {
-                    return Ok::<_, Failure>(());
-                }
-                let answered = service.accept(&caller, &event(no), None).await?;
-                let answer: serde_json::Value = serde_json::from_str(&answered.json)?;
-                let id = answer["alert_id"].as_str().ok_or("no alert")?.parse()?;
-                let alert = service.store().alert(id).await?.ok_or("no such alert")?;
-                service.resolve(&caller, alert, Outcome::SafeByPhone, None).await?;
-            }
-        })
-    });
-    for ended in futures::future::join_all(work).await {
-        ended??;
+    let App { service, worker, mut jobs, .. } = app;
+    for from in (0..count).step_by(IN_ONE_GO) {
+        let numbers = from..count.min(from + IN_ONE_GO);
+        let opened = for_each(numbers.collect(), {
+            let service = Arc::clone(&service);
+            move |no| open(Arc::clone(&service), no)
+        });
+        let opened = opened.await?;
+        worker.drain(&mut jobs).await;
+        let service = Arc::clone(&service);
+        for_each(opened, move |id| resolve(Arc::clone(&service), id)).await?;
     }
     Ok(())
+}
+
+/// Does `work` for every one of `items`, on several tasks.
+async fn for_each<I, O, W, F>(items: Vec<I>, work: W) -> Result<Vec<O>, Failure>
+where
+    I: Send + 'static,
+    O: Send + 'static,
+    W: Fn(I) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<O, Failure>> + Send + 'static,
+{
+    let done = futures::stream::iter(items)
+        .map(|item| {
+            let task = tokio::spawn(work(item));
+            async move { task.await? }
+        })
+        .buffer_unordered(AT_ONCE);
+    done.try_collect().await
+}
+
+async fn open(service: Arc<Service>, no: usize) -> Result<AlertId, Failure> {
+    let answered = service
+        .accept(&caller()?, &event(no), Some(IdempotencyInput { key: &format!("earlier-{no}"), body: b"{}" }))
+        .await?;
+    let answer: serde_json::Value = serde_json::from_str(&answered.json)?;
+    Ok(answer["alert_id"].as_str().ok_or("no alert was opened")?.parse()?)
+}
+
+async fn resolve(service: Arc<Service>, id: AlertId) -> Result<(), Failure> {
+    let alert = service.store().alert(id).await?.ok_or("no such alert")?;
+    service.resolve(&caller()?, alert, Outcome::SafeByPhone, None).await?;
+    Ok(())
+}
+
+fn caller() -> Result<Caller, Failure> {
+    let organisation = "default".parse().map_err(|_| "the organisation's name")?;
+    Ok(Caller { organisation, id: "service-1".to_owned(), role: "admin", is_person: false })
 }
 
 fn event(no: usize) -> NewEvent {

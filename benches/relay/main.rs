@@ -87,16 +87,34 @@ fn folder(options: &Options) -> std::io::Result<Folder> {
     made.map(Folder)
 }
 
-/// A folder with the database that every scenario begins with.
-fn prepared(options: &Options, filled: Option<&Path>) -> std::io::Result<Folder> {
-    let made = folder(options)?;
-    if let Some(filled) = filled {
-        for entry in fs::read_dir(filled)? {
-            let entry = entry?;
-            fs::copy(entry.path(), made.join(entry.file_name()))?;
+/// Where scenarios find their databases: an empty folder for each, or the one that was filled for all.
+struct Places<'a> {
+    options: &'a Options,
+    filled: Option<Folder>,
+}
+
+enum Place<'a> {
+    Own(Folder),
+    Shared(&'a Path),
+}
+
+impl std::ops::Deref for Place<'_> {
+    type Target = Path;
+    fn deref(&self) -> &Path {
+        match self {
+            Self::Own(folder) => folder,
+            Self::Shared(folder) => folder,
         }
     }
-    Ok(made)
+}
+
+impl Places<'_> {
+    fn next(&self) -> std::io::Result<Place<'_>> {
+        match &self.filled {
+            Some(filled) => Ok(Place::Shared(filled)),
+            None => folder(self.options).map(Place::Own),
+        }
+    }
 }
 
 fn tell(line: &str) {
@@ -118,17 +136,18 @@ fn all(options: &Options) -> Result<(), Box<dyn Error + Send + Sync>> {
             Some(into)
         }
     };
-    let prepare = || prepared(options, filled.as_deref());
+    // A database of many gigabytes is not copied for each scenario: they follow each other in it.
+    let places = Places { options, filled };
 
     tell("start");
-    let place = prepare()?;
-    start(&place, 0)?;
-    let starts = (1..=times(10)).map(|no| start(&place, no)).collect::<Result<Times, _>>()?;
+    let place = places.next()?;
+    start(&place)?;
+    let starts = (0..times(10)).map(|_| start(&place)).collect::<Result<Times, _>>()?;
     report.starts(&starts);
 
     for (rate, for_seconds) in [(50.0, 20.0), (200.0, 20.0), (1000.0, 20.0)] {
         tell(&format!("{rate}/s"));
-        let place = prepare()?;
+        let place = places.next()?;
         let mut stage = Stage::set(&place, without_receipts())?;
         std::thread::sleep(Duration::from_secs(1));
         report.idle(stage.usage());
@@ -136,7 +155,7 @@ fn all(options: &Options) -> Result<(), Box<dyn Error + Send + Sync>> {
     }
 
     tell("1000/s with receipts");
-    let place = prepare()?;
+    let place = places.next()?;
     let mut stage = Stage::set(&place, with_receipts())?;
     report.rate(1000.0, " with receipts", stage.at(1000.0, seconds(20.0)));
     drop(stage);
@@ -144,7 +163,7 @@ fn all(options: &Options) -> Result<(), Box<dyn Error + Send + Sync>> {
     tell("burst of 10,000");
     let mut bursts = Vec::new();
     for _ in 0..times(3) {
-        let place = prepare()?;
+        let place = places.next()?;
         let mut stage = Stage::set(&place, without_receipts())?;
         let before = stage.usage();
         bursts.push((before, stage.burst(10_000)));
@@ -157,7 +176,7 @@ fn all(options: &Options) -> Result<(), Box<dyn Error + Send + Sync>> {
     report.bursts(bursts);
 
     tell("highest rate held");
-    let place = prepare()?;
+    let place = places.next()?;
     let mut stage = Stage::set(&place, without_receipts())?;
     report.held(seconds(30.0), stage.highest_held(seconds(30.0), &tell));
     drop(stage);
@@ -165,7 +184,7 @@ fn all(options: &Options) -> Result<(), Box<dyn Error + Send + Sync>> {
     tell("SIGKILL in a burst of 2,000");
     let mut killed = Vec::new();
     for round in 0..times(5) {
-        let place = prepare()?;
+        let place = places.next()?;
         killed.push(kill(&place, 2_000, 0.2 + 0.1 * round as f64)?);
     }
     report.killed(&killed);

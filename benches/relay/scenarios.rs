@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
@@ -58,10 +59,10 @@ impl Run {
 }
 
 /// A service, its provider, and how many events were posted before.
-pub(crate) struct Stage<'a> {
-    folder: &'a Path,
+pub(crate) struct Stage {
     provider: Provider,
     service: Service,
+    run: usize,
     posted: usize,
 }
 
@@ -74,11 +75,11 @@ pub(crate) fn with_receipts() -> SimulatorConfig {
     SimulatorConfig { callbacks: CallbackMode::default(), callback_concurrency: 256, ..SimulatorConfig::default() }
 }
 
-impl<'a> Stage<'a> {
-    pub(crate) fn set(folder: &'a Path, settings: SimulatorConfig) -> io::Result<Self> {
+impl Stage {
+    pub(crate) fn set(folder: &Path, settings: SimulatorConfig) -> io::Result<Self> {
         let provider = Provider::start(settings)?;
         let service = Service::start(folder, provider.address)?;
-        let mut stage = Self { folder, provider, service, posted: 0 };
+        let mut stage = Self { provider, service, run: next_run(), posted: 0 };
         // Connections, statements and memory of the first moment are not what is measured.
         stage.post(Pace::PerSecond(200.0), 200);
         Ok(stage)
@@ -90,7 +91,7 @@ impl<'a> Stage<'a> {
     }
 
     fn target(&self, from: usize) -> Target {
-        events(self.service.address, &self.folder.display().to_string(), from)
+        events(self.service.address, self.run, from)
     }
 
     /// Posts events of as many students, and waits until all have come to the provider.
@@ -207,8 +208,13 @@ fn reference(shot: &Shot) -> Option<String> {
     answer["reference"].as_str().map(str::to_owned)
 }
 
-fn events(address: SocketAddr, run: &str, from: usize) -> Target {
-    let run = run.to_owned();
+/// A number for each run, so that no student of one is a student of another.
+fn next_run() -> usize {
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+    RUNS.fetch_add(1, Ordering::Relaxed)
+}
+
+fn events(address: SocketAddr, run: usize, from: usize) -> Target {
     Target {
         address,
         headers: vec![
@@ -218,9 +224,9 @@ fn events(address: SocketAddr, run: &str, from: usize) -> Target {
         request: Box::new(move |no| {
             let no = from + no;
             let body = format!(
-                r#"{{"user_id":"student-{no}","crisis_score":0.93,"source":"chat","message":"{WORDS}","emergency_override":{{"by":"Duty doctor","reason":"life at risk"}}}}"#
+                r#"{{"user_id":"student-{run}-{no}","crisis_score":0.93,"source":"chat","message":"{WORDS}","emergency_override":{{"by":"Duty doctor","reason":"life at risk"}}}}"#
             );
-            let key = format!("{:x}-{no}", run.len());
+            let key = format!("event-{run}-{no}");
             Form { path: "/api/v1/crisis/events".to_owned(), headers: vec![("idempotency-key".to_owned(), key)], body }
         }),
     }
@@ -257,12 +263,13 @@ fn receipt(url: &str, sid: &str, status: &str) -> Form {
 }
 
 /// From the start of the process to the first event that is accepted.
-pub(crate) fn start(folder: &Path, no: usize) -> io::Result<Duration> {
+pub(crate) fn start(folder: &Path) -> io::Result<Duration> {
     let provider = Provider::start(without_receipts())?;
     let begun = Instant::now();
     let service = Service::spawn(folder, provider.address)?;
+    let run = next_run();
     loop {
-        let shots = fire(events(service.address, "start", 9_000_000 + no), Pace::AtOnce { connections: 1 }, 1);
+        let shots = fire(events(service.address, run, 0), Pace::AtOnce { connections: 1 }, 1);
         if accepted(&shots).next().is_some() {
             return Ok(begun.elapsed());
         }
@@ -288,7 +295,7 @@ pub(crate) struct Killed {
 pub(crate) fn kill(folder: &Path, count: usize, share: f64) -> io::Result<Killed> {
     let provider = Provider::start(without_receipts())?;
     let mut service = Service::start(folder, provider.address)?;
-    let target = events(service.address, "kill", 8_000_000);
+    let target = events(service.address, next_run(), 0);
     let firing = std::thread::spawn(move || fire(target, Pace::AtOnce { connections: CONNECTIONS }, count));
     while (provider.arrivals.count() as f64) < share * count as f64 {
         std::thread::sleep(Duration::from_micros(200));

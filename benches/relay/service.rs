@@ -122,6 +122,11 @@ pub(crate) fn settings(folder: &Path, address: SocketAddr, provider: SocketAddr)
         ("COUNSELLOR_WHATSAPP_TO", "+919876543210".to_owned()),
         ("CRISIS_RELAY__TWILIO__API_BASE_URL", format!("http://{provider}")),
         ("CRISIS_RELAY__TWILIO__WHATSAPP_PER_SECOND", "100000".to_owned()),
+        // Nobody answers, and where receipts are left out none comes: what the service does about that after a minute is
+        // not what is measured.
+        ("CRISIS_RELAY__POLICY__REPEAT_EVERY", "1h".to_owned()),
+        ("CRISIS_RELAY__DELIVERY__RECEIPT_POLL_FIRST", "1h".to_owned()),
+        ("CRISIS_RELAY__DELIVERY__RECEIPT_POLL_MAX", "4h".to_owned()),
     ]
 }
 

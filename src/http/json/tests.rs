@@ -295,6 +295,21 @@ async fn a_path_that_does_not_fit_names_its_parameter_and_not_its_value() {
     assert_eq!(ask("/words/%FF").await, fault(400, "malformed_request", &[]));
 }
 
+/// The fast reader refuses what a pair has too many of; the explaining one must not be content with the first two.
+#[test]
+fn a_list_that_is_too_long_for_its_type_is_refused_by_name() {
+    #[derive(Debug, Deserialize)]
+    struct Pairs {
+        #[expect(dead_code, reason = "never read: the bodies are refused")]
+        pair: (u8, u8),
+    }
+    impl Validate for Pairs {}
+    for body in [r#"{"pair":[1,2,3]}"#, r#"{"pair":[1]}"#] {
+        let problem = parse::<Pairs>(body.as_bytes()).unwrap_err();
+        assert_eq!((problem.code(), problem.errors()[0].field()), (ProblemCode::InvalidField, "pair"), "{body}");
+    }
+}
+
 proptest! {
     /// The explaining reader and the strict one agree: what one refuses the other explains with a field.
     #[test]

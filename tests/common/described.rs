@@ -76,16 +76,13 @@ fn fit(schema: &Value, value: &Value) -> Result<(), String> {
     if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
 }
 
-/// Whether a path is one of a template's. An empty parameter is none.
+/// Whether a path is one of a template's. An empty parameter is one, but not at the end.
 fn fits(template: &str, path: &str) -> bool {
-    let (mut template, mut path) = (template.split('/'), path.split('/'));
-    loop {
-        match (template.next(), path.next()) {
-            (None, None) => return true,
-            (Some(part), Some(given)) if part == given || (part.starts_with('{') && !given.is_empty()) => {}
-            _ => return false,
-        }
-    }
+    let (template, path): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
+    let fits = |(part, given): (&&str, &&str)| part == given || part.starts_with('{');
+    template.len() == path.len()
+        && template.iter().zip(&path).all(fits)
+        && (template.last() == path.last() || path.last().is_some_and(|given| !given.is_empty()))
 }
 
 /// What of a value its schema does not allow. Knows as much of JSON Schema as the description uses; fields that are not

@@ -9,7 +9,7 @@ use crate::CANARY;
 use crate::common::described;
 
 /// Fields whose value is shown again, by design: technical labels, and nothing of a person.
-const LABELS: [&str; 3] = ["source", "notice_version", "model_version"];
+pub(crate) const LABELS: [&str; 3] = ["source", "notice_version", "model_version"];
 
 fn resolve(schema: &Value) -> &Value {
     match schema.get("$ref").and_then(Value::as_str) {

@@ -51,6 +51,11 @@ pub fn verdict(method: &str, path: &str, answer: &Answer) -> Result<(), String> 
     };
     let described = operation.pointer(&format!("/responses/{}", answer.status));
     let described = described.ok_or("the status is not described")?;
+    for name in described.get("headers").and_then(Value::as_object).into_iter().flat_map(Map::keys) {
+        if !answer.headers.contains_key(name.as_str()) {
+            return Err(format!("the header {name} is described, and is not there"));
+        }
+    }
     let Some(contents) = described.get("content").and_then(Value::as_object) else {
         return match essence {
             None | Some("text/plain") => Ok(()),

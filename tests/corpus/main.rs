@@ -2,9 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a target that cannot go on shall say where")]
 
 #[path = "../../fuzz/src/lib.rs"]
+#[expect(unreachable_pub, reason = "the fuzzer's programs use them from outside")]
 mod targets;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use targets::{INPUT_MAX, TARGETS, Target};
@@ -20,10 +21,8 @@ fn corpus(target: &str) -> PathBuf {
 #[expect(clippy::disallowed_methods, reason = "how long the machine takes is what is asked here")]
 fn run(target: Target, input: &[u8], what: &str) {
     let begun = Instant::now();
-    if let Err(panic) = std::panic::catch_unwind(|| target(input)) {
-        eprintln!("the input that fails: {what}");
-        std::panic::resume_unwind(panic);
-    }
+    // What is wrong has been told by then.
+    assert!(std::panic::catch_unwind(|| target(input)).is_ok(), "the input that fails: {what}");
     let taken = begun.elapsed();
     assert!(taken < PATIENCE, "{what} takes {taken:?}");
 }

@@ -174,9 +174,11 @@ fn query(operation: &Value) -> BoxedStrategy<String> {
     let described = operation.get("parameters").and_then(Value::as_array).into_iter().flatten();
     for parameter in described.filter(|parameter| parameter["in"] == "query") {
         let name = parameter["name"].as_str().unwrap().to_owned();
-        let plain = |value: Value| match value {
+        let plain = |value: Value| match &value {
             Value::String(text) => escaped(text.as_bytes()),
-            other => escaped(other.to_string().as_bytes()),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                escaped(value.to_string().as_bytes())
+            }
         };
         let value = prop_oneof![
             3 => good(&parameter["schema"], &name).prop_map(plain),

@@ -95,12 +95,13 @@ fn repeats_nothing(request: &Request, path: &str, answer: &Answer) -> Result<(),
     let body = match serde_json::from_str::<Value>(&answer.text) {
         Ok(mut json) => {
             // Labels are technical by their type, and shown again to whoever may see what a student has said.
-            for channel in json.get_mut("channels").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
-            {
-                channel.as_object_mut().map(|channel| channel.retain(|name, _| !LABELS.contains(&name.as_str())));
+            let channels =
+                json.get_mut("channels").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut);
+            for channel in channels.filter_map(Value::as_object_mut) {
+                channel.retain(|name, _| !LABELS.contains(&name.as_str()));
             }
             for error in json.get_mut("errors").and_then(Value::as_array_mut).into_iter().flatten() {
-                error.as_object_mut().map(|error| error.remove("field"));
+                error["field"].take();
             }
             json.to_string()
         }

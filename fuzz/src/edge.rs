@@ -104,6 +104,8 @@ fn environment() -> BTreeMap<String, String> {
         ("JWT_SECRET", JWT_SECRET),
         ("CRISIS_THRESHOLD", "0.8"),
         ("TWILIO_WEBHOOK_BASE_URL", PUBLIC_BASE),
+        // A machine that stands still for a while says nothing about an input.
+        ("CRISIS_RELAY__HTTP__REQUEST_TIMEOUT", "5m"),
         // A fuzzer asks more often than anybody honest; that limits hold is tested elsewhere.
         ("CRISIS_RELAY__RATE_LIMITS__SERVICE_PER_SECOND", "1000000"),
         ("CRISIS_RELAY__RATE_LIMITS__PERSON_PER_SECOND", "10000"),

@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use crisis_relay::clock::ManualClock;
 use crisis_relay::http::auth::{ApiKeys, AuthError, Authenticator, JwksSettings, JwtKeySource, JwtSettings};
 
-use super::loopback::{Answer, Loopback};
+use super::loopback::{Answer, Loopback, PATIENCE};
 use super::token::{AUDIENCE, ISSUER};
 use super::{edge, parted};
 
@@ -44,7 +44,8 @@ impl Provider {
     fn new() -> Self {
         edge::keep_logs();
         let server = Loopback::start();
-        let jwks = JwksSettings::new(format!("{}/jwks", server.url).parse().expect("a URL"));
+        let mut jwks = JwksSettings::new(format!("{}/jwks", server.url).parse().expect("a URL"));
+        jwks.fetch_timeout = PATIENCE;
         let mut settings = JwtSettings::new(ISSUER, AUDIENCE, JwtKeySource::Jwks(jwks));
         settings.default_organisation = Some("north".parse().expect("an organisation"));
         let clock = ManualClock::new(edge::NOW.parse().expect("a constant"));

@@ -2,11 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
+
+/// How long a client waits: nothing is ever late here but for a machine that stands still, which says nothing.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The headers that say where an answer ends: the server's own business.
 const FRAMING: [&str; 5] = ["content-length", "transfer-encoding", "connection", "upgrade", "content-encoding"];

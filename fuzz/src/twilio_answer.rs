@@ -13,7 +13,7 @@ use crisis_relay::twilio::rest::{Credentials, RestClient, RestConfig};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::loopback::{Answer, Loopback};
+use super::loopback::{Answer, Loopback, PATIENCE};
 use super::{CANARY, edge, parted};
 
 /// The message that is asked about.
@@ -52,6 +52,7 @@ impl Account {
         let mut config = RestConfig::new(sid, Credentials::AuthToken(Secret::new(AUTH_TOKEN)));
         config.base_url = server.url.parse().expect("a URL");
         config.content_base_url = config.base_url.clone();
+        (config.connect_timeout, config.request_timeout) = (PATIENCE / 2, PATIENCE);
         config.whatsapp_from = "+14155238886".parse().ok();
         config.sms_from = "+14155238887".parse().ok();
         let since: Timestamp = edge::NOW.parse().expect("a constant");

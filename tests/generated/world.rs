@@ -117,11 +117,16 @@ fn repeats_nothing(request: &Request, path: &str, answer: &Answer) -> Result<(),
 /// A world with students who have agreed and some who have not, and cases in every state.
 async fn begin() -> (World, Vec<String>) {
     let mut setting = Setting::default().with("JWT_SECRET", JWT_SECRET);
-    for (limit, most) in [("SERVICE_PER_SECOND", "1000000"), ("PERSON_PER_SECOND", "10000")] {
-        setting = setting.with(&format!("CRISIS_RELAY__RATE_LIMITS__{limit}"), most);
+    for (key, value) in [
+        ("RATE_LIMITS__SERVICE_PER_SECOND", "1000000"),
+        ("RATE_LIMITS__PERSON_PER_SECOND", "10000"),
+        ("RATE_LIMITS__WEBHOOK_PER_SECOND", "1000000"),
+        ("RATE_LIMITS__FAILED_AUTH_PER_MINUTE", "10000"),
+        // A machine that stands still for a while says nothing about a request.
+        ("HTTP__REQUEST_TIMEOUT", "5m"),
+    ] {
+        setting = setting.with(&format!("CRISIS_RELAY__{key}"), value);
     }
-    setting = setting.with("CRISIS_RELAY__RATE_LIMITS__WEBHOOK_PER_SECOND", "1000000");
-    setting = setting.with("CRISIS_RELAY__RATE_LIMITS__FAILED_AUTH_PER_MINUTE", "10000");
     let mut world = setting.start().await;
     let mut names = Vec::new();
     for number in 0..EACH {

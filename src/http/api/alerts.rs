@@ -47,7 +47,7 @@ struct ListQuery {
     /// Only alerts in this state.
     state: Option<StateName>,
     /// Where the page before ended: its `next_cursor`.
-    #[param(pattern = r"^[0-9]{1,18}\.[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
+    #[param(pattern = r"^[0-9]{1,17}\.[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
     cursor: Option<String>,
     /// How many at the most: 1 to 200; 50 if not given.
     #[param(minimum = 1, maximum = 200)]

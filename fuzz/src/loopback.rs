@@ -49,7 +49,8 @@ impl Answer {
     }
 
     fn wire(&self) -> Vec<u8> {
-        let bodiless = matches!(self.status, 204 | 205 | 304);
+        // By these statuses alone a reader knows that there is no body (RFC 9112, 6.3).
+        let bodiless = matches!(self.status, 204 | 304);
         let body: &[u8] = if bodiless { &[] } else { &self.body };
         let mut wire = format!("HTTP/1.1 {} Word\r\n", self.status).into_bytes();
         for (name, value) in &self.headers {

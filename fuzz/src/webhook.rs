@@ -24,7 +24,7 @@ pub fn run(data: &[u8]) {
     let json = body.trim_ascii_start().starts_with(b"{");
     let forged = post(&uri, made_up, json, body);
     assert!(matches!(forged.status, 400 | 403 | 413), "a forged callback is answered {}", forged.status);
-    let Some(signature) = signature_of(&uri, json, body) else { return };
+    let Some((uri, signature)) = signed(uri, json, body) else { return };
     let answer = post(&uri, HeaderValue::try_from(signature).expect("base64 fits a header"), json, body);
     assert!(!answer.body.contains("bad_signature"), "what Twilio signed is not believed: {target:?}");
     assert!(matches!(answer.status, 200 | 204 | 400 | 403), "{} {}", answer.status, answer.body);
@@ -44,23 +44,21 @@ fn post(uri: &Uri, signature: HeaderValue, json: bool, body: &[u8]) -> Answer {
     edge::ask(request)
 }
 
-/// As Twilio signs it; `None` for what Twilio cannot have posted.
-fn signature_of(uri: &Uri, json: bool, body: &[u8]) -> Option<String> {
+/// The request's target and signature as Twilio makes them; `None` for what Twilio cannot have posted.
+fn signed(uri: Uri, json: bool, body: &[u8]) -> Option<(Uri, String)> {
     let token = Secret::new(token());
-    let url = format!("{PUBLIC_BASE}{uri}");
-    if json {
-        // The body's hash stands in the signed URL, and the input's URL has another one or none.
-        return signature::verify_json(
-            std::slice::from_ref(&token),
-            &url,
-            body,
-            Some(&signature::sign::<&str, &str>(&token, &url, &[])),
-        )
-        .is_ok()
-        .then(|| signature::sign::<&str, &str>(&token, &url, &[]));
+    if !json {
+        let form = Form::parse(body).ok()?;
+        let signature = signature::sign(&token, &format!("{PUBLIC_BASE}{uri}"), form.pairs());
+        return Some((uri, signature));
     }
-    let form = Form::parse(body).ok()?;
-    Some(signature::sign(&token, &url, form.pairs()))
+    // A JSON body's hash stands in the URL, once.
+    if uri.query().is_some_and(|query| query.contains("SHA256") || query.contains('%')) {
+        return None;
+    }
+    let named: Uri = signature::json_url(&uri.to_string(), body).parse().ok()?;
+    let signature = signature::sign::<&str, &str>(&token, &format!("{PUBLIC_BASE}{named}"), &[]);
+    Some((named, signature))
 }
 
 /// The auth token of an account that is simulated.

@@ -104,6 +104,7 @@ impl Health {
 struct ReadyQuery {
     /// A part that shall not make the answer red: `twilio`. For load balancers: while Twilio is away, events are still
     /// accepted and kept, and turning them away would be the worse fault.
+    #[param(pattern = "^twilio$")]
     exclude: Option<String>,
 }
 

@@ -81,6 +81,9 @@ pub fn parse<T: DeserializeOwned + Validate>(raw: &[u8]) -> Result<T, Problem> {
         ScanFault::Duplicate(path) => {
             Problem::of_field(ProblemCode::DuplicateField, FieldError::new(path, "must be given once"))
         }
+        ScanFault::Reserved => {
+            Problem::of_field(ProblemCode::UnknownField, FieldError::new(scan::RESERVED, "is not known here"))
+        }
     })?;
     if !text.trim_start().starts_with('{') {
         // Serde would read an array into a struct by position.

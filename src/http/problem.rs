@@ -11,6 +11,8 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::openapi::header::{Header, HeaderBuilder};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 
 /// The media type of a problem document (RFC 9457, section 3).
@@ -420,9 +422,25 @@ pub(crate) fn documented(codes: &[ProblemCode]) -> BTreeMap<String, RefOr<utoipa
     }
     let respond = |words: Vec<&'static str>| {
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-        RefOr::T(ResponseBuilder::new().description(words.join(", ")).content(PROBLEM_JSON, content).build())
+        ResponseBuilder::new().description(words.join(", ")).content(PROBLEM_JSON, content)
     };
-    words.into_iter().map(|(status, words)| (status, respond(words))).collect()
+    let with_header = |response: ResponseBuilder, status: &str| match status {
+        "401" => response.header("WWW-Authenticate", text_header("what to show")),
+        "429" | "503" => response.header("Retry-After", text_header("when to come back, in seconds")),
+        _ => response,
+    };
+    words
+        .into_iter()
+        .map(|(status, words)| (status.clone(), RefOr::T(with_header(respond(words), &status).build())))
+        .collect()
+}
+
+/// A header that is always there.
+fn text_header(description: &str) -> Header {
+    HeaderBuilder::new()
+        .description(Some(description))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .build()
 }
 
 #[cfg(test)]

@@ -27,53 +27,67 @@ pub fn operations() -> Vec<(String, String, &'static Value)> {
 /// Fails the story if an answer is not one that the description allows.
 #[track_caller]
 pub fn check(method: &str, path: &str, answer: &Answer) {
-    if path.starts_with("/docs") || path == "/openapi.json" {
-        return;
-    }
-    let place = || format!("{method} {path}: {answer:?}");
-    let method_described = if method == "HEAD" { "GET" } else { method };
-    let operation =
-        operations().into_iter().find(|(known, template, _)| known == method_described && fits(template, path));
-    let Some((_, _, operation)) = operation else {
-        assert!(matches!(answer.status, 404 | 405), "not described, and answered: {}", place());
-        let problem = description().pointer("/components/schemas/Problem").unwrap();
-        assert_eq!(faults(problem, &answer.json()), Vec::<String>::new(), "{}", place());
-        return;
-    };
-    let described = operation.pointer(&format!("/responses/{}", answer.status));
-    let Some(described) = described else { panic!("the status is not described: {}", place()) };
-    let given = answer.headers.get("content-type").map(|value| value.to_str().unwrap().to_owned());
-    let essence = given.as_deref().map(|kind| kind.split(';').next().unwrap().trim());
-    let Some(contents) = described.get("content").and_then(Value::as_object) else {
-        assert!(matches!(essence, None | Some("text/plain")), "no content is described: {}", place());
-        return;
-    };
-    let content = essence.and_then(|essence| contents.get(essence));
-    let Some(content) = content else { panic!("the content type is not described: {}", place()) };
-    if method == "HEAD" || !essence.is_some_and(|essence| essence.ends_with("json")) {
-        return;
-    }
-    let json = answer.json();
-    if let Some(schema) = content.get("schema") {
-        assert_eq!(faults(schema, &json), Vec::<String>::new(), "{}", place());
-    }
-    if let Some(code) = json.get("code").and_then(Value::as_str).filter(|_| essence == Some("application/problem+json"))
-    {
-        let words = described["description"].as_str().unwrap();
-        assert!(words.split(", ").any(|word| word == code), "the code is not among {words:?}: {}", place());
+    if let Err(fault) = verdict(method, path, answer) {
+        panic!("{fault}: {method} {path}: {answer:?}");
     }
 }
 
-/// Whether a path is one of a template's. An empty parameter is none.
-fn fits(template: &str, path: &str) -> bool {
-    let (mut template, mut path) = (template.split('/'), path.split('/'));
-    loop {
-        match (template.next(), path.next()) {
-            (None, None) => return true,
-            (Some(part), Some(given)) if part == given || (part.starts_with('{') && !given.is_empty()) => {}
-            _ => return false,
+/// What about an answer the description does not allow.
+pub fn verdict(method: &str, path: &str, answer: &Answer) -> Result<(), String> {
+    if path.starts_with("/docs") || path == "/openapi.json" {
+        return Ok(());
+    }
+    let method_described = if method == "HEAD" { "GET" } else { method };
+    let operation =
+        operations().into_iter().find(|(known, template, _)| known == method_described && fits(template, path));
+    let given = answer.headers.get("content-type").map(|value| value.to_str().unwrap().to_owned());
+    let essence = given.as_deref().map(|kind| kind.split(';').next().unwrap().trim());
+    let Some((_, _, operation)) = operation else {
+        if !matches!(answer.status, 404 | 405) || essence != Some("application/problem+json") {
+            return Err("not described, and answered".to_owned());
+        }
+        let problem = description().pointer("/components/schemas/Problem").unwrap();
+        return if method == "HEAD" { Ok(()) } else { fit(problem, &answer.json()) };
+    };
+    let described = operation.pointer(&format!("/responses/{}", answer.status));
+    let described = described.ok_or("the status is not described")?;
+    for name in described.get("headers").and_then(Value::as_object).into_iter().flat_map(Map::keys) {
+        if !answer.headers.contains_key(name.as_str()) {
+            return Err(format!("the header {name} is described, and is not there"));
         }
     }
+    let Some(contents) = described.get("content").and_then(Value::as_object) else {
+        return match essence {
+            None | Some("text/plain") => Ok(()),
+            Some(_) => Err("no content is described".to_owned()),
+        };
+    };
+    let content = essence.and_then(|essence| contents.get(essence)).ok_or("the content type is not described")?;
+    if method == "HEAD" || !essence.is_some_and(|essence| essence.ends_with("json")) {
+        return Ok(());
+    }
+    let json = answer.json();
+    content.get("schema").map_or(Ok(()), |schema| fit(schema, &json))?;
+    match json.get("code").and_then(Value::as_str).filter(|_| essence == Some("application/problem+json")) {
+        Some(code) if !described["description"].as_str().unwrap().split(", ").any(|word| word == code) => {
+            Err(format!("the code {code} is not among the described ones"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn fit(schema: &Value, value: &Value) -> Result<(), String> {
+    let faults = faults(schema, value);
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
+}
+
+/// Whether a path is one of a template's. An empty parameter is one, but not at the end.
+fn fits(template: &str, path: &str) -> bool {
+    let (template, path): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
+    let fits = |(part, given): (&&str, &&str)| part == given || part.starts_with('{');
+    template.len() == path.len()
+        && template.iter().zip(&path).all(fits)
+        && (template.last() == path.last() || path.last().is_some_and(|given| !given.is_empty()))
 }
 
 /// What of a value its schema does not allow. Knows as much of JSON Schema as the description uses; fields that are not

@@ -158,6 +158,8 @@ impl Setting {
 struct Running {
     base: Url,
     service: Arc<Service>,
+    /// The application, for requests that no HTTP client would make.
+    router: axum::Router,
     worker: Arc<Worker>,
     /// `None` while the worker runs by itself.
     jobs: Option<Jobs>,
@@ -199,11 +201,12 @@ impl Running {
         let shutdown = CancellationToken::new();
         let settings = ServeSettings { shutdown_grace: Duration::ZERO, ..ServeSettings::default() };
         let token = shutdown.clone();
+        let served = router.clone();
         let serving = tokio::spawn(async move {
-            serve(listener, router, &settings, token).await;
+            serve(listener, served, &settings, token).await;
         });
         let jobs = Some(jobs);
-        Ok(Self { base, service, worker, jobs, store, clock, config, provider, shutdown, serving })
+        Ok(Self { base, service, router, worker, jobs, store, clock, config, provider, shutdown, serving })
     }
 
     /// Ends without finishing anything: no draining, no closing. What is not durable is gone.
@@ -317,6 +320,11 @@ impl World {
 
     pub fn service(&self) -> Arc<Service> {
         Arc::clone(&self.running.service)
+    }
+
+    /// The application itself, past any HTTP client and server.
+    pub fn router(&self) -> axum::Router {
+        self.running.router.clone()
     }
 
     pub fn worker(&self) -> Arc<Worker> {

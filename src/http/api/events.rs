@@ -95,13 +95,13 @@ struct EventRequest {
     /// Where the score comes from.
     source: EventSource,
     /// What the student wrote or said. Sealed at rest; never sent on.
-    #[schema(max_length = 4000)]
+    #[schema(min_length = 1, max_length = 4000)]
     message: Option<String>,
     /// When it happened; if not given, now.
     #[schema(value_type = Option<String>, format = "date-time")]
     occurred_at: Option<Rfc3339>,
     /// Which model gave the score: 1 to 64 of `A-Z a-z 0-9 . _ : / + -`. Stands in the audit.
-    #[schema(value_type = Option<String>, example = "risk-2026.11")]
+    #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9._:/+-]{1,64}$", example = "risk-2026.11")]
     model_version: Option<Label>,
     /// The decision to tell people without consent.
     emergency_override: Option<OverrideRequest>,
@@ -133,7 +133,7 @@ impl Validate for EscalateRequest {}
 /// Answered 202 once everything that follows is durable: the alert with a next action due, its audit, and this answer
 /// for the `Idempotency-Key`. The decision says what follows.
 #[utoipa::path(post, path = "/api/v1/crisis/events", tag = "crisis", request_body = EventRequest,
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; the same key and body get the first answer again")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; the same key and body get the first answer again", pattern = "^[!-~]{1,255}$")),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 202, description = "accepted and durable", body = EventAnswer), CommonProblems, BodyProblems, IdempotencyProblems))]
 async fn post_event(
@@ -152,7 +152,7 @@ async fn post_event(
 ///
 /// It ranks as the gravest, and tells people even where an open alert would otherwise only be joined.
 #[utoipa::path(post, path = "/api/v1/crisis/escalate", tag = "crisis", request_body = EscalateRequest,
-    params(("Idempotency-Key" = Option<String>, Header, description = "as for events")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "as for events", pattern = "^[!-~]{1,255}$")),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 202, description = "accepted and durable", body = EventAnswer), CommonProblems, BodyProblems, IdempotencyProblems))]
 async fn escalate(

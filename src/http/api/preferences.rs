@@ -36,10 +36,10 @@ struct PreferencesRequest {
     /// Whether a counsellor may be told by phone call.
     voice: Option<bool>,
     /// Where it was said: 1 to 64 of `A-Z a-z 0-9 . _ : / + -`.
-    #[schema(value_type = String, example = "app_settings")]
+    #[schema(value_type = String, pattern = "^[A-Za-z0-9._:/+-]{1,64}$", example = "app_settings")]
     source: Label,
     /// Which notice the student had read.
-    #[schema(value_type = Option<String>, example = "notice-2026-01")]
+    #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9._:/+-]{1,64}$", example = "notice-2026-01")]
     notice_version: Option<Label>,
 }
 

@@ -40,7 +40,13 @@ impl<'de> Deserializer<'de> for Node<'de> {
                 (None, None, value) => visitor.visit_f64(value.unwrap_or(f64::NAN)),
             },
             Value::String(text) => visitor.visit_borrowed_str(text),
-            Value::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.iter().map(Node))),
+            Value::Array(items) => {
+                let mut items = SeqDeserializer::new(items.iter().map(Node));
+                let read = visitor.visit_seq(&mut items)?;
+                // What the type has no place for is a fault, as it is to the fast reader.
+                items.end()?;
+                Ok(read)
+            }
             Value::Object(object) => visitor.visit_map(MapDeserializer::new(Self::entries(object))),
         }
     }

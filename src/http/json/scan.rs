@@ -13,6 +13,10 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 /// Deepest nesting of arrays and objects that is read.
 pub(super) const DEPTH_MAX: usize = 32;
 
+/// Under such a key `serde_json` keeps what is its own: it would read the text there in the object's place, and nobody
+/// would have looked through that text.
+pub(super) const RESERVED: &str = "$serde_json::private::RawValue";
+
 /// From this many keys in one object on, they are looked up in a set: below, walking a short list is quicker.
 const KEYS_WALKED_MAX: usize = 16;
 
@@ -30,6 +34,8 @@ pub(super) enum ScanFault {
     TooDeep,
     /// The path of a key that an object has twice.
     Duplicate(String),
+    /// A key that is the reader's own: [`RESERVED`].
+    Reserved,
 }
 
 /// Looks through `text` once.
@@ -40,6 +46,7 @@ pub(super) fn scan(text: &str) -> Result<(), ScanFault> {
     match (read, state.found) {
         (Ok(()), _) => Ok(()),
         (Err(_), Some(Found::TooDeep)) => Err(ScanFault::TooDeep),
+        (Err(_), Some(Found::Reserved)) => Err(ScanFault::Reserved),
         (Err(_), Some(Found::Duplicate(steps))) => Err(ScanFault::Duplicate(spell(&steps))),
         (Err(error), None) => Err(ScanFault::Syntax { line: error.line(), column: error.column() }),
     }
@@ -54,6 +61,7 @@ struct State<'de> {
 /// What made the scan stop. Serde's error has no room for it.
 enum Found {
     TooDeep,
+    Reserved,
     /// The way to the key, innermost step first.
     Duplicate(Vec<Step>),
 }
@@ -157,6 +165,10 @@ impl<'de> Visitor<'de> for Element<'_, 'de> {
         let first = self.state.open_keys.len();
         let mut many = HashSet::new();
         while let Some(key) = entries.next_key_seed(Key)? {
+            if key == RESERVED {
+                self.state.found = Some(Found::Reserved);
+                return Err(A::Error::custom("reserved key"));
+            }
             let at = self.state.open_keys.len();
             if !is_new(&self.state.open_keys[first..], &mut many, key.clone()) {
                 self.state.found = Some(Found::Duplicate(vec![Step::Key(key.into_owned())]));

@@ -295,6 +295,40 @@ async fn a_path_that_does_not_fit_names_its_parameter_and_not_its_value() {
     assert_eq!(ask("/words/%FF").await, fault(400, "malformed_request", &[]));
 }
 
+/// The JSON library reads the text under this key in the object's place: past the look for duplicates and depth.
+#[test]
+fn a_key_by_which_the_reader_would_take_a_text_for_json_is_refused() {
+    #[derive(Debug, Deserialize)]
+    struct Open {
+        #[expect(dead_code, reason = "never read: the bodies are refused")]
+        any: serde_json::Map<String, Value>,
+    }
+    impl Validate for Open {}
+    let twice = r#"{\"a\":1,\"a\":2}"#;
+    for key in ["$serde_json::private::RawValue", r"\u0024serde_json::private::RawValue"] {
+        for body in [format!(r#"{{"any":{{"k":{{"{key}":"{twice}"}}}}}}"#), format!(r#"{{"{key}":"{twice}"}}"#)] {
+            let problem = parse::<Open>(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.code(), ProblemCode::UnknownField, "{body}");
+            assert_eq!(problem.errors()[0].field(), "?serde_json??private??RawValue", "{body}");
+        }
+    }
+}
+
+/// The fast reader refuses what a pair has too many of; the explaining one must not be content with the first two.
+#[test]
+fn a_list_that_is_too_long_for_its_type_is_refused_by_name() {
+    #[derive(Debug, Deserialize)]
+    struct Pairs {
+        #[expect(dead_code, reason = "never read: the bodies are refused")]
+        pair: (u8, u8),
+    }
+    impl Validate for Pairs {}
+    for body in [r#"{"pair":[1,2,3]}"#, r#"{"pair":[1]}"#] {
+        let problem = parse::<Pairs>(body.as_bytes()).unwrap_err();
+        assert_eq!((problem.code(), problem.errors()[0].field()), (ProblemCode::InvalidField, "pair"), "{body}");
+    }
+}
+
 proptest! {
     /// The explaining reader and the strict one agree: what one refuses the other explains with a field.
     #[test]

@@ -1,0 +1,58 @@
+//! The configuration: no fault, no summary and no `Debug` shows a secret, and a fault says what to mend.
+
+use std::collections::BTreeMap;
+
+use crisis_relay::config::{Config, ConfigFile, Sources};
+
+use super::{CANARY, parted};
+
+/// The variables that hold secrets.
+const SECRETS: [&str; 5] =
+    ["TWILIO_AUTH_TOKEN", "TWILIO_API_KEY_SECRET", "MASTER_KEY", "FORMER_MASTER_KEYS", "JWT_SECRET"];
+
+/// From this length on, a secret is not in a text by chance.
+const TELLING_LENGTH: usize = 16;
+
+/// Input: lines `NAME=value` for the environment, a line `---`, the file. A `NAME_FILE` variable's file holds its own
+/// path.
+pub fn run(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (variables, file) = parted(text.as_bytes(), b"---");
+    let (variables, file) = (String::from_utf8_lossy(variables), String::from_utf8_lossy(file));
+    let environment: BTreeMap<String, String> = variables
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        // Names are shown; only values are not.
+        .filter(|(name, _)| !name.contains(CANARY))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let secrets = secrets(&environment, text);
+    let read_file = |path: &str| Ok(path.to_owned());
+    let file = ConfigFile { name: "relay.toml".to_owned(), text: file.into_owned() };
+    match Config::load(&Sources { file: Some(file), environment, read_file: &read_file }) {
+        Ok(config) => {
+            let shown = format!("{}{config:?}{}", config.summary(), config.notes().join("\n"));
+            assert!(!secrets.iter().any(|secret| shown.contains(secret.as_str())), "a secret is shown: {shown}");
+        }
+        Err(faults) => {
+            let shown = format!("{faults}{faults:?}");
+            assert!(!shown.contains(CANARY), "a fault shows a value: {shown}");
+            assert!(!secrets.iter().any(|secret| shown.contains(secret.as_str())), "a fault shows a secret: {shown}");
+            assert!(faults.iter().count() > 0, "refused, and nobody knows why");
+            for fault in faults.iter() {
+                assert!(!fault.key.is_empty() && !fault.rule.is_empty() && !fault.remedy.is_empty(), "{fault:?}");
+            }
+        }
+    }
+}
+
+/// Secrets of the environment that stand nowhere else in the input: what is a name, too, may be shown as one.
+fn secrets(environment: &BTreeMap<String, String>, input: &str) -> Vec<String> {
+    let secret = |name: &str| SECRETS.iter().any(|secret| name == *secret || name == format!("{secret}_FILE"));
+    environment
+        .iter()
+        .filter(|(name, _)| secret(name))
+        .map(|(_, value)| value.trim().to_owned())
+        .filter(|value| value.len() >= TELLING_LENGTH && input.matches(value.as_str()).count() == 1)
+        .collect()
+}

@@ -16,7 +16,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::LocalSet;
 
 /// How requests are made: the `n`th one's headers and body.
@@ -70,7 +70,7 @@ pub(crate) fn fire(target: Target, pace: Pace, count: usize) -> Vec<Shot> {
 }
 
 async fn all(target: Target, pace: Pace, count: usize) -> Vec<Shot> {
-    let gun = Rc::new(Gun { target, idle: RefCell::default() });
+    let gun = Rc::new(Gun { target, idle: RefCell::default(), places: Semaphore::new(CONNECTIONS_MAX) });
     let shots = Rc::new(RefCell::new(Vec::with_capacity(count)));
     match pace {
         Pace::PerSecond(rate) => {
@@ -121,9 +121,15 @@ fn keep_time(rate: f64, count: usize, times: &mpsc::UnboundedSender<Instant>) {
     }
 }
 
+/// Most connections. A request that finds none waits, and its time runs meanwhile.
+const CONNECTIONS_MAX: usize = 1024;
+/// A request without an answer by then counts as not answered.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 struct Gun {
     target: Target,
     idle: RefCell<Vec<SendRequest<Full<Bytes>>>>,
+    places: Semaphore,
 }
 
 impl Gun {
@@ -139,23 +145,23 @@ impl Gun {
         }
         let sent = Instant::now();
         let answered = match request.body(Full::new(Bytes::from(body))) {
-            Ok(request) => self.send(request).await,
+            Ok(request) => tokio::time::timeout(PATIENCE, self.send(request)).await.ok().flatten(),
             Err(_) => None,
         };
-        let (sent, status, answer) = answered.unwrap_or((sent, 0, Bytes::new()));
+        let (status, answer) = answered.unwrap_or((0, Bytes::new()));
         Shot { no, due, sent, answered: Instant::now(), status, answer }
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Option<(Instant, u16, Bytes)> {
+    async fn send(&self, request: Request<Full<Bytes>>) -> Option<(u16, Bytes)> {
+        let _place = self.places.acquire().await.ok()?;
         let mut connection = self.connection().await?;
-        let sent = Instant::now();
         let response = connection.send_request(request).await.ok()?;
         let status = response.status().as_u16();
         let answer = response.into_body().collect().await.ok()?.to_bytes();
         if connection.ready().await.is_ok() {
             self.idle.borrow_mut().push(connection);
         }
-        Some((sent, status, answer))
+        Some((status, answer))
     }
 
     async fn connection(&self) -> Option<SendRequest<Full<Bytes>>> {

@@ -2,6 +2,7 @@
 //! writer and the readers behave when SQLite refuses.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -190,6 +191,46 @@ async fn a_file_that_is_gone_or_another_takes_no_commit_until_it_is_back() {
     std::fs::rename(&aside, &path).unwrap();
     store.probe(now).await.unwrap();
     assert_eq!(store.keep_fact("test", "y").await.unwrap(), "y", "nothing was written in between");
+}
+
+/// Without pause between the commits the log never finds the moment at which SQLite would begin it anew by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_log_stays_short_under_a_load_that_never_pauses() {
+    const WRITTEN: u64 = 320 * 1024 * 1024;
+    const ONE: usize = 200_000;
+    let (folder, store) = open();
+    let written = Arc::new(AtomicU64::new(0));
+    let number = Arc::new(AtomicU64::new(0));
+    let now = Timestamp::from_second(1_790_000_000).unwrap();
+    let organisation: OrganisationId = "north".parse().unwrap();
+    let work = (0..8).map(|task| {
+        let (store, written, number) = (Arc::clone(&store), Arc::clone(&written), Arc::clone(&number));
+        let organisation = organisation.clone();
+        tokio::spawn(async move {
+            while written.fetch_add(ONE as u64, Ordering::Relaxed) < WRITTEN {
+                let mut person = [0; 32];
+                person[..8].copy_from_slice(&number.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+                let person = PersonKey::from_bytes(person);
+                if task % 4 == 0 {
+                    store.data_key(&organisation, person).await.unwrap();
+                }
+                let key = WrappedDataKey {
+                    organisation: organisation.clone(),
+                    person,
+                    key_id: "0".repeat(16),
+                    wrapped: "x".repeat(ONE),
+                    created_at: now,
+                };
+                assert!(store.insert_data_key(key).await.unwrap());
+            }
+        })
+    });
+    for task in work.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+
+    let log = std::fs::metadata(super::beside(&settings(&folder).path, "-wal")).unwrap().len();
+    assert!(log < WRITTEN / 2, "the log has {log} bytes after {WRITTEN} were written");
 }
 
 /// A full disk, as far as SQLite itself can tell of one: `max_page_count` lets no page be added. The error is the

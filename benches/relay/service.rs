@@ -1,12 +1,14 @@
 //! The service under test: the release binary, on a database of its own, and what the system says of its process.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 /// The key of the callers that post events.
@@ -15,12 +17,16 @@ pub(crate) const SERVICE_KEY: &str = "benchmark-service-key-0123456789";
 pub(crate) const ACCOUNT_SID: &str = "AC00000000000000000000000000000000";
 pub(crate) const AUTH_TOKEN: &str = "simulator-auth-token";
 
+/// How much of the log is kept, in bytes.
+const LOG_KEPT: usize = 16 * 1024;
+
 /// How long a start may take.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running service.
 pub(crate) struct Service {
     child: Child,
+    log: Arc<Mutex<Vec<u8>>>,
     pub(crate) address: SocketAddr,
 }
 
@@ -40,18 +46,22 @@ impl Service {
     pub(crate) fn spawn(folder: &Path, provider: SocketAddr) -> io::Result<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let log = File::options().create(true).append(true).open(folder.join("service.log"))?;
-        let child = Command::new(env!("CARGO_BIN_EXE_crisis-relay"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_crisis-relay"))
             .arg("serve")
             .current_dir(folder)
             .env_clear()
             .envs(settings(folder, address, provider))
             .envs(std::env::vars().filter(|(name, _)| name == "TOKIO_WORKER_THREADS"))
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()?;
-        Ok(Self { child, address })
+        let log = Arc::new(Mutex::new(Vec::new()));
+        if let Some(lines) = child.stderr.take() {
+            let log = Arc::clone(&log);
+            std::thread::spawn(move || collect(lines, &log));
+        }
+        Ok(Self { child, address, log })
     }
 
     /// Starts the binary and waits until it answers.
@@ -60,7 +70,8 @@ impl Service {
         let begun = Instant::now();
         while !service.is_ready() {
             if service.child.try_wait()?.is_some() || begun.elapsed() > START_PATIENCE {
-                let log = fs::read_to_string(folder.join("service.log")).unwrap_or_default();
+                let log = service.log.lock();
+                let log = String::from_utf8_lossy(&log);
                 return Err(io::Error::other(format!("the service does not start:\n{log}")));
             }
             std::thread::sleep(Duration::from_micros(500));
@@ -93,6 +104,16 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.kill();
+    }
+}
+
+/// Takes the log as a collector does, and keeps its beginning: what is said of a start that fails.
+fn collect(mut lines: impl io::Read, log: &Mutex<Vec<u8>>) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = lines.read(&mut buffer) {
+        let mut log = log.lock();
+        let room = LOG_KEPT.saturating_sub(log.len()).min(read);
+        log.extend_from_slice(&buffer[..room]);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use super::scenarios::{Stage, with_receipts};
+use super::scenarios::{Stage, with_receipts, without_receipts};
 use super::statistics::megabytes;
 
 #[derive(clap::Args)]
@@ -14,14 +14,19 @@ pub(crate) struct SoakOptions {
     /// Events a second.
     #[arg(long, default_value_t = 300.0)]
     rate: f64,
+    /// Without faults, and without receipts.
+    #[arg(long)]
+    calm: bool,
 }
 
 /// How long one stretch lasts, in seconds.
 const STRETCH: f64 = 15.0;
 
 pub(crate) fn soak(options: &SoakOptions, folder: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let mut stage = Stage::set(folder, with_receipts())?;
-    stage.trouble();
+    let mut stage = Stage::set(folder, if options.calm { without_receipts() } else { with_receipts() })?;
+    if !options.calm {
+        stage.trouble();
+    }
     println!("| minute | sent | accepted | memory | event to provider p50 / p99 |\n|---|---|---|---|---|");
     let stretches = (options.minutes * 60.0 / STRETCH).ceil() as usize;
     let (mut sent, mut accepted, mut arrived) = (0, 0, 0);

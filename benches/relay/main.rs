@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 
 use self::report::Report;
-use self::scenarios::{Stage, kill, start, with_receipts, without_receipts};
+use self::scenarios::{Stage, highest_held, kill, start, with_receipts, without_receipts};
 use self::statistics::Times;
 
 #[derive(Parser)]
@@ -176,10 +176,8 @@ fn all(options: &Options) -> Result<(), Box<dyn Error + Send + Sync>> {
     report.bursts(bursts);
 
     tell("highest rate held");
-    let place = places.next()?;
-    let mut stage = Stage::set(&place, without_receipts())?;
-    report.held(seconds(30.0), stage.highest_held(seconds(30.0), &tell));
-    drop(stage);
+    let one = |rate, for_seconds| Ok(Stage::set(&*places.next()?, without_receipts())?.at(rate, for_seconds));
+    report.held(seconds(30.0), highest_held(one, seconds(30.0), &tell)?);
 
     tell("SIGKILL in a burst of 2,000");
     let mut killed = Vec::new();

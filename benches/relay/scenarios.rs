@@ -131,21 +131,6 @@ impl Stage {
         self.post(Pace::AtOnce { connections: CONNECTIONS }, count)
     }
 
-    /// The highest of rising rates that is held for `seconds`, with its run.
-    pub(crate) fn highest_held(&mut self, seconds: f64, tell: &dyn Fn(&str)) -> Option<(f64, Run)> {
-        let mut best = None;
-        let mut rate = 2000.0;
-        loop {
-            let run = self.at(rate, seconds);
-            tell(&format!("  {rate:.0}/s for {seconds} s: {}", if run.is_held() { "held" } else { "not held" }));
-            if !run.is_held() {
-                return best;
-            }
-            best = Some((rate, run));
-            rate += 500.0;
-        }
-    }
-
     /// Posts receipts, signed as Twilio signs, for the messages of the last run: `sent`, then `delivered`, as fast as the
     /// connections take them. Gives how many a second, and the times of the answers.
     pub(crate) fn receipts(&mut self) -> (f64, Times) {
@@ -195,6 +180,25 @@ impl Stage {
         for (seed, (probability, fault)) in (1..).zip(faults) {
             self.provider.handle.push_fault(FaultRule::with_probability(probability, seed, fault));
         }
+    }
+}
+
+/// The highest of rising rates that is held for `seconds`, with its run. `stage` gives each rate a service of its own.
+pub(crate) fn highest_held(
+    mut stage: impl FnMut(f64, f64) -> io::Result<Run>,
+    seconds: f64,
+    tell: &dyn Fn(&str),
+) -> io::Result<Option<(f64, Run)>> {
+    let mut best = None;
+    let mut rate = 2000.0;
+    loop {
+        let run = stage(rate, seconds)?;
+        tell(&format!("  {rate:.0}/s for {seconds} s: {}", if run.is_held() { "held" } else { "not held" }));
+        if !run.is_held() {
+            return Ok(best);
+        }
+        best = Some((rate, run));
+        rate += 500.0;
     }
 }
 

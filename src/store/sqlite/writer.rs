@@ -88,7 +88,7 @@ const HELD_BACK: Duration = Duration::from_millis(4);
 
 /// After a group of so many, further changes are on their way: the next group is held back for so long. Changes of one
 /// group share the pages that they write as well as the flush, so that a crowd gets through sooner if each waits a little.
-const CROWD: usize = 6;
+const CROWD: usize = 12;
 const HELD_BACK_IN_A_CROWD: Duration = Duration::from_micros(1_500);
 
 fn closed() -> StoreError {

@@ -323,6 +323,7 @@ pub struct AlertCommit {
     /// The student's data key, if this event made it.
     pub data_key: Option<WrappedDataKey>,
     /// Nobody waits for this change: a store may hold it back for a few milliseconds, to make it together with others.
+    /// `Committed` means durable all the same.
     pub may_wait: bool,
 }
 

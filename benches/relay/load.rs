@@ -49,7 +49,7 @@ pub(crate) struct Shot {
     pub(crate) no: usize,
     /// When it should have gone out.
     pub(crate) due: Instant,
-    /// When it was handed to its connection.
+    /// When it was ready to go; a wait for a connection counts from here on.
     pub(crate) sent: Instant,
     /// When the whole answer was there.
     pub(crate) answered: Instant,

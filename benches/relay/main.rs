@@ -64,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let options = Options::parse();
     match &options.what {
         None => all(&options),
-        Some(What::Soak(soak)) => soak::soak(soak, &*folder(&options)?),
+        Some(What::Soak(soak)) => soak::soak(soak, &folder(&options)?),
         Some(What::Load(load)) => other::load(load),
     }
 }
@@ -176,7 +176,7 @@ fn all(options: &Options) -> Result<(), Box<dyn Error + Send + Sync>> {
     report.bursts(bursts);
 
     tell("highest rate held");
-    let one = |rate, for_seconds| Ok(Stage::set(&*places.next()?, without_receipts())?.at(rate, for_seconds));
+    let one = |rate, for_seconds| Ok(Stage::set(&places.next()?, without_receipts())?.at(rate, for_seconds));
     report.held(seconds(30.0), highest_held(one, seconds(30.0), &tell)?);
 
     tell("SIGKILL in a burst of 2,000");

@@ -77,7 +77,7 @@ impl Arrivals {
 }
 
 /// A body that is no form comes as one long name.
-fn words_of(text: &str) -> impl Iterator<Item = String> {
+pub(crate) fn words_of(text: &str) -> impl Iterator<Item = String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
     words.filter(|word| word.len() >= WORD_MIN).map(str::to_owned)
 }

@@ -49,7 +49,7 @@ impl Report {
         let times: Times = bursts.iter().map(|(_, run)| run.all).collect();
         let lost: usize = bursts.iter().map(|(_, run)| run.sent - run.arrived).sum();
         let text = format!(
-            "median {:.2} s, longest {:.2} s of {}; {lost} lost",
+            "median {:.2} s, longest {:.2} s of {}; {lost} did not get there",
             times.median().as_secs_f64(),
             times.percentile(1.0).as_secs_f64(),
             times.count()
@@ -57,7 +57,7 @@ impl Report {
         self.single.push(("burst of 10,000: until the last is at the provider", text));
         let cpu: Times = bursts.iter().map(|(_, run)| run.cpu).collect();
         let commits = bursts.iter().map(|(_, run)| run.commits).fold(0.0, f64::max);
-        let text = format!("{} of processor time, {commits:.2} flushes", milliseconds(cpu.median()));
+        let text = format!("{} of processor time, {commits:.2} commits", milliseconds(cpu.median()));
         self.single.push(("in the burst, per alert", text));
         let after = bursts.iter().map(|(_, run)| run.after.rss).max().unwrap_or(0);
         let peak = bursts.iter().map(|(_, run)| run.after.rss_peak).max().unwrap_or(0);
@@ -74,9 +74,11 @@ impl Report {
     pub(crate) fn held(&mut self, seconds: f64, best: Option<(f64, Run)>) {
         let text = match best {
             Some((rate, run)) => format!(
-                "{rate:.0}/s for {seconds:.0} s; accept {}, event to provider {}; {} of processor time an alert",
+                "{rate:.0}/s for {seconds:.0} s; accept {}, event to provider {}, the generator's own lag {}; {} of processor \
+                 time an alert",
                 run.accept.p50_p99(),
                 run.provider.p50_p99(),
+                run.lag.p50_p99(),
                 milliseconds(run.cpu)
             ),
             None => "not even 2,000/s".to_owned(),
@@ -103,8 +105,8 @@ impl Report {
     /// The tables, and the picture.
     pub(crate) fn finish(&self) -> (String, String) {
         let mut text = String::from(
-            "| events | accept p50 / p99 | event to provider p50 / p99 | slowest | CPU per alert | flushes per alert | \
-             generator's own lag p50 / p99 | lost | twice |\n|---|---|---|---|---|---|---|---|---|\n",
+            "| events | accept p50 / p99 | event to provider p50 / p99 | slowest | CPU per alert | commits per alert | \
+             generator's own lag p50 / p99 | not at the provider | twice |\n|---|---|---|---|---|---|---|---|---|\n",
         );
         for (name, run) in &self.rates {
             let _ = writeln!(

@@ -14,7 +14,7 @@ use sha1::Sha1;
 use crisis_relay::simulator::{CallbackMode, Fault, FaultRule, SimulatorConfig};
 
 use super::load::{Form, Pace, Shot, Target, fire};
-use super::provider::Provider;
+use super::provider::{Provider, words_of};
 use super::service::{ACCOUNT_SID, AUTH_TOKEN, SERVICE_KEY, Service, Usage};
 use super::statistics::Times;
 
@@ -24,6 +24,8 @@ pub(crate) const WORDS: &str = "I cannot go on like this";
 const CONNECTIONS: usize = 256;
 /// A rate is held if everything is answered and handed over, and the slowest hundredth within this.
 const HELD_P99: Duration = Duration::from_secs(1);
+/// A generator that is later with its own requests does not hold the rate either.
+const LAG_P99: Duration = Duration::from_millis(100);
 /// How long the last requests may take to come before they count as lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -46,6 +48,8 @@ pub(crate) struct Run {
     pub(crate) cpu: Duration,
     pub(crate) commits: f64,
     pub(crate) after: Usage,
+    /// The references of the accepted events.
+    pub(crate) references: Vec<String>,
 }
 
 impl Run {
@@ -54,7 +58,8 @@ impl Run {
     }
 
     fn is_held(&self) -> bool {
-        self.accepted == self.sent && self.lost() == 0 && self.provider.percentile(0.99) <= HELD_P99
+        let on_time = self.lag.percentile(0.99) <= LAG_P99;
+        on_time && self.accepted == self.sent && self.lost() == 0 && self.provider.percentile(0.99) <= HELD_P99
     }
 }
 
@@ -72,7 +77,12 @@ pub(crate) fn without_receipts() -> SimulatorConfig {
 }
 
 pub(crate) fn with_receipts() -> SimulatorConfig {
-    SimulatorConfig { callbacks: CallbackMode::default(), callback_concurrency: 256, ..SimulatorConfig::default() }
+    SimulatorConfig {
+        callbacks: CallbackMode::default(),
+        callback_concurrency: 256,
+        keep_messages: 1_000_000,
+        ..SimulatorConfig::default()
+    }
 }
 
 impl Stage {
@@ -120,7 +130,21 @@ impl Stage {
             cpu: (after.cpu.saturating_sub(before.cpu)) / u32::try_from(share).unwrap_or(1),
             commits: commits_after.saturating_sub(commits) as f64 / share as f64,
             after,
+            references: accepted(&shots).filter_map(reference).collect(),
         }
+    }
+
+    /// How many of these references stand in no message that the provider made, once it makes no more.
+    pub(crate) fn untold(&self, references: &[String]) -> usize {
+        self.provider.arrivals.wait_for(usize::MAX, PATIENCE * 4);
+        let told: HashSet<String> = self
+            .provider
+            .handle
+            .messages()
+            .iter()
+            .flat_map(|message| words_of(&message.body).collect::<Vec<_>>())
+            .collect();
+        references.iter().filter(|reference| !told.contains(*reference)).count()
     }
 
     pub(crate) fn at(&mut self, rate: f64, seconds: f64) -> Run {

@@ -29,10 +29,11 @@ pub(crate) fn soak(options: &SoakOptions, folder: &Path) -> Result<(), Box<dyn E
     }
     println!("| minute | sent | accepted | memory | event to provider p50 / p99 |\n|---|---|---|---|---|");
     let stretches = (options.minutes * 60.0 / STRETCH).ceil() as usize;
-    let (mut sent, mut accepted, mut arrived) = (0, 0, 0);
+    let (mut sent, mut references) = (0, Vec::new());
     for stretch in 1..=stretches {
         let run = stage.at(options.rate, STRETCH);
-        (sent, accepted, arrived) = (sent + run.sent, accepted + run.accepted, arrived + run.arrived);
+        sent += run.sent;
+        references.extend_from_slice(&run.references);
         let minute = stretch as f64 * STRETCH / 60.0;
         println!(
             "| {minute:.2} | {} | {} | {} | {} |",
@@ -42,6 +43,7 @@ pub(crate) fn soak(options: &SoakOptions, folder: &Path) -> Result<(), Box<dyn E
             run.provider.p50_p99()
         );
     }
-    println!("\n{sent} sent, {accepted} accepted, {arrived} at the provider within five seconds.");
+    let untold = stage.untold(&references);
+    println!("\n{sent} sent, {} accepted; of {untold} of them the provider has made no message.", references.len());
     Ok(())
 }

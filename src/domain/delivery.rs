@@ -74,7 +74,8 @@ impl DeliveryRules {
     }
 }
 
-/// Look-ups of an attempt whose maker died with it. No request of a dead process is still on its way, so Twilio need not
+/// Look-ups of an attempt whose maker died with it, or stood still for longer than its lease, within which its call had to
+/// end. (Where several processes share a store, one that stood still may wake up later: that needs a cause of its own.) No request of a dead process is still on its way, so Twilio need not
 /// be asked as long as after a time-out: once at once, and once more in case its list lags behind. Most of those attempts
 /// were claimed and never begun, and each of them is somebody who has not been told yet.
 const LOST_LOOK_UPS_MAX: u32 = 2;

@@ -245,7 +245,8 @@ fn commit(transition: crisis_relay::domain::alert::Transition) -> AlertCommit {
         event: None,
         idempotency: None,
         data_key: None,
-        may_wait: false,
+        // Whatever may wait is as durable once it is answered.
+        may_wait: transition.from_version.is_some(),
     }
 }
 

@@ -103,4 +103,7 @@ async fn killed_in_the_midst_of_a_migration_it_takes_the_old_file_over_at_the_ne
         "seed {seed}: of {kills} kills {} struck before the migration's commit, {} after",
         struck.before, struck.after
     ));
+    if number("CRASH_ROUNDS").is_none() {
+        assert!(struck.before > 0 && struck.after > 0, "seed {seed}: every kill struck on one side of the commit");
+    }
 }

@@ -11,9 +11,10 @@ use crisis_relay::metrics::Metrics;
 
 use crate::document::read;
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "ARCHITECTURE.md",
+    "BENCHMARKS.md",
     "CHANGELOG.md",
     "docs/api.md",
     "docs/webhooks.md",
@@ -59,7 +60,7 @@ fn every_link_leads_somewhere() {
 
 #[test]
 fn every_path_that_is_named_exists() {
-    let roots = ["src/", "docs/", "config/", "tests/", "migrations/", ".ci/"];
+    let roots = ["src/", "docs/", "config/", "tests/", "migrations/", ".ci/", "benches/", "fuzz/"];
     for name in DOCUMENTS {
         let text = read(name);
         for path in between(&text, "`", "`").filter(|path| roots.iter().any(|root| path.starts_with(root))) {

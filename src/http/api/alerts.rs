@@ -113,7 +113,7 @@ async fn list_alerts(
 
 /// Shows an alert: its state, its messages with what Twilio said of them, and what happened. The look is recorded.
 #[utoipa::path(get, path = "/api/v1/crisis/alerts/{id}", tag = "alerts",
-    params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{8})$")),
+    params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-TV-Za-tv-z-]{8,16})$")),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 200, description = "the alert", body = AlertView), CommonProblems))]
 async fn get_alert(
@@ -134,7 +134,7 @@ async fn show(state: &AppState, alert: &Alert) -> Result<Json<AlertView>, Proble
 
 /// Takes the case: nobody else is told any more, and an outcome is expected in time.
 #[utoipa::path(post, path = "/api/v1/crisis/alerts/{id}/acknowledge", tag = "alerts",
-    params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{8})$")),
+    params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-TV-Za-tv-z-]{8,16})$")),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 200, description = "taken", body = AlertView),
         (status = 409, description = "conflict", body = super::super::problem::ProblemDocument, content_type = "application/problem+json"),
@@ -174,7 +174,7 @@ impl Validate for ResolveRequest {
 
 /// Closes the case with an outcome.
 #[utoipa::path(post, path = "/api/v1/crisis/alerts/{id}/resolve", tag = "alerts", request_body = ResolveRequest,
-    params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{8})$")),
+    params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-TV-Za-tv-z-]{8,16})$")),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 200, description = "closed", body = AlertView),
         (status = 409, description = "conflict", body = super::super::problem::ProblemDocument, content_type = "application/problem+json"),
@@ -212,7 +212,7 @@ impl Validate for EscalateAlertRequest {
 
 /// Tells people of a withheld case, on a person's decision.
 #[utoipa::path(post, path = "/api/v1/crisis/alerts/{id}/escalate", tag = "alerts", request_body = EscalateAlertRequest,
-    params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{8})$")),
+    params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-TV-Za-tv-z-]{8,16})$")),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 200, description = "people are being told", body = AlertView),
         (status = 409, description = "conflict", body = super::super::problem::ProblemDocument, content_type = "application/problem+json"),
@@ -261,7 +261,7 @@ struct RevealedEventView {
 
 /// Opens what is sealed. The look is recorded first. A conflict: it cannot be opened (erased, or a key is missing).
 #[utoipa::path(post, path = "/api/v1/crisis/alerts/{id}/reveal", tag = "alerts",
-    params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{8})$")),
+    params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-TV-Za-tv-z-]{8,16})$")),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 200, description = "opened", body = RevealedView),
         (status = 409, description = "conflict", body = super::super::problem::ProblemDocument, content_type = "application/problem+json"),
@@ -327,7 +327,7 @@ struct AuditEntryView {
 
 /// Reads the audit chain of an alert. The look is recorded.
 #[utoipa::path(get, path = "/api/v1/crisis/alerts/{id}/audit", tag = "alerts",
-    params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{8})$"), AuditQuery),
+    params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-TV-Za-tv-z-]{8,16})$"), AuditQuery),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 200, description = "a page of the chain", body = AuditPage), CommonProblems, QueryProblems))]
 async fn get_audit(

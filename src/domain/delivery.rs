@@ -74,10 +74,10 @@ impl DeliveryRules {
     }
 }
 
-/// Look-ups of an attempt whose maker died with it, or stood still for longer than its lease, within which its call had to
-/// end. (Where several processes share a store, one that stood still may wake up later: that needs a cause of its own.) No request of a dead process is still on its way, so Twilio need not
-/// be asked as long as after a time-out: once at once, and once more in case its list lags behind. Most of those attempts
-/// were claimed and never begun, and each of them is somebody who has not been told yet.
+/// Look-ups of an attempt whose process died, as long as Twilio answers them. No request of a dead process is still on its
+/// way, so Twilio need not be asked as long as after a time-out: once at once, and once more in case its list lags behind.
+/// Most of those attempts were claimed and never begun, and each of them is somebody who has not been told yet. Whoever
+/// let a lease run out may be alive, and is not trusted so far.
 const LOST_LOOK_UPS_MAX: u32 = 2;
 
 /// The right to send: who has it, and until when.
@@ -407,10 +407,10 @@ impl Delivery {
     }
 
     /// The lease ran out before the attempt was settled: nobody knows.
-    pub(super) fn lose_lease(&mut self, now: Timestamp) -> Settled {
+    pub(super) fn lose_lease(&mut self, now: Timestamp, cause: UnknownCause) -> Settled {
         let DeliveryState::Sending { attempt, .. } = self.state else { return Settled::Unchanged };
         if let Some(record) = self.attempt_mut(attempt) {
-            record.result = AttemptResult::Unknown(UnknownCause::LeaseExpired);
+            record.result = AttemptResult::Unknown(cause);
         }
         // The call, if there was one, is a lease's time ago: Twilio can be asked at once.
         self.lose(attempt, now, Duration::ZERO)
@@ -426,7 +426,9 @@ impl Delivery {
     /// asked. After the last look-up the message is sent again: a second message is better than none. Look-ups are
     /// counted where they begin, so that one whose maker dies counts too.
     pub(super) fn look_up_failed(&mut self, no: AttemptNo, answered: bool, cx: &Change<'_>) -> Settled {
-        let (most, pause) = (self.look_ups_max(no, cx.rules), self.look_up_pause(no, cx.rules));
+        let soon = answered && self.is_lost(no);
+        let most = if soon { cx.rules.look_ups_max.min(LOST_LOOK_UPS_MAX) } else { cx.rules.look_ups_max };
+        let pause = if soon { cx.rules.look_up_lost } else { cx.rules.look_up_then };
         let DeliveryState::Unknown { attempt, look_ups, next_look_up_at, .. } = &mut self.state else {
             return Settled::Unchanged;
         };
@@ -443,18 +445,9 @@ impl Delivery {
         self.again(cx.now, cx, None)
     }
 
-    /// How many look-ups an attempt of unknown outcome gets.
-    pub(super) fn look_ups_max(&self, no: AttemptNo, rules: &DeliveryRules) -> u32 {
-        if self.is_lost(no) { rules.look_ups_max.min(LOST_LOOK_UPS_MAX) } else { rules.look_ups_max }
-    }
-
-    fn look_up_pause(&self, no: AttemptNo, rules: &DeliveryRules) -> Duration {
-        if self.is_lost(no) { rules.look_up_lost } else { rules.look_up_then }
-    }
-
     fn is_lost(&self, no: AttemptNo) -> bool {
         let result = self.attempt(no).map(|attempt| &attempt.result);
-        matches!(result, Some(AttemptResult::Unknown(UnknownCause::LeaseExpired)))
+        matches!(result, Some(AttemptResult::Unknown(UnknownCause::OwnerDied)))
     }
 
     /// Merges what Twilio says of an attempt's message: by rank, forward only. Late, repeated and reordered

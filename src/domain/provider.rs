@@ -88,6 +88,8 @@ pub enum UnknownCause {
     UnreadableAnswer,
     /// The sender died, or was too slow: its lease ran out.
     LeaseExpired,
+    /// The process that made it died, and another one has taken the store over.
+    OwnerDied,
 }
 
 /// Twilio's message status. Ordered by how far along the way it is; see [`MessageStatus::rank`].

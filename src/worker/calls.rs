@@ -112,6 +112,10 @@ impl Worker {
             self.clock.sleep(wait).await;
         }
         let now = self.clock.now();
+        if self.patience(now, until).is_none() {
+            // The clock was set forth meanwhile, or the process stood still: somebody else may hold the attempt by now.
+            return SendOutcome::NotBegun { wait: LATE_PAUSE };
+        }
         if let Admission::Wait(open_until) = self.breaker.lock().allow(now) {
             return SendOutcome::NotBegun {
                 wait: Duration::try_from(open_until.duration_since(now)).unwrap_or_default(),

@@ -41,8 +41,8 @@ struct Asked {
     since: Option<Timestamp>,
     /// How many ask, or hold an answer just now.
     asking: usize,
-    /// The last listing, with its number, as long as anybody asks.
-    last: Option<(u64, Listing)>,
+    /// The last listing, with its number and the time from which on it lists, as long as anybody asks.
+    last: Option<(u64, Timestamp, Listing)>,
 }
 
 /// Somebody who asks. The last one to go takes the phone along.
@@ -76,22 +76,23 @@ impl Listings {
         let (asking, listing) = self.ask((channel, to.clone()), since);
         let phone = &asking.phone;
         let _turn = phone.turn.lock().await;
-        let since = {
+        let (number, since) = {
             let mut asked = phone.asked.lock();
             match &asked.last {
-                Some((number, known)) if *number == listing => return known.clone(),
+                // It began after the question, and reaches back far enough.
+                Some((number, from, known)) if *number >= listing && *from <= since => return known.clone(),
                 Some(_) | None => {}
             }
             // Whoever asks from here on waits for the one after this.
             asked.next += 1;
-            asked.since.take().map_or(since, |earliest| earliest.min(since))
+            (asked.next - 1, asked.since.take().map_or(since, |earliest| earliest.min(since)))
         };
         let listed = twilio.list_messages(channel, to, since, MESSAGES_LOOKED_AT).await.map(Arc::from);
-        phone.asked.lock().last = Some((listing, listed.clone()));
+        phone.asked.lock().last = Some((number, since, listed.clone()));
         listed
     }
 
-    /// Puts a question, and says which listing will answer it.
+    /// Puts a question, and says which listing may answer it first.
     fn ask(&self, of: (Channel, PhoneNumber), since: Timestamp) -> (Asking<'_>, u64) {
         let mut phones = self.phones.lock();
         let phone = Arc::clone(phones.entry(of.clone()).or_default());

@@ -173,6 +173,7 @@ fn results() -> Vec<AttemptResult> {
         UnknownCause::ServerError,
         UnknownCause::UnreadableAnswer,
         UnknownCause::LeaseExpired,
+        UnknownCause::OwnerDied,
     ];
     let others = [
         AttemptResult::Pending,

@@ -236,8 +236,9 @@ impl Watch {
             }
             let mut state = self.state.lock();
             let truth = state.attempts.entry((alert.id, is.no, attempt.no)).or_default();
-            let expired = attempt.result == AttemptResult::Unknown(UnknownCause::LeaseExpired);
-            truth.lost |= expired;
+            let died = attempt.result == AttemptResult::Unknown(UnknownCause::OwnerDied);
+            let expired = died || attempt.result == AttemptResult::Unknown(UnknownCause::LeaseExpired);
+            truth.lost |= died;
             truth.excused |= expired || attempt.status.is_some_and(MessageStatus::is_failure);
             if known.is_none() {
                 truth.jumps = self.hub.jumps();
@@ -347,7 +348,7 @@ impl Watch {
     fn lease(&self, process: Process, was: Option<&Delivery>, is: &Delivery, alert: &Alert) {
         let Some(DeliveryState::Sending { attempt, lease }) = was.map(|was| &was.state) else { return };
         let result = is.attempt(*attempt).map(|attempt| attempt.result);
-        if result != Some(AttemptResult::Unknown(UnknownCause::LeaseExpired)) {
+        if !matches!(result, Some(AttemptResult::Unknown(UnknownCause::LeaseExpired | UnknownCause::OwnerDied))) {
             return;
         }
         // By the time that the decision went by: the clock may have been set since.

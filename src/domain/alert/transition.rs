@@ -19,7 +19,7 @@ use crate::domain::ids::{
 };
 use crate::domain::message::Composed;
 use crate::domain::policy::{Policy, Stage, Target};
-use crate::domain::provider::{ErrorClass, Receipt, SendOutcome};
+use crate::domain::provider::{ErrorClass, Receipt, SendOutcome, UnknownCause};
 use crate::domain::sealed::Sealed;
 
 /// How many deliveries an alert carries at the most; the oldest settled ones make room (the audit keeps all).
@@ -577,7 +577,10 @@ impl<'a, 'b> Changing<'a, 'b> {
         for place in expired {
             let delivery = &mut self.alert.deliveries[place];
             let (no, attempt) = (delivery.no, current_attempt(delivery));
-            let settled = delivery.lose_lease(now);
+            let DeliveryState::Sending { lease, .. } = &delivery.state else { continue };
+            let died = sole_owner_restarted && ours.is_some_and(|ours| ours != lease.owner);
+            let cause = if died { UnknownCause::OwnerDied } else { UnknownCause::LeaseExpired };
+            let settled = delivery.lose_lease(now, cause);
             self.note(no, attempt, settled);
         }
     }
@@ -604,9 +607,7 @@ impl<'a, 'b> Changing<'a, 'b> {
                 continue;
             }
             match delivery.state {
-                DeliveryState::Unknown { attempt, look_ups, .. }
-                    if look_ups >= delivery.look_ups_max(attempt, rules) =>
-                {
+                DeliveryState::Unknown { attempt, look_ups, .. } if look_ups >= rules.look_ups_max => {
                     // Whoever asked last never told what came of it.
                     let (no, settled) = (delivery.no, delivery.look_up_failed(attempt, false, &change));
                     self.note(no, attempt, settled);

@@ -117,9 +117,17 @@ impl Lent {
     ) -> rusqlite::Result<T> {
         let connection = self.connection.as_ref().ok_or(rusqlite::Error::InvalidQuery)?;
         connection.busy_timeout(Duration::ZERO)?;
-        let answer = in_one_view(connection, query);
-        connection.busy_timeout(busy_timeout)?;
-        answer
+        let _patience_again = Patience(connection, busy_timeout);
+        in_one_view(connection, query)
+    }
+}
+
+/// Gives a connection its patience back, even if its reader panics.
+struct Patience<'a>(&'a Connection, Duration);
+
+impl Drop for Patience<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.busy_timeout(self.1);
     }
 }
 

@@ -68,17 +68,24 @@ pub(crate) async fn take_over(seed: u64, kills: u64) -> Struck {
     let entropy = Arc::new(SeededEntropy::new(seed));
     let twilio = Simulator::start(SimulatorConfig::default(), clock, entropy).await.unwrap();
     let settings = settings(&twilio);
-    let folder = old_file();
+    let mut folder = old_file();
     // An alert in each state: see the file.
     let old = Snapshot::read(folder.path());
     assert_eq!((old.version, old.alerts.len()), (1, 4), "the old file is what it was");
     let mut struck = Struck::default();
     let mut version = 1;
+    // How long after the first touch of the file the kill strikes at the latest: sought from kill to kill, so that it
+    // strikes about the migration's commit however fast the machine is.
+    let mut latest_us = 20_000;
     for kill in 1..=kills {
+        if usize::try_from(version).unwrap() == LATEST_SCHEMA {
+            // That one is done: the next one begins with an old file again.
+            folder = old_file();
+            version = 1;
+        }
         let relay = Relay::begin(folder.path(), &settings);
-        // From the first touch of the file on it goes on for some ten milliseconds.
         await_touch(folder.path(), &relay).await;
-        tokio::time::sleep(dice.pause(25)).await;
+        std::thread::sleep(Duration::from_micros(dice.next() % latest_us));
         relay.kill();
         let copy = snapshot::copy(folder.path());
         let found = Snapshot::read(copy.path());
@@ -87,8 +94,14 @@ pub(crate) async fn take_over(seed: u64, kills: u64) -> Struck {
         assert!(found.version >= version, "{when}: the file went back from version {version} to {}", found.version);
         version = found.version;
         match usize::try_from(version).unwrap() {
-            LATEST_SCHEMA => struck.after += 1,
-            _ => struck.before += 1,
+            LATEST_SCHEMA => {
+                struck.after += 1;
+                latest_us = (latest_us * 2 / 3).max(50);
+            }
+            _ => {
+                struck.before += 1;
+                latest_us = (latest_us * 3 / 2).min(50_000);
+            }
         }
     }
     goes_on(seed, folder.path(), &old, &settings, &twilio).await;
@@ -100,7 +113,9 @@ async fn await_touch(folder: &Path, relay: &Relay) {
     let lock = folder.join(format!("{FILE}.lock"));
     let touched = async {
         while !lock.exists() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            // Finer than the runtime's own timer.
+            std::thread::sleep(Duration::from_micros(50));
+            tokio::task::yield_now().await;
         }
         // It stays from one process to the next: the next one is known by the file that it holds.
         std::fs::remove_file(&lock).unwrap();

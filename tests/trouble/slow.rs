@@ -31,7 +31,8 @@ async fn answers_that_drip_end_by_the_time_of_the_whole_call_and_nothing_is_lost
     until("calls end by their time", async || relay.logged(r#""outcome":"unknown""#) >= 8).await;
     until("the breaker opens", async || relay.readiness().await.1["twilio"] == "failing").await;
     assert_eq!(relay.get("/readyz?exclude=twilio", "").await.status, 200, "events are still taken");
-    assert!(wire.dripping_max() <= 8, "{} calls at one time", wire.dripping_max());
+    // The wire sees that a call was given up when it writes the next byte: by then the one after it may have begun.
+    assert!(wire.dripping_max() <= 16, "{} calls at one time", wire.dripping_max());
     until("unknown calls are looked up and found", async || relay.logged("was found at the provider") >= 8).await;
 
     wire.set(Wire::AllDrips);

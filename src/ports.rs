@@ -417,7 +417,8 @@ pub trait Store: Send + Sync {
     /// Alerts with something to do at or before `until`, the longest due first, at most `limit`. Ids only: one alert
     /// that cannot be read must not hide the others.
     async fn due_alerts(&self, until: Timestamp, limit: usize) -> Result<Vec<AlertId>, StoreError>;
-    /// Alerts that have any next action, in order of id, after `after`, at most `limit`: for the recovery at start.
+    /// Alerts that have any next action, the latest id first, those before `after` in time, at most `limit`: for the
+    /// recovery at start, and for a clock that was set back. What a process had in hand is mostly among the latest.
     async fn unfinished_alerts(&self, after: Option<AlertId>, limit: usize) -> Result<Vec<AlertId>, StoreError>;
     /// Alerts newest first, at most `limit`, of one state or of all.
     async fn list_alerts(

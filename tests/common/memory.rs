@@ -322,8 +322,8 @@ impl Store for MemoryStore {
 
     async fn unfinished_alerts(&self, after: Option<AlertId>, limit: usize) -> Result<Vec<AlertId>, StoreError> {
         let data = self.data()?;
-        let is_one = |row: &&Row| row.next_action_at.is_some() && after.is_none_or(|after| row.alert.id > after);
-        Ok(data.alerts.values().filter(is_one).map(|row| row.alert.id).take(limit).collect())
+        let is_one = |row: &&Row| row.next_action_at.is_some() && after.is_none_or(|after| row.alert.id < after);
+        Ok(data.alerts.values().rev().filter(is_one).map(|row| row.alert.id).take(limit).collect())
     }
 
     async fn list_alerts(

@@ -8,6 +8,7 @@ use super::OpenError;
 const STEPS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_initial.sql"),
     include_str!("../../../migrations/sqlite/0002_facts.sql"),
+    include_str!("../../../migrations/sqlite/0003_unfinished.sql"),
 ];
 
 /// The version that this build writes.

@@ -329,7 +329,7 @@ impl Store for SqliteStore {
     }
 
     async fn unfinished_alerts(&self, after: Option<AlertId>, limit: usize) -> Result<Vec<AlertId>, StoreError> {
-        let after = after.map_or([0; 16], |id| *id.0.as_bytes());
+        let after = after.map_or([0xff; 16], |id| *id.0.as_bytes());
         self.readers
             .read(move |connection| {
                 rows::all(connection, sql::UNFINISHED_ALERTS, params![after, rows::bound(limit)], rows::alert_id)

@@ -59,6 +59,7 @@ async fn no_statement_walks_through_a_table_that_grows() {
         (sql::ANSWER, "PRIMARY KEY (key=?"),
         (sql::FORGET_ANSWERS, "INDEX answers_age (created_at<?"),
         (sql::NEXT_DUE, "INDEX alerts_due"),
+        (sql::UNFINISHED_ALERTS, "INDEX alerts_unfinished (id<?"),
     ];
 
     for (statement, search) in searches {
@@ -68,8 +69,8 @@ async fn no_statement_walks_through_a_table_that_grows() {
         assert!(!tidy.iter().any(|step| step.starts_with("SCAN")), "{statement}: {steps:?}");
         assert!(!tidy.iter().any(|step| step.contains("TEMP B-TREE")), "{statement} sorts: {steps:?}");
     }
-    // These go through all that is open, which is little, and must not go through what is closed.
-    for (statement, index) in [(sql::UNFINISHED_ALERTS, "alerts_due"), (sql::OPEN_BY_STATE, "alerts_open_state")] {
+    // This one goes through all that is open, which is little, and must not go through what is closed.
+    for (statement, index) in [(sql::OPEN_BY_STATE, "alerts_open_state")] {
         let steps = store.readers.read(move |connection| plan(connection, statement)).await.unwrap();
         let on_its_index = |step: &&String| step.contains("alerts") && step.contains(index);
         assert_eq!(steps.iter().filter(on_its_index).count(), 1, "{statement}: {steps:?}");

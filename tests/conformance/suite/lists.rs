@@ -166,7 +166,7 @@ pub(crate) async fn what_is_due_follows_changes<P: Place>() {
     assert_eq!(store.unfinished_alerts(None, 10).await.unwrap(), [next.id]);
 }
 
-pub(crate) async fn unfinished_alerts_are_paged_by_id<P: Place>() {
+pub(crate) async fn unfinished_alerts_are_paged_the_latest_first<P: Place>() {
     let place = P::new().await;
     let store = place.open().await;
     let college = College::new("north");
@@ -174,6 +174,7 @@ pub(crate) async fn unfinished_alerts_are_paged_by_id<P: Place>() {
     let mut expected: Vec<AlertId> =
         there.iter().filter(|alert| alert.next_action_at().is_some()).map(|alert| alert.id).collect();
     expected.sort_unstable();
+    expected.reverse();
     assert!(expected.len() >= 12);
 
     for page in [1, 5, 100] {

@@ -61,7 +61,7 @@ macro_rules! conformance {
             lists::alerts_of_one_instant_are_listed_one_by_one,
             lists::what_is_due_comes_longest_due_first,
             lists::what_is_due_follows_changes,
-            lists::unfinished_alerts_are_paged_by_id,
+            lists::unfinished_alerts_are_paged_the_latest_first,
             lists::figures_tell_what_is_open_and_when_work_is_due,
             people::consent_is_changed_only_from_the_version_before,
             people::data_keys_are_kept_by_person_and_organisation,

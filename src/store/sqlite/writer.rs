@@ -197,14 +197,15 @@ fn work(
             in_place = !in_place;
             tell(in_place);
         }
+        let mut space = Space::Enough;
         if in_place {
-            commit_group(connection, &mut group);
+            space = commit_group(connection, &mut group);
             committed.fetch_add(1, Ordering::Relaxed);
         } else {
             group.drain(..).for_each(|job| job.answer(Err(out_of_place())));
         }
         if let Some(checkpoints) = &mut checkpoints {
-            checkpoints.after_commit(connection);
+            checkpoints.after_group(connection, space);
         }
     }
 }
@@ -273,24 +274,51 @@ fn refuse_late(places: &Semaphore, count: usize, orders: &Receiver<Order>) {
     }
 }
 
-fn commit_group(connection: &Connection, group: &mut Vec<Box<dyn Job>>) {
+/// Whether the disk, as far as a group has seen, has space for the log to grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Space {
+    Enough,
+    Lacking,
+}
+
+fn commit_group(connection: &Connection, group: &mut Vec<Box<dyn Job>>) -> Space {
     match transact(connection, group) {
         // One of them is at fault: each alone, so that the others are not harmed.
         Err(Failure::Run(_) | Failure::Panic) if group.len() > 1 => commit_each(connection, group),
-        committed => answer_all(group.drain(..), &committed),
+        committed => {
+            answer_all(group.drain(..), &committed);
+            space(&committed)
+        }
     }
 }
 
-fn commit_each(connection: &Connection, group: &mut Vec<Box<dyn Job>>) {
+fn commit_each(connection: &Connection, group: &mut Vec<Box<dyn Job>>) -> Space {
+    let mut seen = Space::Enough;
     let mut jobs = group.drain(..);
     while let Some(job) = jobs.next() {
         let mut alone = [job];
         let committed = transact(connection, &mut alone);
         answer_all(alone, &committed);
+        if space(&committed) == Space::Lacking {
+            seen = Space::Lacking;
+        }
         if matches!(committed, Err(Failure::Begin(_))) {
             // Nobody can write just now: the rest would only wait for the same lock, one after the other.
-            return answer_all(jobs, &committed);
+            answer_all(jobs, &committed);
+            break;
         }
+    }
+    seen
+}
+
+fn space(committed: &Result<(), Failure>) -> Space {
+    match committed {
+        Err(Failure::Begin(error) | Failure::Run(error) | Failure::Commit(error))
+            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) =>
+        {
+            Space::Lacking
+        }
+        Ok(()) | Err(Failure::Begin(_) | Failure::Run(_) | Failure::Panic | Failure::Commit(_)) => Space::Enough,
     }
 }
 

@@ -129,7 +129,7 @@ async fn writes_until_files_may_not_grow() {
 async fn writes_until_the_disk_is_full_and_on_when_it_is_not() {
     let file = given_file();
     let ballast = file.with_extension("ballast");
-    std::fs::write(&ballast, vec![1; 400_000]).unwrap();
+    std::fs::write(&ballast, vec![1; 4_600_000]).unwrap();
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&settings(&file)).unwrap());
     let college = College::new("north");
     let told = fill(&store).await;
@@ -156,6 +156,39 @@ async fn writes_until_the_disk_is_full_and_on_when_it_is_not() {
             assert_eq!(stored.is_some(), *word == "committed", "{number} {word}");
         }
         assert!(store.alert(college.open(5004, at(0)).alert.id).await.unwrap().is_some());
+    }
+    say("ended");
+}
+
+/// The write-ahead log takes the last space, and what it holds changes the same few pages again and again.
+#[tokio::test]
+#[ignore = "run by another test, on a small file system of its own"]
+async fn writes_the_same_pages_where_there_is_hardly_any_space() {
+    let file = given_file();
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&settings(&file)).unwrap());
+    store.probe(at(0)).await.unwrap();
+    // With that, the file has all the pages that it needs.
+    store.close().await;
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&settings(&file)).unwrap());
+    let mut ballast = std::fs::File::create(file.with_extension("ballast")).unwrap();
+    while ballast.write_all(&[1; 4096]).is_ok() {}
+    ballast.set_len(ballast.metadata().unwrap().len() - 200_000).unwrap();
+
+    let (mut written, mut refused_running) = (0, 0);
+    while written < 300 {
+        match store.probe(at(written)).await {
+            Ok(()) => (written, refused_running) = (written + 1, 0),
+            Err(StoreError::Unavailable { .. }) => {
+                say(&format!("{written} refused"));
+                refused_running += 1;
+                assert!(
+                    refused_running < 500,
+                    "refused for good after {written} changes, though the log could be emptied"
+                );
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            Err(error) => panic!("{written}: {error}"),
+        }
     }
     say("ended");
 }

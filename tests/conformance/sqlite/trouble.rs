@@ -127,23 +127,36 @@ async fn an_error_of_the_file_system_loses_nothing_that_was_promised() {
     assert_as_told(&place, &told(&lines)).await;
 }
 
-/// A disk that is really full: a small file system in memory, mounted in a name space of the child's own. Where the
-/// machine does not let a user do that, nothing is tested here; what SQLite does without space is then tested beside
-/// the store only, by a limit of SQLite's own.
+/// A disk that is really full. When some space is free again, it is enough for the log and for all that the log may
+/// bring into the file at just that moment.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_full_disk_loses_nothing_and_is_got_over() {
+    on_a_small_disk("8m", "writes_until_the_disk_is_full_and_on_when_it_is_not");
+}
+
+/// The log need not grow for ever: what it holds is brought into the file when it finds no more space, where that needs none.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_log_that_found_no_space_is_emptied_and_written_anew() {
+    on_a_small_disk("3m", "writes_the_same_pages_where_there_is_hardly_any_space");
+}
+
+/// Runs a child on a small file system in memory, mounted in a name space of the child's own. Where the machine does not
+/// let a user do that, nothing is tested here; what SQLite does without space is then tested beside the store only, by a
+/// limit of SQLite's own.
+#[cfg(target_os = "linux")]
+#[expect(clippy::print_stderr, reason = "whoever reads the test's output shall know that nothing was tested")]
+fn on_a_small_disk(size: &str, test: &str) {
     let place = SqlitePlace::fresh();
     let folder = place.folder().to_str().unwrap().to_owned();
-    let script = "mount -t tmpfs -o size=3m none \"$0\" && exec \"$@\"";
-    let small = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, folder.as_str()];
+    let script = format!("mount -t tmpfs -o size={size} none \"$0\" && exec \"$@\"");
+    let small = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", &script, folder.as_str()];
     if !can_mount(&small[..4], place.folder()) {
         eprintln!("skipped: no file system can be mounted here");
         return;
     }
-    let mut writer = child::command(&small, "writes_until_the_disk_is_full_and_on_when_it_is_not", &place.file(), 0)
-        .spawn()
-        .unwrap();
+    let mut writer = child::command(&small, test, &place.file(), 0).spawn().unwrap();
     let lines: Vec<String> = child::said(&mut writer).collect();
     let output = writer.wait_with_output().unwrap();
 

@@ -1,5 +1,5 @@
-//! A database that already holds many alerts: opened, told and resolved by the service itself, in this process and
-//! without HTTP, so that every row and every hash is what the service would have written.
+//! A database that already holds many alerts: opened, told, delivered and resolved by the service itself, in this process
+//! and without HTTP, so that every row and every hash is what the service would have written.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,9 +24,9 @@ use crisis_relay::service::caller::Caller;
 use crisis_relay::service::intake::{EmergencyOverride, IdempotencyInput, NewEvent};
 use crisis_relay::store::sqlite::SqliteStore;
 
-use super::service::settings;
+use super::service::{database, settings};
 
-/// How many alerts are opened, told and resolved in one go, and by how many tasks.
+/// How many alerts are taken through all of it in one go, and by how many tasks.
 const IN_ONE_GO: usize = 5_000;
 const AT_ONCE: usize = 256;
 
@@ -65,6 +65,43 @@ impl TwilioClient for Accepts {
 
 /// Puts `count` resolved alerts into the database of `folder`.
 pub(crate) fn fill(folder: &Path, count: usize) -> Result<(), Failure> {
+    with_app(folder, |app| open_and_finish(app, count))
+}
+
+/// Finishes whatever is open in the database of `folder`, but for what waits for a time yet, like a look-up.
+pub(crate) fn finish_open(folder: &Path) -> Result<(), Failure> {
+    with_app(folder, |app| async move {
+        let App { service, worker, mut jobs, .. } = app;
+        worker.recover().await;
+        worker.drain(&mut jobs).await;
+        let mut after = None;
+        loop {
+            let page = service.store().unfinished_alerts(after, IN_ONE_GO).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(*last);
+            let service = Arc::clone(&service);
+            for_each(page, move |id| finish(Arc::clone(&service), id)).await?;
+        }
+    })
+}
+
+/// How many alerts the database of `folder` holds; `None` if there is none.
+pub(crate) fn count(folder: &Path) -> Result<Option<usize>, Failure> {
+    let file = database(folder);
+    if !file.exists() {
+        return Ok(None);
+    }
+    let connection = rusqlite::Connection::open(file)?;
+    let count: u32 = connection.query_row("SELECT count(*) FROM alerts", [], |row| row.get(0))?;
+    Ok(Some(usize::try_from(count)?))
+}
+
+/// Does `work` with the service's parts on the database of `folder`, with a provider that accepts all.
+fn with_app<W, F>(folder: &Path, work: W) -> Result<(), Failure>
+where
+    W: FnOnce(App) -> F,
+    F: Future<Output = Result<(), Failure>>,
+{
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let environment: BTreeMap<String, String> = settings(folder, "127.0.0.1:9".parse()?, "127.0.0.1:9".parse()?)
@@ -85,14 +122,13 @@ pub(crate) fn fill(folder: &Path, count: usize) -> Result<(), Failure> {
             clock: Arc::new(SystemClock),
             entropy,
         };
-        let app = app::assemble(&config, &provider, adapters).await?;
-        open_and_resolve(app, count).await?;
+        work(app::assemble(&config, &provider, adapters).await?).await?;
         store.close().await;
         Ok(())
     })
 }
 
-async fn open_and_resolve(app: App, count: usize) -> Result<(), Failure> {
+async fn open_and_finish(app: App, count: usize) -> Result<(), Failure> {
     let App { service, worker, mut jobs, .. } = app;
     for from in (0..count).step_by(IN_ONE_GO) {
         let numbers = from..count.min(from + IN_ONE_GO);
@@ -103,7 +139,7 @@ async fn open_and_resolve(app: App, count: usize) -> Result<(), Failure> {
         let opened = opened.await?;
         worker.drain(&mut jobs).await;
         let service = Arc::clone(&service);
-        for_each(opened, move |id| resolve(Arc::clone(&service), id)).await?;
+        for_each(opened, move |id| finish(Arc::clone(&service), id)).await?;
     }
     Ok(())
 }
@@ -133,9 +169,18 @@ async fn open(service: Arc<Service>, no: usize) -> Result<AlertId, Failure> {
     Ok(answer["alert_id"].as_str().ok_or("no alert was opened")?.parse()?)
 }
 
-async fn resolve(service: Arc<Service>, id: AlertId) -> Result<(), Failure> {
+/// The message is delivered, and a person closes the case.
+async fn finish(service: Arc<Service>, id: AlertId) -> Result<(), Failure> {
     let alert = service.store().alert(id).await?.ok_or("no such alert")?;
-    service.resolve(&caller()?, alert, Outcome::SafeByPhone, None).await?;
+    let attempts = alert.deliveries.iter().flat_map(|delivery| &delivery.attempts);
+    for provider_id in attempts.filter_map(|attempt| attempt.provider_id.clone()) {
+        let receipt = Receipt { provider_id, status: MessageStatus::Delivered, fault: None };
+        service.record_receipt(None, &receipt).await?;
+    }
+    let alert = service.store().alert(id).await?.ok_or("no such alert")?;
+    if alert.is_open() {
+        service.resolve(&caller()?, alert, Outcome::SafeByPhone, None).await?;
+    }
     Ok(())
 }
 

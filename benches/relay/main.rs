@@ -3,6 +3,7 @@
 //!     cargo bench --bench relay                       everything; prints the report and draws the distributions
 //!     cargo bench --bench relay -- --quick            a tenth of the time, for a first look
 //!     cargo bench --bench relay -- --stored 1000000   the same on a database that holds so many alerts already
+//!     cargo bench --bench relay -- --stored 1000000 --keep FOLDER   … and keeps it for the next run
 //!     cargo bench --bench relay -- soak --minutes 5   300 events a second, a tenth of all calls going wrong
 //!     cargo bench --bench relay -- load --help        the same load against any other service
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports to a terminal")]
@@ -41,6 +42,9 @@ struct Options {
     /// How many resolved alerts the database holds beforehand.
     #[arg(long, default_value_t = 0, value_name = "N")]
     stored: usize,
+    /// Where that database is kept, and found again by the next run.
+    #[arg(long, value_name = "FOLDER", requires = "stored")]
+    keep: Option<PathBuf>,
     /// Where databases are made: the disk that is measured [default: the folder for temporary files].
     #[arg(long, value_name = "FOLDER")]
     disk: Option<PathBuf>,
@@ -60,7 +64,9 @@ enum What {
     Load(other::LoadOptions),
 }
 
-fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+type Failure = Box<dyn Error + Send + Sync>;
+
+fn main() -> Result<(), Failure> {
     let options = Options::parse();
     match &options.what {
         None => all(&options),
@@ -69,13 +75,20 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     }
 }
 
-/// A folder for one database; it is removed with what is in it.
-struct Folder(tempfile::TempDir);
+/// A folder for one database.
+enum Folder {
+    /// Removed with what is in it.
+    Passing(tempfile::TempDir),
+    Kept(PathBuf),
+}
 
 impl std::ops::Deref for Folder {
     type Target = Path;
     fn deref(&self) -> &Path {
-        self.0.path()
+        match self {
+            Self::Passing(folder) => folder.path(),
+            Self::Kept(folder) => folder,
+        }
     }
 }
 
@@ -84,7 +97,30 @@ fn folder(options: &Options) -> std::io::Result<Folder> {
         Some(disk) => tempfile::tempdir_in(disk),
         None => tempfile::tempdir(),
     };
-    made.map(Folder)
+    made.map(Folder::Passing)
+}
+
+/// The database that holds many alerts already: found, or filled now.
+fn filled(options: &Options, report: &mut Report) -> Result<Option<Folder>, Failure> {
+    if options.stored == 0 {
+        return Ok(None);
+    }
+    let into = match &options.keep {
+        Some(kept) => {
+            fs::create_dir_all(kept)?;
+            Folder::Kept(kept.clone())
+        }
+        None => folder(options)?,
+    };
+    if let Some(stored) = fill::count(&into)? {
+        report.found(stored, service::size_of(&into));
+        return Ok(Some(into));
+    }
+    tell(&format!("filling in {} alerts", options.stored));
+    let begun = Instant::now();
+    fill::fill(&into, options.stored)?;
+    report.filled(options.stored, begun.elapsed(), service::size_of(&into));
+    Ok(Some(into))
 }
 
 /// Where scenarios find their databases: an empty folder for each, or the one that was filled for all.
@@ -109,10 +145,15 @@ impl std::ops::Deref for Place<'_> {
 }
 
 impl Places<'_> {
-    fn next(&self) -> std::io::Result<Place<'_>> {
+    /// A database of many gigabytes is not copied for each scenario: they follow each other in it, and what one has left
+    /// open is finished before the next.
+    fn next(&self) -> Result<Place<'_>, Failure> {
         match &self.filled {
-            Some(filled) => Ok(Place::Shared(filled)),
-            None => folder(self.options).map(Place::Own),
+            Some(filled) => {
+                fill::finish_open(filled)?;
+                Ok(Place::Shared(filled))
+            }
+            None => Ok(Place::Own(folder(self.options)?)),
         }
     }
 }
@@ -121,23 +162,12 @@ fn tell(line: &str) {
     eprintln!("{line}");
 }
 
-fn all(options: &Options) -> Result<(), Box<dyn Error + Send + Sync>> {
+fn all(options: &Options) -> Result<(), Failure> {
     let seconds = |full: f64| if options.quick { full / 10.0 } else { full };
     let times = |full: usize| if options.quick { full.div_ceil(5) } else { full };
-    let mut report = Report::new(options.stored);
+    let mut report = Report::new();
 
-    let filled = match options.stored {
-        0 => None,
-        stored => {
-            tell(&format!("filling in {stored} alerts"));
-            let (begun, into) = (Instant::now(), folder(options)?);
-            fill::fill(&into, stored)?;
-            report.filled(begun.elapsed(), service::size_of(&into));
-            Some(into)
-        }
-    };
-    // A database of many gigabytes is not copied for each scenario: they follow each other in it.
-    let places = Places { options, filled };
+    let places = Places { options, filled: filled(options, &mut report)? };
 
     tell("start");
     let place = places.next()?;
@@ -175,10 +205,6 @@ fn all(options: &Options) -> Result<(), Box<dyn Error + Send + Sync>> {
     }
     report.bursts(bursts);
 
-    tell("highest rate held");
-    let one = |rate, for_seconds| Ok(Stage::set(&places.next()?, without_receipts())?.at(rate, for_seconds));
-    report.held(seconds(30.0), highest_held(one, seconds(30.0), &tell)?);
-
     tell("SIGKILL in a burst of 2,000");
     let mut killed = Vec::new();
     for round in 0..times(5) {
@@ -186,6 +212,10 @@ fn all(options: &Options) -> Result<(), Box<dyn Error + Send + Sync>> {
         killed.push(kill(&place, 2_000, 0.2 + 0.1 * round as f64)?);
     }
     report.killed(&killed);
+
+    tell("highest rate held");
+    let one = |rate, for_seconds| Ok(Stage::set(&places.next()?, without_receipts())?.at(rate, for_seconds));
+    report.held(seconds(30.0), highest_held(one, seconds(30.0), &tell)?);
 
     let (text, picture) = report.finish();
     println!("{text}");

@@ -10,20 +10,23 @@ use super::statistics::{Times, megabytes, milliseconds};
 
 /// What was measured so far.
 pub(crate) struct Report {
-    stored: usize,
     rates: Vec<(String, Run)>,
     single: Vec<(&'static str, String)>,
     idle: Option<u64>,
 }
 
 impl Report {
-    pub(crate) fn new(stored: usize) -> Self {
-        Self { stored, rates: Vec::new(), single: Vec::new(), idle: None }
+    pub(crate) fn new() -> Self {
+        Self { rates: Vec::new(), single: Vec::new(), idle: None }
     }
 
-    pub(crate) fn filled(&mut self, took: Duration, bytes: u64) {
-        let text = format!("{} alerts in {:.0} s, {}", self.stored, took.as_secs_f64(), megabytes(bytes));
+    pub(crate) fn filled(&mut self, count: usize, took: Duration, bytes: u64) {
+        let text = format!("{count} alerts in {:.0} s, {}", took.as_secs_f64(), megabytes(bytes));
         self.single.push(("stored beforehand", text));
+    }
+
+    pub(crate) fn found(&mut self, count: usize, bytes: u64) {
+        self.single.push(("stored beforehand", format!("{count} alerts, {}", megabytes(bytes))));
     }
 
     pub(crate) fn starts(&mut self, starts: &Times) {

@@ -13,6 +13,7 @@ use sha1::Sha1;
 
 use crisis_relay::simulator::{CallbackMode, Fault, FaultRule, SimulatorConfig};
 
+use super::Failure;
 use super::load::{Form, Pace, Shot, Target, fire};
 use super::provider::{Provider, words_of};
 use super::service::{ACCOUNT_SID, AUTH_TOKEN, SERVICE_KEY, Service, Usage};
@@ -67,7 +68,7 @@ impl Run {
 pub(crate) struct Stage {
     provider: Provider,
     service: Service,
-    run: usize,
+    run: String,
     posted: usize,
 }
 
@@ -101,7 +102,7 @@ impl Stage {
     }
 
     fn target(&self, from: usize) -> Target {
-        events(self.service.address, self.run, from)
+        events(self.service.address, self.run.clone(), from)
     }
 
     /// Posts events of as many students, and waits until all have come to the provider.
@@ -209,10 +210,10 @@ impl Stage {
 
 /// The highest of rising rates that is held for `seconds`, with its run. `stage` gives each rate a service of its own.
 pub(crate) fn highest_held(
-    mut stage: impl FnMut(f64, f64) -> io::Result<Run>,
+    mut stage: impl FnMut(f64, f64) -> Result<Run, Failure>,
     seconds: f64,
     tell: &dyn Fn(&str),
-) -> io::Result<Option<(f64, Run)>> {
+) -> Result<Option<(f64, Run)>, Failure> {
     let mut best = None;
     let mut rate = 2000.0;
     loop {
@@ -236,13 +237,14 @@ fn reference(shot: &Shot) -> Option<String> {
     answer["reference"].as_str().map(str::to_owned)
 }
 
-/// A number for each run, so that no student of one is a student of another.
-fn next_run() -> usize {
+/// A name for each run, so that no student of one is a student of another, nor of an earlier process's on the same database.
+fn next_run() -> String {
     static RUNS: AtomicUsize = AtomicUsize::new(0);
-    RUNS.fetch_add(1, Ordering::Relaxed)
+    let begun = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    format!("{begun:x}-{}", RUNS.fetch_add(1, Ordering::Relaxed))
 }
 
-fn events(address: SocketAddr, run: usize, from: usize) -> Target {
+fn events(address: SocketAddr, run: String, from: usize) -> Target {
     Target {
         address,
         headers: vec![
@@ -297,7 +299,7 @@ pub(crate) fn start(folder: &Path) -> io::Result<Duration> {
     let service = Service::spawn(folder, provider.address)?;
     let run = next_run();
     loop {
-        let shots = fire(events(service.address, run, 0), Pace::AtOnce { connections: 1 }, 1);
+        let shots = fire(events(service.address, run.clone(), 0), Pace::AtOnce { connections: 1 }, 1);
         if accepted(&shots).next().is_some() {
             return Ok(begun.elapsed());
         }

@@ -5,22 +5,22 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    AckVia, Action, Alarm, Alert, AlertState, Decision, Deed, DeliveryDeed, Facts, Kind, Outcome, Situation,
-    Transition, WithheldReason,
+    AckVia, Action, Alarm, Alert, AlertState, Decision, Deed, DeliveryDeed, Kind, Outcome, Situation, Transition,
+    WithheldReason,
 };
 use crate::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream};
 use crate::domain::consent::Ground;
-use crate::domain::delivery::{
-    Attempt, Change, Delivery, DeliveryState, Disclosed, FailureReason, Settled, later, nearer,
-};
+use crate::domain::delivery::{Delivery, DeliveryState, Settled, later};
 use crate::domain::event::{Score, Trigger};
 use crate::domain::ids::{
     AlertId, AttemptNo, AttemptRef, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey,
 };
-use crate::domain::message::Composed;
 use crate::domain::policy::{Policy, Stage, Target};
-use crate::domain::provider::{ErrorClass, Receipt, SendOutcome, UnknownCause};
+use crate::domain::provider::{Receipt, SendOutcome};
 use crate::domain::sealed::Sealed;
+
+mod outcomes;
+mod time;
 
 /// How many deliveries an alert carries at the most; the oldest settled ones make room (the audit keeps all).
 const DELIVERIES_KEPT: usize = 32;
@@ -513,296 +513,6 @@ impl<'a, 'b> Changing<'a, 'b> {
         }
     }
 
-    // -- time ----------------------------------------------------------------------------------------------------
-
-    fn wake(&mut self, sole_owner_restarted: bool) {
-        self.pull_in();
-        self.expire_leases(sole_owner_restarted);
-        if sole_owner_restarted {
-            self.hasten_look_ups();
-        }
-        match self.alert.state {
-            AlertState::Escalating { stage, next_step_at } if next_step_at <= self.cx.now => {
-                let next = stage.next(&self.alert.policy);
-                self.enter(next);
-            }
-            AlertState::Acknowledged { action_due_at, .. } if action_due_at <= self.cx.now => {
-                self.record(&Deed::Reopened);
-                self.out.alarms.push(Alarm::Reopened);
-                // Without a ground nobody may be told again: people who may decide otherwise see it as withheld.
-                if self.alert.ground.is_some() { self.enter(Stage::FIRST) } else { self.withhold() }
-            }
-            AlertState::Escalating { .. }
-            | AlertState::Acknowledged { .. }
-            | AlertState::Withheld { .. }
-            | AlertState::Resolved { .. } => {}
-        }
-        self.ask_provider();
-    }
-
-    /// Where the clock was set back, nothing waits until it has caught up: see [`Delivery::pull_in`].
-    fn pull_in(&mut self) {
-        let (now, policy) = (self.cx.now, &self.alert.policy);
-        self.changed |= match &mut self.alert.state {
-            AlertState::Escalating { stage, next_step_at } => nearer(next_step_at, later(now, stage.patience(policy))),
-            AlertState::Acknowledged { action_due_at, .. } => nearer(action_due_at, later(now, policy.act_within)),
-            AlertState::Withheld { .. } | AlertState::Resolved { .. } => false,
-        };
-        let Some(lease) = self.cx.lease else { return };
-        for delivery in &mut self.alert.deliveries {
-            self.changed |= delivery.pull_in(now, lease, &self.cx.rules.delivery);
-        }
-    }
-
-    fn expire_leases(&mut self, sole_owner_restarted: bool) {
-        let now = self.cx.now;
-        let ours = self.cx.lease.map(|lease| lease.owner.as_str());
-        let expired: Vec<usize> = self
-            .alert
-            .deliveries
-            .iter()
-            .enumerate()
-            .filter(|(_, delivery)| match &delivery.state {
-                DeliveryState::Sending { lease, .. } => {
-                    lease.until <= now || (sole_owner_restarted && ours.is_some_and(|ours| ours != lease.owner))
-                }
-                DeliveryState::Due { .. }
-                | DeliveryState::Unknown { .. }
-                | DeliveryState::Accepted { .. }
-                | DeliveryState::Failed { .. }
-                | DeliveryState::Cancelled { .. } => false,
-            })
-            .map(|(place, _)| place)
-            .collect();
-        for place in expired {
-            let delivery = &mut self.alert.deliveries[place];
-            let (no, attempt) = (delivery.no, current_attempt(delivery));
-            let DeliveryState::Sending { lease, .. } = &delivery.state else { continue };
-            let died = sole_owner_restarted && ours.is_some_and(|ours| ours != lease.owner);
-            let cause = if died { UnknownCause::OwnerDied } else { UnknownCause::LeaseExpired };
-            let settled = delivery.lose_lease(now, cause);
-            self.note(no, attempt, settled);
-        }
-    }
-
-    /// A look-up that the process before had in hand died with it: it is made again soon, not only when it would have
-    /// been given up.
-    fn hasten_look_ups(&mut self) {
-        let latest = later(self.cx.now, self.cx.rules.delivery.look_up_first);
-        for delivery in &mut self.alert.deliveries {
-            self.changed |= delivery.look_up_by(latest);
-        }
-    }
-
-    /// Look-ups and polls that are due. Each is booked before it is made, so that two instances do not make it twice,
-    /// and so that it is made again if this instance dies on the way.
-    fn ask_provider(&mut self) {
-        let Some(lease) = self.cx.lease else { return };
-        let now = self.cx.now;
-        let rules = &self.cx.rules.delivery;
-        let change = self.delivery_change();
-        for place in 0..self.alert.deliveries.len() {
-            let delivery = &mut self.alert.deliveries[place];
-            if delivery.next_action_at().is_none_or(|at| at > now) {
-                continue;
-            }
-            match delivery.state {
-                DeliveryState::Unknown { attempt, look_ups, .. } if look_ups >= rules.look_ups_max => {
-                    // Whoever asked last never told what came of it.
-                    let (no, settled) = (delivery.no, delivery.look_up_failed(attempt, false, &change));
-                    self.note(no, attempt, settled);
-                }
-                DeliveryState::Unknown { attempt, .. } => {
-                    delivery.looking_up(lease.until);
-                    self.out.actions.push(Action::LookUp { delivery: delivery.no, attempt });
-                    self.changed = true;
-                }
-                DeliveryState::Accepted { attempt, .. } => {
-                    delivery.polled(now, rules);
-                    if let Some(provider_id) = delivery.attempt(attempt).and_then(|attempt| attempt.provider_id.clone())
-                    {
-                        self.out.actions.push(Action::Poll { delivery: delivery.no, attempt, provider_id });
-                    }
-                    self.changed = true;
-                }
-                DeliveryState::Due { .. }
-                | DeliveryState::Sending { .. }
-                | DeliveryState::Failed { .. }
-                | DeliveryState::Cancelled { .. } => {}
-            }
-        }
-    }
-
-    /// Takes what is due in hand, under the situation's lease.
-    fn claim_due(&mut self) {
-        let Some(lease) = self.cx.lease else { return };
-        if !self.still_wanted() {
-            return;
-        }
-        for place in 0..self.alert.deliveries.len() {
-            let delivery = &self.alert.deliveries[place];
-            let DeliveryState::Due { at } = delivery.state else { continue };
-            if at > self.cx.now {
-                continue;
-            }
-            let Some(ground) = self.alert.ground.as_ref().filter(|ground| ground.allows(delivery.channel)) else {
-                // Planned on a ground that another has replaced since. It must not be sent, nor wait for ever.
-                let (no, attempt) = (delivery.no, current_attempt(delivery));
-                self.alert.deliveries[place].cancel(self.cx.now);
-                self.something_failed = true;
-                self.note(no, attempt, Settled::Cancelled);
-                continue;
-            };
-            let ground = ground.kind();
-            match self.cx.composer.compose(&self.facts(delivery)) {
-                Some(message) => self.claim(place, lease.clone(), ground, message),
-                None => {
-                    let no = delivery.no;
-                    let settled = self.alert.deliveries[place].fail(FailureReason::NotComposable, None, self.cx.now);
-                    self.out.alarms.push(Alarm::NotComposable);
-                    self.note(no, AttemptNo(0), settled);
-                }
-            }
-        }
-    }
-
-    fn facts<'d>(&self, delivery: &'d Delivery) -> Facts<'d> {
-        Facts {
-            reference: self.alert.reference,
-            score: delivery.score,
-            severity: delivery.score.unwrap_or(Score::HIGHEST),
-            at: self.alert.trigger.received_at,
-            respond_by: later(delivery.planned_at, self.alert.policy.respond_within),
-            drill: matches!(self.alert.kind, Kind::Drill),
-            channel: delivery.channel,
-            language: &delivery.language,
-        }
-    }
-
-    fn claim(&mut self, place: usize, lease: crate::domain::delivery::Lease, ground: &'static str, message: Composed) {
-        let disclosed = Disclosed {
-            template: message.template.clone(),
-            template_version: message.version,
-            language: message.language.clone(),
-            text_sha256: message.text_sha256.clone(),
-        };
-        let delivery = &mut self.alert.deliveries[place];
-        let holder = lease.owner.clone();
-        let attempt = delivery.claim(self.cx.now, lease, disclosed.clone());
-        let (no, contact) = (delivery.no, delivery.contact.clone());
-        let (role, channel, address) = (delivery.role, delivery.channel, delivery.address_key);
-        let what = DeliveryDeed::AttemptBegun {
-            attempt,
-            contact: &contact,
-            role,
-            channel,
-            address,
-            ground,
-            holder: &holder,
-            disclosed: &disclosed,
-        };
-        // Whoever set the alert going, it is the service that sends.
-        self.record_as(&Actor::Service, &Deed::Delivery { delivery: no, what });
-        self.out.actions.push(Action::Send { delivery: no, attempt, message });
-    }
-
-    // -- the provider --------------------------------------------------------------------------------------------
-
-    fn delivery_change(&self) -> Change<'a> {
-        Change {
-            now: self.cx.now,
-            jitter: self.cx.jitter,
-            rules: &self.cx.rules.delivery,
-            still_wanted: self.still_wanted(),
-        }
-    }
-
-    fn delivery_mut(&mut self, no: DeliveryNo) -> Result<(&mut Delivery, Change<'a>), Rejection> {
-        let change = self.delivery_change();
-        let delivery = self.alert.deliveries.iter_mut().find(|delivery| delivery.no == no);
-        delivery.map(|delivery| (delivery, change)).ok_or(Rejection::NoSuchDelivery)
-    }
-
-    fn settle(&mut self, no: DeliveryNo, attempt: AttemptNo, outcome: &SendOutcome) -> Result<(), Rejection> {
-        self.changing_attempt(no, attempt, |delivery, change| delivery.settle(attempt, outcome, change))
-    }
-
-    fn not_found(&mut self, no: DeliveryNo, attempt: AttemptNo, answered: bool) -> Result<(), Rejection> {
-        self.changing_attempt(no, attempt, |delivery, change| delivery.look_up_failed(attempt, answered, change))
-    }
-
-    fn find(&mut self, no: DeliveryNo, attempt: AttemptNo, receipt: &Receipt) -> Result<(), Rejection> {
-        let id = Some(&receipt.provider_id);
-        let anothers = self.alert.deliveries.iter().any(|delivery| {
-            let others = |other: &&Attempt| (delivery.no, other.no) != (no, attempt);
-            delivery.attempts.iter().filter(others).any(|other| other.provider_id.as_ref() == id)
-        });
-        // The next look-up is booked already, and knows whose the message is.
-        if anothers { Ok(()) } else { self.receive(no, attempt, receipt) }
-    }
-
-    fn receive(&mut self, no: DeliveryNo, attempt: AttemptNo, receipt: &Receipt) -> Result<(), Rejection> {
-        self.changing_attempt(no, attempt, |delivery, change| delivery.receive(attempt, receipt, change))
-    }
-
-    /// Changes one delivery, and books what is new: a message's id, a receipt, and where the delivery went.
-    fn changing_attempt(
-        &mut self,
-        no: DeliveryNo,
-        attempt: AttemptNo,
-        change: impl FnOnce(&mut Delivery, &Change<'_>) -> Settled,
-    ) -> Result<(), Rejection> {
-        let (delivery, cx) = self.delivery_mut(no)?;
-        let before = delivery.attempt(attempt).ok_or(Rejection::NoSuchDelivery)?.clone();
-        let settled = change(delivery, &cx);
-        let after = delivery.attempt(attempt).ok_or(Rejection::NoSuchDelivery)?.clone();
-        if before == after && settled == Settled::Unchanged {
-            return Ok(());
-        }
-        self.changed = true;
-        if let (Some(provider_id), Some(status)) = (&after.provider_id, after.status) {
-            if before.provider_id.is_none() {
-                self.out.provider_ids.push(provider_id.clone());
-                self.record_delivery(no, DeliveryDeed::Accepted { attempt, provider_id, status });
-            } else if before.status != after.status {
-                self.record_delivery(no, DeliveryDeed::Receipt { attempt, provider_id, status, fault: after.fault });
-            }
-        }
-        self.note(no, attempt, settled);
-        Ok(())
-    }
-
-    /// Books where a delivery went.
-    fn note(&mut self, no: DeliveryNo, attempt: AttemptNo, settled: Settled) {
-        self.changed = true;
-        self.out.settled.push((no, settled));
-        let delivery = self.alert.deliveries.iter().find(|delivery| delivery.no == no);
-        let fault = delivery.and_then(|delivery| delivery.attempt(attempt)).and_then(|attempt| attempt.fault);
-        match settled {
-            Settled::Retry { at } => {
-                self.record_delivery(no, DeliveryDeed::RetryPlanned { attempt, due_at: at, fault })
-            }
-            Settled::Deferred { at } => self.record_delivery(no, DeliveryDeed::Deferred { attempt, due_at: at }),
-            Settled::Unknown { look_up_at } => {
-                self.record_delivery(no, DeliveryDeed::OutcomeUnknown { attempt, look_up_at });
-            }
-            Settled::Failed { reason, class } => {
-                self.record_delivery(no, DeliveryDeed::Failed { reason, fault });
-                self.something_failed = true;
-                match (reason, class) {
-                    (FailureReason::Exhausted, _) => self.out.alarms.push(Alarm::DeliveryExhausted),
-                    (_, Some(class @ (ErrorClass::Config | ErrorClass::Template | ErrorClass::OptOut))) => {
-                        let code = fault.and_then(|fault| fault.code);
-                        self.out.alarms.push(Alarm::ProviderRefused { class, code });
-                    }
-                    (FailureReason::Refused | FailureReason::NotComposable, _) => {}
-                }
-            }
-            Settled::Cancelled => self.record_delivery(no, DeliveryDeed::Cancelled),
-            Settled::Accepted | Settled::Progressed | Settled::Unchanged => {}
-        }
-    }
-
     // -- humans --------------------------------------------------------------------------------------------------
 
     fn acknowledge(&mut self, via: AckVia) -> Result<(), Rejection> {
@@ -846,8 +556,4 @@ impl<'a, 'b> Changing<'a, 'b> {
             self.record_delivery(no, DeliveryDeed::Cancelled);
         }
     }
-}
-
-fn current_attempt(delivery: &Delivery) -> AttemptNo {
-    delivery.attempts.last().map_or(AttemptNo(0), |attempt| attempt.no)
 }

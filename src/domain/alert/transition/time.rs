@@ -1,0 +1,208 @@
+//! What time makes due: stages, leases that ran out, look-ups, polls, and claims.
+
+use super::Changing;
+use crate::domain::alert::{Action, Alarm, AlertState, Deed, DeliveryDeed, Facts, Kind};
+use crate::domain::audit::Actor;
+use crate::domain::delivery::{Delivery, DeliveryState, Disclosed, FailureReason, Lease, Settled, later, nearer};
+use crate::domain::event::Score;
+use crate::domain::ids::AttemptNo;
+use crate::domain::message::Composed;
+use crate::domain::policy::Stage;
+use crate::domain::provider::UnknownCause;
+
+impl Changing<'_, '_> {
+    pub(super) fn wake(&mut self, sole_owner_restarted: bool) {
+        self.pull_in();
+        self.expire_leases(sole_owner_restarted);
+        if sole_owner_restarted {
+            self.hasten_look_ups();
+        }
+        match self.alert.state {
+            AlertState::Escalating { stage, next_step_at } if next_step_at <= self.cx.now => {
+                let next = stage.next(&self.alert.policy);
+                self.enter(next);
+            }
+            AlertState::Acknowledged { action_due_at, .. } if action_due_at <= self.cx.now => {
+                self.record(&Deed::Reopened);
+                self.out.alarms.push(Alarm::Reopened);
+                // Without a ground nobody may be told again: people who may decide otherwise see it as withheld.
+                if self.alert.ground.is_some() { self.enter(Stage::FIRST) } else { self.withhold() }
+            }
+            AlertState::Escalating { .. }
+            | AlertState::Acknowledged { .. }
+            | AlertState::Withheld { .. }
+            | AlertState::Resolved { .. } => {}
+        }
+        self.ask_provider();
+    }
+
+    /// Where the clock was set back, nothing waits until it has caught up: see [`Delivery::pull_in`].
+    fn pull_in(&mut self) {
+        let (now, policy) = (self.cx.now, &self.alert.policy);
+        self.changed |= match &mut self.alert.state {
+            AlertState::Escalating { stage, next_step_at } => nearer(next_step_at, later(now, stage.patience(policy))),
+            AlertState::Acknowledged { action_due_at, .. } => nearer(action_due_at, later(now, policy.act_within)),
+            AlertState::Withheld { .. } | AlertState::Resolved { .. } => false,
+        };
+        let Some(lease) = self.cx.lease else { return };
+        for delivery in &mut self.alert.deliveries {
+            self.changed |= delivery.pull_in(now, lease, &self.cx.rules.delivery);
+        }
+    }
+
+    fn expire_leases(&mut self, sole_owner_restarted: bool) {
+        let now = self.cx.now;
+        let ours = self.cx.lease.map(|lease| lease.owner.as_str());
+        let expired: Vec<usize> = self
+            .alert
+            .deliveries
+            .iter()
+            .enumerate()
+            .filter(|(_, delivery)| match &delivery.state {
+                DeliveryState::Sending { lease, .. } => {
+                    lease.until <= now || (sole_owner_restarted && ours.is_some_and(|ours| ours != lease.owner))
+                }
+                DeliveryState::Due { .. }
+                | DeliveryState::Unknown { .. }
+                | DeliveryState::Accepted { .. }
+                | DeliveryState::Failed { .. }
+                | DeliveryState::Cancelled { .. } => false,
+            })
+            .map(|(place, _)| place)
+            .collect();
+        for place in expired {
+            let delivery = &mut self.alert.deliveries[place];
+            let (no, attempt) = (delivery.no, current_attempt(delivery));
+            let DeliveryState::Sending { lease, .. } = &delivery.state else { continue };
+            let died = sole_owner_restarted && ours.is_some_and(|ours| ours != lease.owner);
+            let cause = if died { UnknownCause::OwnerDied } else { UnknownCause::LeaseExpired };
+            let settled = delivery.lose_lease(now, cause);
+            self.note(no, attempt, settled);
+        }
+    }
+
+    /// A look-up that the process before had in hand died with it: it is made again soon, not only when it would have
+    /// been given up.
+    fn hasten_look_ups(&mut self) {
+        let latest = later(self.cx.now, self.cx.rules.delivery.look_up_first);
+        for delivery in &mut self.alert.deliveries {
+            self.changed |= delivery.look_up_by(latest);
+        }
+    }
+
+    /// Look-ups and polls that are due. Each is booked before it is made, so that two instances do not make it twice,
+    /// and so that it is made again if this instance dies on the way.
+    fn ask_provider(&mut self) {
+        let Some(lease) = self.cx.lease else { return };
+        let now = self.cx.now;
+        let rules = &self.cx.rules.delivery;
+        let change = self.delivery_change();
+        for place in 0..self.alert.deliveries.len() {
+            let delivery = &mut self.alert.deliveries[place];
+            if delivery.next_action_at().is_none_or(|at| at > now) {
+                continue;
+            }
+            match delivery.state {
+                DeliveryState::Unknown { attempt, look_ups, .. } if look_ups >= rules.look_ups_max => {
+                    // Whoever asked last never told what came of it.
+                    let (no, settled) = (delivery.no, delivery.look_up_failed(attempt, false, &change));
+                    self.note(no, attempt, settled);
+                }
+                DeliveryState::Unknown { attempt, .. } => {
+                    delivery.looking_up(lease.until);
+                    self.out.actions.push(Action::LookUp { delivery: delivery.no, attempt });
+                    self.changed = true;
+                }
+                DeliveryState::Accepted { attempt, .. } => {
+                    delivery.polled(now, rules);
+                    if let Some(provider_id) = delivery.attempt(attempt).and_then(|attempt| attempt.provider_id.clone())
+                    {
+                        self.out.actions.push(Action::Poll { delivery: delivery.no, attempt, provider_id });
+                    }
+                    self.changed = true;
+                }
+                DeliveryState::Due { .. }
+                | DeliveryState::Sending { .. }
+                | DeliveryState::Failed { .. }
+                | DeliveryState::Cancelled { .. } => {}
+            }
+        }
+    }
+
+    /// Takes what is due in hand, under the situation's lease.
+    pub(super) fn claim_due(&mut self) {
+        let Some(lease) = self.cx.lease else { return };
+        if !self.still_wanted() {
+            return;
+        }
+        for place in 0..self.alert.deliveries.len() {
+            let delivery = &self.alert.deliveries[place];
+            let DeliveryState::Due { at } = delivery.state else { continue };
+            if at > self.cx.now {
+                continue;
+            }
+            let Some(ground) = self.alert.ground.as_ref().filter(|ground| ground.allows(delivery.channel)) else {
+                // Planned on a ground that another has replaced since. It must not be sent, nor wait for ever.
+                let (no, attempt) = (delivery.no, current_attempt(delivery));
+                self.alert.deliveries[place].cancel(self.cx.now);
+                self.something_failed = true;
+                self.note(no, attempt, Settled::Cancelled);
+                continue;
+            };
+            let ground = ground.kind();
+            match self.cx.composer.compose(&self.facts(delivery)) {
+                Some(message) => self.claim(place, lease.clone(), ground, message),
+                None => {
+                    let no = delivery.no;
+                    let settled = self.alert.deliveries[place].fail(FailureReason::NotComposable, None, self.cx.now);
+                    self.out.alarms.push(Alarm::NotComposable);
+                    self.note(no, AttemptNo(0), settled);
+                }
+            }
+        }
+    }
+
+    fn facts<'d>(&self, delivery: &'d Delivery) -> Facts<'d> {
+        Facts {
+            reference: self.alert.reference,
+            score: delivery.score,
+            severity: delivery.score.unwrap_or(Score::HIGHEST),
+            at: self.alert.trigger.received_at,
+            respond_by: later(delivery.planned_at, self.alert.policy.respond_within),
+            drill: matches!(self.alert.kind, Kind::Drill),
+            channel: delivery.channel,
+            language: &delivery.language,
+        }
+    }
+
+    fn claim(&mut self, place: usize, lease: Lease, ground: &'static str, message: Composed) {
+        let disclosed = Disclosed {
+            template: message.template.clone(),
+            template_version: message.version,
+            language: message.language.clone(),
+            text_sha256: message.text_sha256.clone(),
+        };
+        let delivery = &mut self.alert.deliveries[place];
+        let holder = lease.owner.clone();
+        let attempt = delivery.claim(self.cx.now, lease, disclosed.clone());
+        let (no, contact) = (delivery.no, delivery.contact.clone());
+        let (role, channel, address) = (delivery.role, delivery.channel, delivery.address_key);
+        let what = DeliveryDeed::AttemptBegun {
+            attempt,
+            contact: &contact,
+            role,
+            channel,
+            address,
+            ground,
+            holder: &holder,
+            disclosed: &disclosed,
+        };
+        // Whoever set the alert going, it is the service that sends.
+        self.record_as(&Actor::Service, &Deed::Delivery { delivery: no, what });
+        self.out.actions.push(Action::Send { delivery: no, attempt, message });
+    }
+}
+
+fn current_attempt(delivery: &Delivery) -> AttemptNo {
+    delivery.attempts.last().map_or(AttemptNo(0), |attempt| attempt.no)
+}

@@ -440,4 +440,10 @@ impl Transition {
     pub fn is_empty(&self) -> bool {
         self.from_version == Some(self.alert.version)
     }
+
+    /// Whether a message is to be sent on the student's word.
+    pub fn sends_on_consent(&self) -> bool {
+        let on_consent = matches!(self.alert.ground, Some(Ground::Consent { .. }));
+        on_consent && self.actions.iter().any(|action| matches!(action, Action::Send { .. }))
+    }
 }

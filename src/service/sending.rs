@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::consent::Judged;
 use super::receipts::Reach;
-use super::{Service, ServiceError};
+use super::{Along, Changed, Service, ServiceError, TRIES};
 use crate::domain::alert::{Alert, Input, Transition};
 use crate::domain::audit::Actor;
 use crate::domain::ids::{AlertId, AttemptNo, DeliveryNo};
@@ -30,9 +31,17 @@ impl Service {
         if self.dispatch.is_full() {
             return Ok(Woken::NoPlace);
         }
-        let alert = self.judge(self.load(id).await?).await?;
-        let woken = self.change(alert, Input::Wake { sole_owner_restarted }, &Actor::Service).await?;
-        Ok(if woken.is_some() { Woken::Worked } else { Woken::Nothing })
+        for _ in 0..TRIES {
+            let Judged { alert, consent_version } = self.judge(self.load(id).await?).await?;
+            let along = Along { consent_version, ..Along::default() };
+            match self.change_along(alert, Input::Wake { sole_owner_restarted }, &Actor::Service, &along).await? {
+                Changed::Made(_) => return Ok(Woken::Worked),
+                Changed::Nothing => return Ok(Woken::Nothing),
+                // The student has spoken since: nothing was claimed, and the ground is looked at again.
+                Changed::ConsentChanged | Changed::AnsweredBefore => {}
+            }
+        }
+        Err(ServiceError::Busy)
     }
 
     /// Books what came of a call.

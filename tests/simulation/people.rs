@@ -129,9 +129,6 @@ impl People {
         };
         let (hub, watch, service) = (Arc::clone(&ground.hub), Arc::clone(&ground.watch), Arc::clone(&at.service));
         hub.note(format_args!("event {number} of student-{} to {}", post.student, at.process));
-        self.numbered += 1;
-        let request = self.numbered;
-        watch.event_begins(request, at.process);
         self.tasks.push(tokio::spawn(async move {
             let body = format!("{} {:?} {}", post.student, post.score, post.overridden);
             let key = format!("event-{number}");
@@ -147,7 +144,6 @@ impl People {
             };
             let key_given = post.keyed.then_some(IdempotencyInput { key: &key, body: body.as_bytes() });
             let result = service.accept(&caller("backend", "service"), &event, key_given).await;
-            watch.event_ends(request);
             hub.note(format_args!("event {number}: {}", word(&result)));
             hub.see(format!("event {}", word(&result)));
             if let Ok(answered) = result {
@@ -177,7 +173,7 @@ impl People {
             hub.note(format_args!("student-{student_no}: {}", word(&result)));
             hub.see(format!("consent {}", word(&result)));
             if let Ok(record) = result {
-                watch.consent_answered(record.subject, record.version);
+                watch.consent_answered(&record);
             }
         }));
     }

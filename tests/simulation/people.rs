@@ -105,10 +105,16 @@ impl People {
             let number = self.posts.lock().iter().filter(|(_, post)| post.keyed).map(|(number, _)| *number).next_back();
             return number.into_iter().for_each(|number| self.post(ground, at, number));
         }
+        self.event_of(ground, at, chance.below(ground.setup.students));
+    }
+
+    /// A new event of this student.
+    pub(crate) fn event_of(&mut self, ground: &Ground, at: &Instance, student: usize) {
+        let chance = &ground.hub.chance;
         self.numbered += 1;
         let score = if chance.happens(0.1) { None } else { Some(chance.share()) };
         let post = Post {
-            student: chance.below(ground.setup.students),
+            student,
             score,
             overridden: chance.happens(0.25),
             keyed: chance.happens(0.75),
@@ -155,8 +161,8 @@ impl People {
         }));
     }
 
-    /// A student agrees, or takes it back.
-    pub(crate) fn consent(&mut self, ground: &Ground, at: &Instance, granted: Option<bool>) {
+    /// A student agrees, or takes it back; says which.
+    pub(crate) fn consent(&mut self, ground: &Ground, at: &Instance, granted: Option<bool>) -> usize {
         let chance = &ground.hub.chance;
         let student_no = chance.below(ground.setup.students);
         let whatsapp = granted.unwrap_or_else(|| chance.happens(0.5));
@@ -176,6 +182,7 @@ impl People {
                 watch.consent_answered(&record);
             }
         }));
+        student_no
     }
 
     /// A counsellor at the dashboard does something about an alert.

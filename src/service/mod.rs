@@ -128,7 +128,7 @@ pub(crate) enum Changed {
     /// Nothing was changed: the key was used before, and its answer is kept.
     AnsweredBefore,
     /// Nothing was changed: the student's word that it rests on is another by now, or was not read.
-    ConsentChanged,
+    ConsentOutdated,
 }
 
 impl Service {
@@ -235,7 +235,7 @@ impl Service {
             Changed::Nothing => Ok(None),
             Changed::Made(transition) => Ok(Some(*transition)),
             // Without a key there is none that could have been used, and it rests on no word that could change.
-            Changed::AnsweredBefore | Changed::ConsentChanged => Err(ServiceError::Busy),
+            Changed::AnsweredBefore | Changed::ConsentOutdated => Err(ServiceError::Busy),
         }
     }
 
@@ -264,12 +264,12 @@ impl Service {
             }
             if transition.sends_on_consent() && along.consent_version.is_none() {
                 // Somebody else has put it on this ground since it was loaded.
-                return Ok(Changed::ConsentChanged);
+                return Ok(Changed::ConsentOutdated);
             }
             match self.commit(&transition, along.clone()).await? {
                 Committed::Committed => return Ok(Changed::Made(Box::new(self.committed(transition, place)))),
                 Committed::IdempotencyKeyUsed => return Ok(Changed::AnsweredBefore),
-                Committed::ConsentChanged => return Ok(Changed::ConsentChanged),
+                Committed::ConsentChanged => return Ok(Changed::ConsentOutdated),
                 Committed::VersionConflict
                 | Committed::SubjectHasOpenAlert
                 | Committed::ReferenceTaken

@@ -38,7 +38,7 @@ impl Service {
                 Changed::Made(_) => return Ok(Woken::Worked),
                 Changed::Nothing => return Ok(Woken::Nothing),
                 // The student has spoken since: nothing was claimed, and the ground is looked at again.
-                Changed::ConsentChanged | Changed::AnsweredBefore => {}
+                Changed::ConsentOutdated | Changed::AnsweredBefore => {}
             }
         }
         Err(ServiceError::Busy)

@@ -39,7 +39,7 @@ pub use transition::{Input, NewAlert, Rejection};
 use super::audit::{Actor, AuditEntry, AuditHead};
 use super::consent::Ground;
 use super::contact::{Channel, Directory, Language};
-use super::delivery::{Delivery, DeliveryRules, Lease, Settled};
+use super::delivery::{Delivery, DeliveryRules, DeliveryState, Lease, Settled};
 use super::event::{Score, Trigger};
 use super::ids::{AlertId, AttemptNo, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey};
 use super::message::Composed;
@@ -253,6 +253,16 @@ impl Alert {
     /// Whether further events of the student join this alert: every state but `Resolved`.
     pub fn is_open(&self) -> bool {
         !matches!(self.state, AlertState::Resolved { .. })
+    }
+
+    /// Whether a claimed attempt is still to be called: it is in hand, nobody has taken the case meanwhile, and the ground
+    /// covers its channel.
+    pub fn still_wants(&self, delivery: DeliveryNo, attempt: AttemptNo) -> bool {
+        let in_hand = |delivery: &&Delivery| {
+            matches!(delivery.state, DeliveryState::Sending { attempt: held, .. } if held == attempt)
+                && self.ground.as_ref().is_some_and(|ground| ground.allows(delivery.channel))
+        };
+        matches!(self.state, AlertState::Escalating { .. }) && self.delivery(delivery).filter(in_hand).is_some()
     }
 
     /// The delivery with this number.

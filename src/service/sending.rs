@@ -44,6 +44,15 @@ impl Service {
         Err(ServiceError::Busy)
     }
 
+    /// Whether a call that had to wait since it was claimed is still to be made. Where the store cannot say, it is: it
+    /// was claimed on a ground that is recorded, and somebody waits for it.
+    pub async fn still_wants(&self, id: AlertId, delivery: DeliveryNo, attempt: AttemptNo) -> bool {
+        match self.store.alert(id).await {
+            Ok(alert) => alert.is_some_and(|alert| alert.still_wants(delivery, attempt)),
+            Err(_) => true,
+        }
+    }
+
     /// Books what came of a call.
     pub async fn settle(
         &self,

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::common::gate::{Fate, Fault as StoreFault, Gate};
 use crate::common::stage::{event, s};
-use crate::common::{Answer, SERVICE, Setting, World};
+use crate::common::{Answer, COUNSELLOR_KEY, SERVICE, Setting, World};
 
 const STUDENT: &str = "student-1";
 
@@ -175,4 +175,52 @@ async fn a_case_that_is_woken_while_the_student_takes_their_word_back_is_not_tol
     world.work().await;
     world.expect_only(&reference, 0);
     world.holds_its_promises().await;
+}
+
+/// Two cases, of which the second has been claimed and waits for its turn at the sender's pace, while `meanwhile`.
+async fn waiting_for_its_turn(meanwhile: impl AsyncFn(&World, &str)) -> (World, String) {
+    let mut world = Setting::default().with("CRISIS_RELAY__TWILIO__WHATSAPP_PER_SECOND", "1").start().await;
+    let worker = world.run_worker(s(30));
+    let first = world.told("student-0", 0.93).await;
+    world.until("the first was told", async |world| world.on_the_phone(&first).len() == 1).await;
+    world.expect_only(&first, 1);
+    let second = world.told(STUDENT, 0.93).await;
+    assert_eq!(stands(&world, &second).await, ("escalating".into(), "sending".into()));
+    meanwhile(&world, &second).await;
+    for _ in 0..20 {
+        world.worker_asleep().await;
+        world.clock.advance(s(1));
+    }
+    worker.stop();
+    worker.stopped().await;
+    (world, second)
+}
+
+#[tokio::test]
+async fn a_message_that_waits_for_its_turn_is_not_sent_once_the_withdrawal_is_confirmed() {
+    let withdraws = async |world: &World, _: &str| {
+        says(world, false).await.expect(200);
+    };
+    let (world, reference) = waiting_for_its_turn(withdraws).await;
+    assert_eq!(stands(&world, &reference).await, ("withheld".into(), "cancelled".into()));
+    world.expect_only(&reference, 0);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_message_that_waits_for_its_turn_is_not_sent_once_the_case_is_taken() {
+    let takes = async |world: &World, reference: &str| {
+        let path = format!("/api/v1/crisis/alerts/{reference}/acknowledge");
+        world.post(&path, COUNSELLOR_KEY, &json!({})).await.expect(200);
+    };
+    let (world, reference) = waiting_for_its_turn(takes).await;
+    assert_eq!(stands(&world, &reference).await, ("acknowledged".into(), "cancelled".into()));
+    world.expect_only(&reference, 0);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_message_that_waits_for_its_turn_and_is_wanted_still_is_sent() {
+    let (world, reference) = waiting_for_its_turn(async |_, _| {}).await;
+    world.expect_only(&reference, 1);
 }

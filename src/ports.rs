@@ -322,6 +322,10 @@ pub struct AlertCommit {
     pub idempotency: Option<IdempotencyRecord>,
     /// The student's data key, if this event made it.
     pub data_key: Option<WrappedDataKey>,
+    /// The version of the student's consent record that this change rests on, 0 where there was none. If it is another
+    /// by now, the commit is refused: what was decided on a word that has been taken back meanwhile must not become
+    /// durable. `None`: it rests on nothing that the student said.
+    pub consent_version: Option<u64>,
     /// Nobody waits for this change: a store may hold it back for a few milliseconds, to make it together with others.
     /// `Committed` means durable all the same.
     pub may_wait: bool,
@@ -343,6 +347,8 @@ pub enum Committed {
     IdempotencyKeyUsed,
     /// The student was given a data key in the meantime: use that one.
     DataKeyExists,
+    /// The student has said something in the meantime: read it, and decide again.
+    ConsentChanged,
 }
 
 /// A change of a consent record, committed as a whole or not at all.

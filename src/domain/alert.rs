@@ -39,7 +39,7 @@ pub use transition::{Input, NewAlert, Rejection};
 use super::audit::{Actor, AuditEntry, AuditHead};
 use super::consent::Ground;
 use super::contact::{Channel, Directory, Language};
-use super::delivery::{Delivery, DeliveryRules, Lease, Settled};
+use super::delivery::{Delivery, DeliveryRules, DeliveryState, Lease, Settled};
 use super::event::{Score, Trigger};
 use super::ids::{AlertId, AttemptNo, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey};
 use super::message::Composed;
@@ -255,6 +255,16 @@ impl Alert {
         !matches!(self.state, AlertState::Resolved { .. })
     }
 
+    /// Whether a claimed attempt is still to be called: it is in hand, nobody has taken the case meanwhile, and the ground
+    /// covers its channel.
+    pub fn still_wants(&self, delivery: DeliveryNo, attempt: AttemptNo) -> bool {
+        let in_hand = |delivery: &&Delivery| {
+            matches!(delivery.state, DeliveryState::Sending { attempt: held, .. } if held == attempt)
+                && self.ground.as_ref().is_some_and(|ground| ground.allows(delivery.channel))
+        };
+        matches!(self.state, AlertState::Escalating { .. }) && self.delivery(delivery).filter(in_hand).is_some()
+    }
+
     /// The delivery with this number.
     pub fn delivery(&self, no: DeliveryNo) -> Option<&Delivery> {
         self.deliveries.iter().find(|delivery| delivery.no == no)
@@ -439,5 +449,11 @@ impl Transition {
     /// Whether there is anything to commit.
     pub fn is_empty(&self) -> bool {
         self.from_version == Some(self.alert.version)
+    }
+
+    /// Whether a message is to be sent on the student's word.
+    pub fn sends_on_consent(&self) -> bool {
+        let on_consent = matches!(self.alert.ground, Some(Ground::Consent { .. }));
+        on_consent && self.actions.iter().any(|action| matches!(action, Action::Send { .. }))
     }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::caller::Caller;
 use super::people::subject_key;
-use super::{Service, ServiceError, TRIES};
+use super::{Along, Changed, Service, ServiceError, TRIES};
 use crate::domain::alert::{Alert, Input};
 use crate::domain::audit::{Actor, AuditHead, AuditStream};
 use crate::domain::consent::{ChannelConsent, ConsentRecord, Ground, ground_for};
@@ -99,16 +99,37 @@ impl Service {
 
     /// Holds an alert's ground against what the student says now. Done when they say it, and again before anything is
     /// planned or sent anew: a crash between the two changes nothing.
-    pub(crate) async fn judge(&self, alert: Alert) -> Result<Alert, ServiceError> {
-        if !matches!(alert.ground, Some(Ground::Consent { .. })) {
-            return Ok(alert);
+    pub(crate) async fn judge(&self, alert: Alert) -> Result<Judged, ServiceError> {
+        let mut alert = alert;
+        for _ in 0..TRIES {
+            if !matches!(alert.ground, Some(Ground::Consent { .. })) {
+                return Ok(Judged { alert, consent_version: None });
+            }
+            let consent = self.store.consent(&alert.organisation, alert.subject).await?;
+            let consent_version = Some(consent_version(consent.as_ref()));
+            let ground = ground_for(consent.as_ref(), None, &alert.policy.channels());
+            let (id, input) = (alert.id, Input::ConsentJudged { ground });
+            // The judgement is checked as well: a late one must not put back what a later word has taken away.
+            let along = Along { consent_version, ..Along::default() };
+            match self.change_along(alert.clone(), input, &Actor::Service, &along).await? {
+                Changed::Nothing => return Ok(Judged { alert, consent_version }),
+                Changed::Made(transition) => return Ok(Judged { alert: transition.alert, consent_version }),
+                Changed::ConsentOutdated | Changed::AnsweredBefore => alert = self.load(id).await?,
+            }
         }
-        let consent = self.store.consent(&alert.organisation, alert.subject).await?;
-        let ground = ground_for(consent.as_ref(), None, &alert.policy.channels());
-        let id = alert.id;
-        match self.change(alert.clone(), Input::ConsentJudged { ground }, &Actor::Service).await? {
-            Some(_) => self.load(id).await,
-            None => Ok(alert),
-        }
+        Err(ServiceError::Busy)
     }
+}
+
+/// An alert whose ground holds.
+pub(crate) struct Judged {
+    pub(crate) alert: Alert,
+    /// The student's word by which it holds; `None`: it rests on none. What is done on this ground is committed with this
+    /// version, so that it is refused if they have said something else by then.
+    pub(crate) consent_version: Option<u64>,
+}
+
+/// The version of what a student has said, as commits name it: 0 where there is nothing.
+pub(crate) fn consent_version(record: Option<&ConsentRecord>) -> u64 {
+    record.map_or(0, |record| record.version)
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::caller::Caller;
+use super::consent::consent_version;
 use super::people::subject_key;
 use super::{Along, Organisation, Service, ServiceError, TRIES};
 use crate::domain::alert::{Alert, Decision, Input, Kind, NewAlert, Transition};
@@ -165,6 +166,7 @@ impl Service {
         let lease = place.as_ref().map(|_| self.lease(intake.now));
         let actor = intake.caller.actor(self.keyring.as_ref(), is_kept.then_some(data_key.as_ref()));
         let situation = self.situation(intake.organisation, intake.now, &actor, lease.as_ref());
+        let consent_version = consent_version(known.consent.as_ref());
         let transition = self.decide(intake, known, &data_key, &actor, &situation)?;
         let answer = answer(intake.event_id, &transition);
         let json = serde_json::to_string(&answer).unwrap_or_default();
@@ -172,6 +174,9 @@ impl Service {
             event: if is_kept { seal_details(intake, data_key.as_ref()) } else { None },
             idempotency: intake.record(&json),
             data_key: new_data_key,
+            // An override stands whatever the student says. A refusal for want of consent rests on their word, too: one
+            // that was given meanwhile opens the way at once.
+            consent_version: (!is_overridden(&transition.alert)).then_some(consent_version),
             may_wait: false,
         };
         match self.commit(&transition, along).await? {
@@ -180,7 +185,8 @@ impl Service {
             | Committed::SubjectHasOpenAlert
             | Committed::ReferenceTaken
             | Committed::IdempotencyKeyUsed
-            | Committed::DataKeyExists => return Ok(None),
+            | Committed::DataKeyExists
+            | Committed::ConsentChanged => return Ok(None),
         }
         let alert = transition.alert.id;
         self.metrics.event(answer.decision.as_str());
@@ -294,6 +300,10 @@ fn answer(event_id: EventId, transition: &Transition) -> EventAnswer {
         paged_again: matches!(decision, Decision::Merged).then_some(transition.paged),
         status_url: Some(format!("/api/v1/crisis/alerts/{}", alert.id)),
     }
+}
+
+fn is_overridden(alert: &Alert) -> bool {
+    matches!(alert.ground, Some(Ground::EmergencyOverride { .. }))
 }
 
 /// Both parts of an override under one seal, as JSON text.

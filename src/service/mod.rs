@@ -115,6 +115,7 @@ pub(crate) struct Along {
     event: Option<EventDetails>,
     idempotency: Option<IdempotencyRecord>,
     data_key: Option<WrappedDataKey>,
+    consent_version: Option<u64>,
     may_wait: bool,
 }
 
@@ -126,6 +127,8 @@ pub(crate) enum Changed {
     Made(Box<Transition>),
     /// Nothing was changed: the key was used before, and its answer is kept.
     AnsweredBefore,
+    /// Nothing was changed: the student's word that it rests on is another by now, or was not read.
+    ConsentOutdated,
 }
 
 impl Service {
@@ -192,6 +195,7 @@ impl Service {
             event: along.event,
             idempotency: along.idempotency,
             data_key: along.data_key,
+            consent_version: along.consent_version,
             may_wait: along.may_wait,
         };
         match self.store.commit_alert(commit).await {
@@ -230,8 +234,8 @@ impl Service {
         match self.change_along(alert, input, actor, &Along { may_wait, ..Along::default() }).await? {
             Changed::Nothing => Ok(None),
             Changed::Made(transition) => Ok(Some(*transition)),
-            // Without a key there is none that could have been used.
-            Changed::AnsweredBefore => Err(ServiceError::Busy),
+            // Without a key there is none that could have been used, and it rests on no word that could change.
+            Changed::AnsweredBefore | Changed::ConsentOutdated => Err(ServiceError::Busy),
         }
     }
 
@@ -258,9 +262,14 @@ impl Service {
             if transition.is_empty() {
                 return Ok(Changed::Nothing);
             }
+            if transition.sends_on_consent() && along.consent_version.is_none() {
+                // Somebody else has put it on this ground since it was loaded.
+                return Ok(Changed::ConsentOutdated);
+            }
             match self.commit(&transition, along.clone()).await? {
                 Committed::Committed => return Ok(Changed::Made(Box::new(self.committed(transition, place)))),
                 Committed::IdempotencyKeyUsed => return Ok(Changed::AnsweredBefore),
+                Committed::ConsentChanged => return Ok(Changed::ConsentOutdated),
                 Committed::VersionConflict
                 | Committed::SubjectHasOpenAlert
                 | Committed::ReferenceTaken

@@ -5,12 +5,14 @@ use serde::Serialize;
 use super::caller::Caller;
 use super::{Service, ServiceError, TRIES};
 use crate::domain::alert::{Alert, StateName};
-use crate::domain::audit::{Actor, AuditEntry, AuditStream};
+use crate::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream, ChainFault, verify_next};
 use crate::domain::ids::{AlertId, Reference};
 use crate::ports::{ListCursor, SealedField};
 
-/// How many entries of a chain are read at once.
+/// How many entries of a chain are read, and proven, at once: a millisecond's work.
 const CHAIN_PAGE: usize = 500;
+/// How many events' words are opened at once.
+const OPENED_AT_ONCE: usize = 64;
 
 /// What somebody looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -103,27 +105,51 @@ impl Service {
         Ok(self.store.audit_entries(&AuditStream::Alert(alert.id), after, limit).await?)
     }
 
-    /// The whole chain of an alert, and the alert at the version that the chain ends with.
-    pub async fn whole_chain(&self, alert: &Alert) -> Result<(Alert, Vec<AuditEntry>), ServiceError> {
-        let stream = AuditStream::Alert(alert.id);
+    /// Proves an alert's chain, from its first entry to the head that the alert remembers. Of a chain that is appended to
+    /// meanwhile, what is new is proven as well. However long it is, a page of it is in memory at a time, and others get
+    /// their turn after each.
+    pub async fn prove(&self, id: AlertId) -> Result<Result<AuditHead, ChainFault>, ServiceError> {
+        let stream = AuditStream::Alert(id);
+        let mut alert = self.load(id).await?;
+        let mut end = AuditHead::EMPTY;
         for _ in 0..TRIES {
-            let alert = self.load(alert.id).await?;
-            let mut chain: Vec<AuditEntry> = Vec::new();
-            loop {
-                let after = chain.last().map_or(0, |entry| entry.seq);
-                let page = self.store.audit_entries(&stream, after, CHAIN_PAGE).await?;
-                let last = page.len() < CHAIN_PAGE;
-                chain.extend(page);
-                if last {
-                    break;
-                }
+            end = match self.prove_on(&stream, end).await? {
+                Ok(end) => end,
+                Err(fault) => return Ok(Err(fault)),
+            };
+            if end == alert.audit_head {
+                return Ok(Ok(end));
             }
             // Somebody may have changed the alert between the two reads: then its head has moved on, too.
-            if self.load(alert.id).await?.version == alert.version {
-                return Ok((alert, chain));
+            let now = self.load(id).await?;
+            if now.version == alert.version {
+                return Ok(Err(ChainFault::WrongHead { expected: alert.audit_head.seq, found: end.seq }));
             }
+            alert = now;
         }
         Err(ServiceError::Busy)
+    }
+
+    /// Proves what follows `head`, to the end of the chain.
+    async fn prove_on(
+        &self,
+        stream: &AuditStream,
+        head: AuditHead,
+    ) -> Result<Result<AuditHead, ChainFault>, ServiceError> {
+        let mut head = head;
+        loop {
+            let page = self.store.audit_entries(stream, head.seq, CHAIN_PAGE).await?;
+            for entry in &page {
+                head = match verify_next(head, entry) {
+                    Ok(head) => head,
+                    Err(fault) => return Ok(Err(fault)),
+                };
+            }
+            if page.len() < CHAIN_PAGE {
+                return Ok(Ok(head));
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Opens what is sealed: the look is recorded first.
@@ -132,7 +158,11 @@ impl Service {
         self.record_access(caller, &alert, Access::IdentityRevealed).await?;
         let key = self.person_data_key(&alert.organisation, alert.subject.into()).await?;
         let mut events = Vec::new();
-        for details in self.store.event_details(alert.id).await? {
+        for (number, details) in self.store.event_details(alert.id).await?.into_iter().enumerate() {
+            if number % OPENED_AT_ONCE == OPENED_AT_ONCE - 1 {
+                // A case may have thousands of events: others get their turn.
+                tokio::task::yield_now().await;
+            }
             let open = |field, sealed: Option<_>| sealed.map(|sealed| key.open(field, &sealed)).transpose();
             events.push(RevealedEvent {
                 event: details.event,

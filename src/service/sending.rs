@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::consent::Judged;
 use super::receipts::Reach;
-use super::{Service, ServiceError};
+use super::{Along, Changed, Service, ServiceError, TRIES};
 use crate::domain::alert::{Alert, Input, Transition};
 use crate::domain::audit::Actor;
 use crate::domain::ids::{AlertId, AttemptNo, DeliveryNo};
@@ -30,9 +31,26 @@ impl Service {
         if self.dispatch.is_full() {
             return Ok(Woken::NoPlace);
         }
-        let alert = self.judge(self.load(id).await?).await?;
-        let woken = self.change(alert, Input::Wake { sole_owner_restarted }, &Actor::Service).await?;
-        Ok(if woken.is_some() { Woken::Worked } else { Woken::Nothing })
+        for _ in 0..TRIES {
+            let Judged { alert, consent_version } = self.judge(self.load(id).await?).await?;
+            let along = Along { consent_version, ..Along::default() };
+            match self.change_along(alert, Input::Wake { sole_owner_restarted }, &Actor::Service, &along).await? {
+                Changed::Made(_) => return Ok(Woken::Worked),
+                Changed::Nothing => return Ok(Woken::Nothing),
+                // The student has spoken since: nothing was claimed, and the ground is looked at again.
+                Changed::ConsentOutdated | Changed::AnsweredBefore => {}
+            }
+        }
+        Err(ServiceError::Busy)
+    }
+
+    /// Whether a call that had to wait since it was claimed is still to be made. Where the store cannot say, it is: it
+    /// was claimed on a ground that is recorded, and somebody waits for it.
+    pub async fn still_wants(&self, id: AlertId, delivery: DeliveryNo, attempt: AttemptNo) -> bool {
+        match self.store.alert(id).await {
+            Ok(alert) => alert.is_some_and(|alert| alert.still_wants(delivery, attempt)),
+            Err(_) => true,
+        }
     }
 
     /// Books what came of a call.

@@ -110,6 +110,10 @@ impl Worker {
         };
         if !wait.is_zero() {
             self.clock.sleep(wait).await;
+            // Somebody may have taken the case meanwhile, or the student their word back.
+            if !self.service.still_wants(alert.id, delivery.no, attempt).await {
+                return SendOutcome::NotBegun { wait: LATE_PAUSE };
+            }
         }
         let now = self.clock.now();
         if self.patience(now, until).is_none() {

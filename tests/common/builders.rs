@@ -245,6 +245,7 @@ fn commit(transition: crisis_relay::domain::alert::Transition) -> AlertCommit {
         event: None,
         idempotency: None,
         data_key: None,
+        consent_version: None,
         // Whatever may wait is as durable once it is answered.
         may_wait: transition.from_version.is_some(),
     }

@@ -116,6 +116,10 @@ impl Data {
         if commit.data_key.as_ref().is_some_and(has_key) {
             return Some(Committed::DataKeyExists);
         }
+        let said = self.consents.get(&(alert.organisation.clone(), alert.subject)).map_or(0, |record| record.version);
+        if commit.consent_version.is_some_and(|version| version != said) {
+            return Some(Committed::ConsentChanged);
+        }
         let stored = self.alerts.get(&alert.id);
         let Some(version) = commit.from_version else {
             let others = || self.alerts.values().filter(|row| row.alert.organisation == alert.organisation);
@@ -161,8 +165,7 @@ impl Data {
         if self.contradicts(&commit) {
             return Err(StoreError::Corrupt { what: "a place is taken".to_owned() });
         }
-        let AlertCommit { alert, from_version: _, audit, provider_ids, event, idempotency, data_key, may_wait: _ } =
-            commit;
+        let AlertCommit { alert, audit, provider_ids, event, idempotency, data_key, .. } = commit;
         let id = alert.id;
         let mut told = self.alerts.remove(&id).map(|row| row.told).unwrap_or_default();
         if matches!(alert.state, AlertState::Escalating { .. }) {

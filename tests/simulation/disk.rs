@@ -89,6 +89,9 @@ impl Disk {
         if self.plant == Plant::AnsweredBeforeStored && before.is_none() && self.hub.chance.happens(0.2) {
             return Ok(Committed::Committed);
         }
+        if self.plant == Plant::WordNotLookedAtAgain {
+            commit.consent_version = None;
+        }
         let (after, audit) = (commit.alert.clone(), commit.audit.clone());
         let answer = self.store.commit_alert(commit).await?;
         if answer == Committed::Committed {

@@ -45,7 +45,7 @@ const SEEDS: u64 = 800;
 
 /// From how many schedules on each of these must have been seen: what never happens is not tried.
 const ENOUGH: u64 = 500;
-const MUST_BE_SEEN: [&str; 44] = [
+const MUST_BE_SEEN: [&str; 45] = [
     "a further message",
     "a lease ran out",
     "alert acknowledged",
@@ -64,6 +64,7 @@ const MUST_BE_SEEN: [&str; 44] = [
     "call Unreadable",
     "clock set back",
     "clock set forth",
+    "commit ConsentChanged",
     "commit DataKeyExists",
     "commit SubjectHasOpenAlert",
     "commit VersionConflict",

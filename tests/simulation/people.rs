@@ -105,10 +105,16 @@ impl People {
             let number = self.posts.lock().iter().filter(|(_, post)| post.keyed).map(|(number, _)| *number).next_back();
             return number.into_iter().for_each(|number| self.post(ground, at, number));
         }
+        self.event_of(ground, at, chance.below(ground.setup.students));
+    }
+
+    /// A new event of this student.
+    pub(crate) fn event_of(&mut self, ground: &Ground, at: &Instance, student: usize) {
+        let chance = &ground.hub.chance;
         self.numbered += 1;
         let score = if chance.happens(0.1) { None } else { Some(chance.share()) };
         let post = Post {
-            student: chance.below(ground.setup.students),
+            student,
             score,
             overridden: chance.happens(0.25),
             keyed: chance.happens(0.75),
@@ -129,9 +135,6 @@ impl People {
         };
         let (hub, watch, service) = (Arc::clone(&ground.hub), Arc::clone(&ground.watch), Arc::clone(&at.service));
         hub.note(format_args!("event {number} of student-{} to {}", post.student, at.process));
-        self.numbered += 1;
-        let request = self.numbered;
-        watch.event_begins(request, at.process);
         self.tasks.push(tokio::spawn(async move {
             let body = format!("{} {:?} {}", post.student, post.score, post.overridden);
             let key = format!("event-{number}");
@@ -147,7 +150,6 @@ impl People {
             };
             let key_given = post.keyed.then_some(IdempotencyInput { key: &key, body: body.as_bytes() });
             let result = service.accept(&caller("backend", "service"), &event, key_given).await;
-            watch.event_ends(request);
             hub.note(format_args!("event {number}: {}", word(&result)));
             hub.see(format!("event {}", word(&result)));
             if let Ok(answered) = result {
@@ -159,8 +161,8 @@ impl People {
         }));
     }
 
-    /// A student agrees, or takes it back.
-    pub(crate) fn consent(&mut self, ground: &Ground, at: &Instance, granted: Option<bool>) {
+    /// A student agrees, or takes it back; says which.
+    pub(crate) fn consent(&mut self, ground: &Ground, at: &Instance, granted: Option<bool>) -> usize {
         let chance = &ground.hub.chance;
         let student_no = chance.below(ground.setup.students);
         let whatsapp = granted.unwrap_or_else(|| chance.happens(0.5));
@@ -177,9 +179,10 @@ impl People {
             hub.note(format_args!("student-{student_no}: {}", word(&result)));
             hub.see(format!("consent {}", word(&result)));
             if let Ok(record) = result {
-                watch.consent_answered(record.subject, record.version);
+                watch.consent_answered(&record);
             }
         }));
+        student_no
     }
 
     /// A counsellor at the dashboard does something about an alert.

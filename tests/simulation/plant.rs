@@ -21,6 +21,8 @@ pub(crate) enum Plant {
     RetryForgotten,
     /// A student's no is read as the yes that was there before.
     WithdrawalIgnored,
+    /// What was decided on a student's word is stored although they have said something else since.
+    WordNotLookedAtAgain,
     /// A new alert is answered before it is stored, and now and then is not.
     AnsweredBeforeStored,
     /// A commit of which nobody knows counts as made.

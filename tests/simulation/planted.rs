@@ -44,6 +44,11 @@ fn an_ignored_withdrawal_is_found() {
 }
 
 #[test]
+fn a_withdrawal_that_an_event_overtakes_is_found() {
+    finds(Plant::WordNotLookedAtAgain, &[rule::CONSENT, rule::WITHDRAWN], 100);
+}
+
+#[test]
 fn an_alert_that_is_answered_before_it_is_stored_is_found() {
     finds(Plant::AnsweredBeforeStored, &[rule::KEPT, rule::GROUND], 20);
 }

@@ -211,9 +211,17 @@ impl Schedule {
         let away = || hub.elapsed() + hub.chance.span(Duration::from_secs(1), Duration::from_secs(60));
         match what {
             // Most students have agreed before anything happens.
-            _ if done < ground.setup.students => people.consent(ground, at, Some(hub.chance.happens(0.8))),
+            _ if done < ground.setup.students => {
+                people.consent(ground, at, Some(hub.chance.happens(0.8)));
+            }
             What::Event => people.event(ground, at),
-            What::Consent => people.consent(ground, at, None),
+            What::Consent => {
+                let student = people.consent(ground, at, None);
+                // What is said just when an event comes in is what is easily overlooked.
+                if hub.chance.happens(0.4) {
+                    people.event_of(ground, at, student);
+                }
+            }
             What::Decision(deed) => people.decision(ground, at, deed),
             What::Reply => people.reply(ground, at),
             What::Death => {

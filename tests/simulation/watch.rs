@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crisis_relay::domain::alert::{Alert, AlertState};
 use crisis_relay::domain::audit::{AuditEntry, AuditStream, verify_next};
-use crisis_relay::domain::consent::Ground;
+use crisis_relay::domain::consent::{ConsentRecord, Ground};
+use crisis_relay::domain::contact::Channel;
 use crisis_relay::domain::delivery::{Attempt, AttemptResult, Delivery, DeliveryState, FailureReason};
-use crisis_relay::domain::ids::{AlertId, AttemptNo, AttemptRef, DeliveryNo, ProviderId, SubjectKey};
+use crisis_relay::domain::ids::{AlertId, AttemptNo, AttemptRef, DeliveryNo, ProviderId};
 use crisis_relay::domain::provider::{MessageStatus, SendOutcome, UnknownCause};
 use crisis_relay::ports::MessageRequest;
 use crisis_relay::service::intake::EventAnswer;
@@ -36,6 +37,7 @@ pub(crate) mod rule {
     pub(crate) const CHAIN: &str = "chains verify";
     pub(crate) const VERSION: &str = "the version counts the changes";
     pub(crate) const CONSENT: &str = "nothing is begun on consent that was taken back";
+    pub(crate) const WITHDRAWN: &str = "once a withdrawal is confirmed, no open alert rests on it";
     pub(crate) const KEPT: &str = "what was answered is stored";
     pub(crate) const SAME_ANSWER: &str = "the same key gets the same answer";
     pub(crate) const TOLD: &str = "when faults have stopped, every case that waits is told";
@@ -71,10 +73,6 @@ struct Truth {
 struct State {
     attempts: BTreeMap<Key, Truth>,
     messages: BTreeMap<ProviderId, AlertId>,
-    /// The version of consent that each student was last told to be recorded, and at which step.
-    consent_told: BTreeMap<SubjectKey, (u64, usize)>,
-    /// Events that are being decided on, by whom and since when.
-    under_way: BTreeMap<u64, (Process, usize)>,
     answers: BTreeMap<String, String>,
     accepted: Vec<EventAnswer>,
 }
@@ -172,22 +170,24 @@ impl Watch {
         self.hub.require(entries.iter().all(stored), rule::KEPT, || format!("{stream} lacks what was answered"));
     }
 
-    /// A student was told that this is recorded.
-    pub(crate) fn consent_answered(&self, subject: SubjectKey, version: u64) {
-        let step = self.hub.step();
-        let mut state = self.state.lock();
-        let told = state.consent_told.entry(subject).or_default();
-        *told = (version, step).max(*told);
-    }
-
-    /// An event is handed to a process.
-    pub(crate) fn event_begins(&self, number: u64, process: Process) {
-        self.state.lock().under_way.insert(number, (process, self.hub.step()));
-    }
-
-    /// It came to something.
-    pub(crate) fn event_ends(&self, number: u64) {
-        self.state.lock().under_way.remove(&number);
+    /// A student was told that this is recorded: no open alert rests on what they have taken back.
+    pub(crate) fn consent_answered(&self, said: &ConsentRecord) {
+        let stored = self.memory.consent_of(&said.organisation, said.subject);
+        let Some(stored) = stored.filter(|stored| stored.version >= said.version) else {
+            return self.hub.violated(rule::KEPT, format_args!("version {} of a consent", said.version));
+        };
+        // If they have spoken again since, whoever takes that down sees to what rests on it.
+        if stored.version > said.version {
+            return;
+        }
+        for (alert, _) in self.memory.alerts() {
+            let Some(Ground::Consent { channels, .. }) = &alert.ground else { continue };
+            let rests = alert.subject == said.subject && alert.is_open();
+            let granted = |channel: &Channel| stored.granted().any(|(granted, _)| granted == *channel);
+            self.hub.require(!rests || channels.iter().all(granted), rule::WITHDRAWN, || {
+                format!("{} rests on {:?}", &alert.id.to_string()[30..], alert.ground)
+            });
+        }
     }
 
     /// What was answered is stored still.
@@ -292,7 +292,7 @@ impl Watch {
         let does =
             |deed: &str| chain.iter().rposition(|entry| entry.canonical.contains(&format!(r#""deed":"{deed}""#)));
         self.hub.require(does("acknowledged") <= does("reopened"), rule::TAKEN, || name.clone());
-        self.consents(process, alert, is, &name);
+        self.consents(alert, is, &name);
         self.asked(alert, is, new, &name);
         let held = matches!(&is.state, DeliveryState::Sending { attempt, lease }
             if *attempt == new.no && lease.owner == process.to_string() && lease.until > alert.updated_at);
@@ -322,26 +322,14 @@ impl Watch {
         self.hub.require(!in_doubt || enough, rule::ASKED, || format!("{name}: asked {asked} times"));
     }
 
-    /// Whoever is told that their word was taken back can rely on it; but an event that was being decided on just then may
-    /// have been decided by the word before.
-    fn consents(&self, process: Process, alert: &Alert, delivery: &Delivery, name: &str) {
+    /// What the student has said by now, confirmed to them or not, allows the message.
+    fn consents(&self, alert: &Alert, delivery: &Delivery, name: &str) {
         let Some(Ground::Consent { .. }) = &alert.ground else { return };
         let Some(record) = self.memory.consent_of(&alert.organisation, alert.subject) else {
             return self.hub.violated(rule::CONSENT, format_args!("{name}: none was ever given"));
         };
         let granted = record.granted().any(|(channel, _)| channel == delivery.channel);
-        let (told, overlaps) = {
-            let state = self.state.lock();
-            let (told, step) = state.consent_told.get(&alert.subject).copied().unwrap_or_default();
-            (told, state.under_way.values().any(|(at, since)| *at == process && *since <= step))
-        };
-        let relied_on = !granted && told >= record.version;
-        if relied_on && overlaps {
-            self.hub.see("consent taken back while an event was under way");
-        }
-        self.hub.require(!relied_on || overlaps, rule::CONSENT, || {
-            format!("{name}: taken back with version {}", record.version)
-        });
+        self.hub.require(granted, rule::CONSENT, || format!("{name}: taken back with version {}", record.version));
     }
 
     /// A lease ends by its time, or by its owner's death where the store is one process's own.

@@ -8,6 +8,7 @@ mod common;
 mod bad_input;
 mod clock;
 mod consent;
+mod consent_races;
 mod crash_running;
 mod crash_steps;
 mod decisions;

@@ -2,13 +2,17 @@
 //! the trace that every look leaves.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crisis_relay::domain::audit::AuditStream;
+use crisis_relay::domain::audit::{Actor, AuditStream};
+use crisis_relay::ports::{AlertCommit, Committed};
 use crisis_relay::simulator::{Fault, FaultRule};
 use crisis_relay::twilio::error_codes;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
+use crate::common::gate::{Fate, Gate};
 use crate::common::{ADMIN, AUDITOR, COUNSELLOR_KEY, Setting, World, token};
 
 const LIST: &str = "/api/v1/crisis/alerts";
@@ -223,6 +227,123 @@ async fn whoever_alters_the_database_is_found_out() {
         assert!(changed > 0, "{tampering}");
         let read = world.get(&path, AUDITOR).await.expect(200).json();
         assert_eq!(read["verified"], false, "{tampering}");
+    }
+}
+
+/// What the entries of a long chain say.
+#[derive(serde::Serialize)]
+#[serde(tag = "deed", rename_all = "snake_case")]
+enum Deed {
+    Looked { times: u64 },
+}
+
+/// A case whose chain is long: three of the pages that it is proven in, and a part of a fourth.
+async fn long_chain(world: &World) -> String {
+    let reference = world.escalated("student-1").await.text_at("/reference");
+    let mut alert = world.stored(&reference).await;
+    let (from, stream) = (alert.version, AuditStream::Alert(alert.id));
+    let mut append =
+        |times| alert.audit_head.append(stream.clone(), world.now(), &Actor::Service, &Deed::Looked { times });
+    let audit = (0..1700).map(&mut append).collect();
+    alert.version += 1;
+    let commit = AlertCommit {
+        alert,
+        from_version: Some(from),
+        audit,
+        provider_ids: Vec::new(),
+        event: None,
+        idempotency: None,
+        data_key: None,
+        consent_version: None,
+        may_wait: false,
+    };
+    assert_eq!(world.store().commit_alert(commit).await.unwrap(), Committed::Committed);
+    reference
+}
+
+#[tokio::test]
+async fn a_long_chain_is_proven_across_its_pages_and_a_break_is_found_wherever_it_is() {
+    let world = World::new().await;
+    let reference = long_chain(&world).await;
+    let path = format!("{LIST}/{reference}/audit?limit=1");
+    assert_eq!(world.get(&path, AUDITOR).await.expect(200).json()["verified"], true);
+    let database = rusqlite::Connection::open(world.database()).unwrap();
+    let run = |sql: &str| database.execute_batch(sql).unwrap();
+    for seq in [1, 499, 500, 501, 999, 1000, 1001, 1500, 1501, 1600] {
+        let is_it = format!("WHERE stream LIKE 'alert/%' AND seq = {seq}");
+        run(&format!("CREATE TEMP TABLE kept AS SELECT * FROM audit {is_it}"));
+        for tampering in [
+            format!("DELETE FROM audit {is_it}"),
+            format!("UPDATE audit SET hash = zeroblob(32) {is_it}"),
+            format!("UPDATE audit SET entry = replace(entry, 'service', 'provider') || ' ' {is_it}"),
+        ] {
+            run(&tampering);
+            assert_eq!(world.get(&path, AUDITOR).await.expect(200).json()["verified"], false, "{tampering}");
+            run(&format!("DELETE FROM audit {is_it}; INSERT INTO audit SELECT * FROM kept"));
+            assert_eq!(world.get(&path, AUDITOR).await.expect(200).json()["verified"], true, "after {tampering}");
+        }
+        run("DROP TABLE kept");
+    }
+    // An entry that fits, but of which the case knows nothing.
+    let mut head = world.stored(&reference).await.audit_head;
+    let stream = AuditStream::Alert(world.stored(&reference).await.id);
+    let smuggled = head.append(stream, world.now(), &Actor::Service, &Deed::Looked { times: 0 });
+    assert!(world.store().append_audit(smuggled).await.unwrap());
+    assert_eq!(world.get(&path, AUDITOR).await.expect(200).json()["verified"], false, "an entry more");
+    // A chain that was cut off where a page ends.
+    run("DELETE FROM audit WHERE stream LIKE 'alert/%' AND seq > 1500");
+    assert_eq!(world.get(&path, AUDITOR).await.expect(200).json()["verified"], false, "1500 entries are left");
+}
+
+#[tokio::test]
+async fn a_chain_that_grows_while_it_is_proven_is_proven_to_its_new_end() {
+    let gate = Gate::new();
+    let world = Setting::default().with_gate(&gate).start().await;
+    let reference = long_chain(&world).await;
+    // Between two pages, and once more after the last of them, the case goes on.
+    for pages in [2, 4, 5] {
+        let goes_on = Arc::new(Semaphore::new(0));
+        let (held, mut seen) = (Arc::clone(&goes_on), 0);
+        gate.set(move |call| {
+            // The first reading is of the page that is shown.
+            seen += usize::from(call.name == "audit_entries");
+            let strikes = call.name == "audit_entries" && seen == pages;
+            if strikes { Fate::PassAndWait(Arc::clone(&held)) } else { Fate::Pass }
+        });
+        let grows = async {
+            world.until("a page is read", async |_| gate.count("audit_entries") == pages).await;
+            let event = json!({ "user_id": "student-1", "crisis_score": 0.9, "source": "chat" });
+            assert_eq!(world.event(&event).await.expect(202).text_at("/decision"), "merged");
+            goes_on.add_permits(1);
+        };
+        let path = format!("{LIST}/{reference}/audit?limit=1");
+        let (read, ()) = tokio::join!(world.get(&path, AUDITOR), grows);
+        assert_eq!(read.expect(200).json()["verified"], true, "the case went on at reading {pages}");
+    }
+}
+
+#[tokio::test]
+async fn a_reveal_of_very_many_events_opens_them_all_in_order() {
+    let world = World::new().await;
+    world.consents("student-1").await;
+    let mut reference = String::new();
+    for number in 0..150 {
+        let event = json!({
+            "user_id": "student-1", "crisis_score": 0.9, "source": "chat",
+            "message": format!("word {number}"), "metadata": { "number": number },
+        });
+        reference = world.event(&event).await.expect(202).text_at("/reference");
+        world.clock.advance(Duration::from_millis(1));
+    }
+    let revealed = world.post(&format!("{LIST}/{reference}/reveal"), ADMIN, &json!({})).await.expect(200);
+    let revealed = revealed.json();
+    let events = revealed["events"].as_array().unwrap();
+    assert_eq!((events.len(), &revealed["user_id"]), (150, &json!("student-1")));
+    for (number, event) in events.iter().enumerate() {
+        assert_eq!(
+            (&event["message"], &event["metadata"]["number"]),
+            (&json!(format!("word {number}")), &json!(number))
+        );
     }
 }
 

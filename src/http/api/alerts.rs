@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
@@ -13,14 +14,14 @@ use super::events::OverrideRequest;
 use super::views::{AlertSummary, AlertView};
 use super::{check_text, to_its_end};
 use crate::domain::alert::{Alert, Outcome, StateName};
-use crate::domain::audit::{AuditStream, verify_chain};
+use crate::domain::audit::AuditStream;
 use crate::domain::ids::{AlertId, Reference};
 use crate::http::auth::{Authenticated, Role};
 use crate::http::json::{StrictJson, StrictPath, StrictQuery, Validate};
 use crate::http::problem::{BodyProblems, CommonProblems, FieldError, Problem, ProblemCode, QueryProblems};
 use crate::http::state::{AppState, caller};
 use crate::ports::ListCursor;
-use crate::service::reading::AlertName;
+use crate::service::reading::{AlertName, Revealed};
 
 /// Who works on cases.
 const COUNSELLING: &[Role] = &[Role::Counsellor, Role::Admin];
@@ -244,6 +245,17 @@ struct RevealedView {
     events: Vec<RevealedEventView>,
 }
 
+impl RevealedView {
+    fn of(alert: &Alert, revealed: Revealed) -> Self {
+        let events = revealed.events.into_iter().map(|event| RevealedEventView {
+            received_at: event.received_at,
+            message: event.message,
+            metadata: event.metadata.and_then(|text| serde_json::from_str(&text).ok()),
+        });
+        Self { reference: alert.reference, user_id: revealed.user_id, events: events.collect() }
+    }
+}
+
 /// What came with one event.
 #[derive(Serialize, utoipa::ToSchema)]
 struct RevealedEventView {
@@ -259,7 +271,8 @@ struct RevealedEventView {
     metadata: Option<serde_json::Value>,
 }
 
-/// Opens what is sealed. The look is recorded first. A conflict: it cannot be opened (erased, or a key is missing).
+/// Opens what is sealed, of all events in one answer. The look is recorded first. A conflict: it cannot be opened (erased, or
+/// a key is missing).
 #[utoipa::path(post, path = "/api/v1/crisis/alerts/{id}/reveal", tag = "alerts",
     params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-TV-Za-tv-z-]{8,16})$")),
     security(("api_key" = []), ("bearer" = [])),
@@ -270,15 +283,12 @@ async fn reveal(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
     StrictPath(id): StrictPath<String>,
-) -> Result<Json<RevealedView>, Problem> {
+) -> Result<Response, Problem> {
     let caller = caller(principal, COUNSELLING)?;
     let (alert, revealed) = state.service.reveal(&caller, alert_name(&id)?).await?;
-    let events = revealed.events.into_iter().map(|event| RevealedEventView {
-        received_at: event.received_at,
-        message: event.message,
-        metadata: event.metadata.and_then(|text| serde_json::from_str(&text).ok()),
-    });
-    Ok(Json(RevealedView { reference: alert.reference, user_id: revealed.user_id, events: events.collect() }))
+    // A case may have thousands of events: what takes long must not keep others waiting.
+    let written = move || Json(RevealedView::of(&alert, revealed)).into_response();
+    tokio::task::spawn_blocking(written).await.map_err(|_| Problem::new(ProblemCode::Internal))
 }
 
 /// Which page of an audit.
@@ -325,7 +335,8 @@ struct AuditEntryView {
     hash: String,
 }
 
-/// Reads the audit chain of an alert. The look is recorded.
+/// Reads the audit chain of an alert. The look is recorded. With each page the whole chain is proven, which takes the longer
+/// the longer it is: read large pages.
 #[utoipa::path(get, path = "/api/v1/crisis/alerts/{id}/audit", tag = "alerts",
     params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-TV-Za-tv-z-]{8,16})$"), AuditQuery),
     security(("api_key" = []), ("bearer" = [])),
@@ -340,10 +351,7 @@ async fn get_audit(
     let after = query.after.unwrap_or(0);
     let limit = query.limit.unwrap_or(PAGE_DEFAULT);
     let (alert, mut entries) = state.service.read_audit(&caller, alert_name(&id)?, after, limit + 1).await?;
-    let verified = state.service.whole_chain(&alert).await.map(|(alert, chain)| {
-        // Read after the alert: what was appended in between is part of the newer head.
-        verify_chain(&chain, Some(alert.audit_head)).is_ok()
-    })?;
+    let verified = state.service.prove(alert.id).await?.is_ok();
     let more = entries.len() > limit;
     entries.truncate(limit);
     let next_after = entries.last().filter(|_| more).map(|entry| entry.seq);

@@ -155,6 +155,11 @@ fn refusal(connection: &Connection, commit: &AlertCommit) -> Result<Option<Commi
         }
     }
     let organisation = alert.organisation.as_str();
+    if let Some(version) = commit.consent_version
+        && consent_version(connection, &alert.organisation, alert.subject)? != version
+    {
+        return Ok(Some(Committed::ConsentChanged));
+    }
     match commit.from_version {
         Some(version) => {
             let sql = "SELECT version FROM alerts WHERE id = ?1";
@@ -339,6 +344,15 @@ pub(super) fn consent(
         .prepare_cached(sql::CONSENT)?
         .query_row(params![organisation.as_str(), subject.as_bytes()], json_column)
         .optional()
+}
+
+/// The version of what a student has said; 0 where there is nothing.
+fn consent_version(connection: &Connection, organisation: &OrganisationId, subject: SubjectKey) -> Result<u64> {
+    let version = connection
+        .prepare_cached(sql::CONSENT_VERSION)?
+        .query_row(params![organisation.as_str(), subject.as_bytes()], |row| counted(row, 0))
+        .optional()?;
+    Ok(version.unwrap_or(0))
 }
 
 pub(super) fn commit_consent(connection: &Connection, commit: &ConsentCommit, body: &str) -> Result<bool> {

@@ -55,6 +55,7 @@ async fn no_statement_walks_through_a_table_that_grows() {
         (sql::AUDIT_ENTRIES, "PRIMARY KEY (stream=? AND seq>?"),
         (sql::NEXT_AUDIT_STREAM, "PRIMARY KEY (stream>?"),
         (sql::CONSENT, "PRIMARY KEY (organisation=? AND subject=?"),
+        (sql::CONSENT_VERSION, "PRIMARY KEY (organisation=? AND subject=?"),
         (sql::DATA_KEY, "PRIMARY KEY (organisation=? AND person=?"),
         (sql::ANSWER, "PRIMARY KEY (key=?"),
         (sql::FORGET_ANSWERS, "INDEX answers_age (created_at<?"),

@@ -191,6 +191,41 @@ pub(crate) async fn a_data_key_is_given_once<P: Place>() {
     assert_eq!(key, Some(data_key(&north.organisation, person(1), 1)));
 }
 
+pub(crate) async fn what_rests_on_consent_needs_the_version_that_was_read<P: Place>() {
+    let place = P::new().await;
+    let store = place.open().await;
+    let (north, south) = (College::new("north"), College::new("south"));
+    let resting = |on, commit| AlertCommit { consent_version: Some(on), ..commit };
+    // Where nothing was ever said, that is what a change can rest on.
+    let withheld = commit(&store, resting(0, north.withhold(2, at(0)))).await;
+    let first = north.consent(subject(1), None, at(0));
+    let second = north.consent(subject(1), Some(&first.record), at(1));
+    for said in [first, second, north.consent(subject(2), None, at(1))] {
+        assert!(store.commit_consent(said).await.unwrap());
+    }
+    let before = place.dump().await;
+
+    let joined = north.join(&withheld, 20, 0.95, at(2));
+    for (refused, read) in [
+        (north.open(1, at(2)), [0, 1, 3, u64::MAX]),
+        (joined.clone(), [0, 2, 3, u64::MAX]),
+        // The same student's word at another college, and another student's word.
+        (south.open_for(4, subject(1), at(2)), [1, 2, 3, u64::MAX]),
+        (north.open(3, at(2)), [1, 2, 3, u64::MAX]),
+    ] {
+        for read in read {
+            let refused = laden(&north, resting(read, refused.clone()), 9);
+            assert_eq!(store.commit_alert(refused).await.unwrap(), Committed::ConsentChanged, "resting on {read}");
+        }
+    }
+    assert_eq!(place.dump().await, before, "what was refused changed something");
+
+    commit(&store, resting(2, north.open(1, at(2)))).await;
+    let joined = commit(&store, resting(1, joined)).await;
+    commit(&store, resting(0, south.open_for(4, subject(1), at(2)))).await;
+    commit(&store, north.resolve(&joined, at(3))).await;
+}
+
 pub(crate) async fn every_refusal_leaves_everything_as_it_was<P: Place>() {
     let place = P::new().await;
     let store = place.open().await;
@@ -207,6 +242,8 @@ pub(crate) async fn every_refusal_leaves_everything_as_it_was<P: Place>() {
     same_key.idempotency = Some(answer(1, at(2)));
     let mut same_person = laden(&college, college.open(6, at(2)), 6);
     same_person.data_key = Some(data_key(&college.organisation, person(1), 6));
+    let mut other_word = laden(&college, college.open(7, at(2)), 7);
+    other_word.consent_version = Some(1);
 
     for (refused, why) in [
         (stale, Committed::VersionConflict),
@@ -214,6 +251,7 @@ pub(crate) async fn every_refusal_leaves_everything_as_it_was<P: Place>() {
         (same_reference, Committed::ReferenceTaken),
         (same_key, Committed::IdempotencyKeyUsed),
         (same_person, Committed::DataKeyExists),
+        (other_word, Committed::ConsentChanged),
     ] {
         assert_eq!(store.commit_alert(refused).await.unwrap(), why);
         assert_eq!(place.dump().await, before, "after {why:?}");

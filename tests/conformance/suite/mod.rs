@@ -40,6 +40,7 @@ macro_rules! conformance {
             alerts::a_reference_is_taken_within_its_organisation_only,
             alerts::a_used_idempotency_key_is_told_before_anything_else,
             alerts::a_data_key_is_given_once,
+            alerts::what_rests_on_consent_needs_the_version_that_was_read,
             alerts::every_refusal_leaves_everything_as_it_was,
             alerts::a_commit_that_contradicts_the_audit_changes_nothing,
             alerts::a_message_is_found_by_its_provider_id,
@@ -75,6 +76,7 @@ macro_rules! conformance {
             races::a_person_gets_one_data_key_among_many,
             races::a_reference_is_given_once_among_many,
             races::consent_is_changed_once_among_many,
+            races::a_change_of_consent_and_what_rests_on_it_come_one_after_the_other,
             races::an_audit_number_is_given_once_among_many,
         }
     };

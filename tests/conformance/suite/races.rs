@@ -177,6 +177,49 @@ pub(crate) async fn consent_is_changed_once_among_many<P: Place>() {
     }
 }
 
+pub(crate) async fn a_change_of_consent_and_what_rests_on_it_come_one_after_the_other<P: Place>() {
+    let place = P::new().await;
+    let store = place.open().await;
+    let college = College::new("north");
+    let mut first = Vec::new();
+    for student in 0..RIVALS {
+        let said = college.consent(subject(student), None, at(0));
+        assert!(store.commit_consent(said.clone()).await.unwrap());
+        first.push(said.record);
+    }
+
+    // Each student takes their word back while an alert is opened on it.
+    let results = at_once((0..2 * RIVALS).map(|number| {
+        let (store, student) = (Arc::clone(&store), number / 2);
+        let withdrawal = college.consent(subject(student), Some(&first[student as usize]), at(1));
+        let opening = laden(&college, college.open(student, at(1)), student);
+        async move {
+            if number % 2 == 0 {
+                return store.commit_consent(withdrawal).await.unwrap();
+            }
+            let opening = AlertCommit { consent_version: Some(1), ..opening };
+            won(store.commit_alert(opening).await.unwrap(), Committed::ConsentChanged)
+        }
+    }))
+    .await;
+
+    for (number, won) in results {
+        let student = u32::try_from(number).unwrap() / 2;
+        let opening = college.open(student, at(1)).alert;
+        let stored = store.alert(opening.id).await.unwrap();
+        assert!(won || number % 2 == 1, "student {student}: nothing stands against what they say");
+        if number % 2 == 1 {
+            assert_eq!(stored.is_some(), won, "student {student}");
+            assert_eq!(store.answer(idempotency_key(student)).await.unwrap().is_some(), won, "student {student}");
+        }
+        // Of the others it is certain: they come too late.
+        if stored.is_none() {
+            let late = AlertCommit { consent_version: Some(1), ..college.open(student, at(2)) };
+            assert_eq!(store.commit_alert(late).await.unwrap(), Committed::ConsentChanged);
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Looked {
     at_what: u32,

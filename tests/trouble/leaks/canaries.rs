@@ -138,7 +138,7 @@ impl Kind {
             // What is left of it when it is cut short begins with a zero, as no count does.
             Self::Number => {
                 let digits = |count: usize| (0..count).map(|_| draw(b"123456789")).collect::<String>();
-                format!("{}0{}", digits(4), digits(5))
+                format!("9{}0{}", digits(3), digits(5))
             }
         }
     }

@@ -184,39 +184,52 @@ impl std::fmt::Display for Exhibit {
     }
 }
 
-/// What is wrong, unless each canary is where it belongs and nowhere else. Of what was `sent`, as a whole, no digest may
-/// be anywhere either.
-pub(crate) fn faults(exhibits: &[Exhibit], sent: &[String]) -> Vec<String> {
+/// What of the canaries was found where.
+struct Findings {
+    leaks: Vec<String>,
+    /// For each canary, on which surfaces it was found that it belongs to.
+    seen: Vec<Vec<Surface>>,
+}
+
+/// Looks for every canary, and for digests of what was `sent`, as a whole.
+fn find(exhibits: &[Exhibit], sent: &[String]) -> Findings {
     let mut wanted: Vec<Wanted<'_>> = ALL.iter().zip(&*MARKS).map(|(canary, mark)| canary.wanted(mark)).collect();
     wanted.push(Wanted { mark: Mark::Digests, values: sent.to_vec() });
     let search = Search::of(&wanted);
-    let mut faults = Vec::new();
-    let mut seen = vec![Vec::new(); ALL.len()];
+    let mut findings = Findings { leaks: Vec::new(), seen: vec![Vec::new(); ALL.len()] };
     for exhibit in exhibits {
         for found in search.find(&exhibit.bytes) {
             let canary = ALL.get(found.which);
-            let (what, belongs) =
-                canary.map_or(("all that was sent", &[] as &[_]), |canary| (canary.what, canary.belongs));
+            let (what, belongs): (_, &[Surface]) =
+                canary.map_or(("all that was sent", &[]), |canary| (canary.what, canary.belongs));
             if belongs.contains(&exhibit.surface) {
-                seen[found.which].push(exhibit.surface);
+                findings.seen[found.which].push(exhibit.surface);
                 continue;
             }
             let around = around(&exhibit.bytes, found.place);
-            faults.push(format!("{what} leaks, {}: {:?}, {}: …{around:?}…", found.form, exhibit.surface, exhibit.name));
+            let Exhibit { surface, name, .. } = exhibit;
+            findings.leaks.push(format!("{what} leaks, {}: {surface:?}, {name}: …{around:?}…", found.form));
         }
     }
-    for (canary, seen) in ALL.iter().zip(seen) {
-        for surface in canary.belongs.iter().filter(|surface| !seen.contains(surface)) {
-            faults.push(format!("{} is not where it belongs: {surface:?}", canary.what));
-        }
-    }
-    faults
+    findings
 }
 
 /// Fails if anything leaks.
+#[track_caller]
+pub(crate) fn nothing_leaks(exhibits: &[Exhibit], sent: &[String]) {
+    let leaks = find(exhibits, sent).leaks;
+    let told: Vec<&str> = leaks.iter().take(40).map(String::as_str).collect();
+    let count = leaks.len();
+    assert!(leaks.is_empty(), "{count} leaks (LEAKS_SEED={} repeats the canaries):\n{}", *SEED, told.join("\n"));
+}
+
+/// Fails unless each canary is where it belongs, and nowhere else.
+#[track_caller]
 pub(crate) fn look_through(exhibits: &[Exhibit], sent: &[String]) {
-    let mut faults = faults(exhibits, sent);
-    let count = faults.len();
-    faults.truncate(40);
-    assert!(faults.is_empty(), "{count} faults (LEAKS_SEED={} repeats the canaries):\n{}", *SEED, faults.join("\n"));
+    nothing_leaks(exhibits, sent);
+    for (canary, seen) in ALL.iter().zip(find(exhibits, sent).seen) {
+        for surface in canary.belongs {
+            assert!(seen.contains(surface), "{} is not where it belongs: {surface:?}", canary.what);
+        }
+    }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Life<'a> {
 }
 
 /// A person's token, good for so long.
-fn token(role: &str, seconds: i64) -> String {
+pub(crate) fn token(role: &str, seconds: i64) -> String {
     let now = SystemClock.now().as_second();
     let claims = json!({
         "iss": "crisis-relay", "aud": "crisis-relay", "sub": say::in_full(say::person()),
@@ -56,7 +56,10 @@ pub(crate) fn setting(twilio: &str) -> Setting {
         .with("CRISIS_RELAY__RATE_LIMITS__FAILED_AUTH_PER_MINUTE", "10000")
 }
 
-fn event() -> Value {
+/// Where backends post.
+pub(crate) const EVENTS: &str = "/api/v1/crisis/events";
+
+pub(crate) fn event() -> Value {
     json!({
         "user_id": say::student(), "crisis_score": 0.93, "source": "chat", "model_version": say::model(),
         "message": say::in_full(say::message()),
@@ -64,7 +67,7 @@ fn event() -> Value {
     })
 }
 
-fn stated() -> Value {
+pub(crate) fn stated() -> Value {
     json!({ "by": say::in_full(say::override_by()), "reason": say::in_full(say::override_reason()) })
 }
 
@@ -76,7 +79,14 @@ impl Life<'_> {
     }
 
     /// Asks under an idempotency key that nobody has used, so that no answer is one that was kept.
-    async fn ask(&mut self, relay: &Relay, method: Method, path: &str, key: &str, body: Option<&Value>) -> Answer {
+    pub(crate) async fn ask(
+        &mut self,
+        relay: &Relay,
+        method: Method,
+        path: &str,
+        key: &str,
+        body: Option<&Value>,
+    ) -> Answer {
         let fresh = format!("{}-{}", say::idempotency(), self.sent.len());
         self.ask_under(&fresh, relay, method, path, key, body).await
     }
@@ -107,7 +117,7 @@ impl Life<'_> {
     /// A case that is withheld, released by a person, and refused by a Twilio that quotes everything. Gives its reference.
     pub(crate) async fn beginning(&mut self, relay: &Relay) -> String {
         let person = token("counsellor", 3600);
-        let (events, key, body) = ("/api/v1/crisis/events", say::in_full(say::service_key()), event());
+        let (events, key, body) = (EVENTS, say::in_full(say::service_key()), event());
         let withheld = self.ask_under(say::idempotency(), relay, Method::POST, events, &key, Some(&body)).await;
         let reference = withheld.expect(202).reference();
         let again = self.ask_under(say::idempotency(), relay, Method::POST, events, &key, Some(&body)).await;
@@ -154,7 +164,7 @@ impl Life<'_> {
     /// Every kind of mistake that a caller can make.
     pub(crate) async fn mistakes(&mut self, relay: &Relay, reference: &str) {
         let key = say::in_full(say::service_key());
-        let events = "/api/v1/crisis/events";
+        let events = EVENTS;
         let resolve = format!("/api/v1/crisis/alerts/{reference}/resolve");
         let preferences = format!("/api/v1/messaging/preferences/{}", say::broken());
         let (person, expired) = (token("counsellor", 3600), token("admin", -3600));
@@ -222,14 +232,14 @@ impl Life<'_> {
             format!("\u{feff}[\"{broken}\"]"),
         ] {
             for (kind, status) in [("application/json", 400), ("text/plain", 415), (broken, 415)] {
-                let request = relay.request(Method::POST, "/api/v1/crisis/events", &say::in_full(say::service_key()));
+                let request = relay.request(Method::POST, EVENTS, &say::in_full(say::service_key()));
                 let answer = relay.send(request.header("content-type", kind).body(body.clone())).await;
                 assert_eq!(answer.status, status, "{kind}, {body}: {answer:?}");
                 self.hear(Surface::Answers, "a body that is none", &answer);
             }
         }
         // Refused before it is read, so that the answer may be lost with the connection.
-        let long = relay.request(Method::POST, "/api/v1/crisis/events", &say::in_full(say::service_key()));
+        let long = relay.request(Method::POST, EVENTS, &say::in_full(say::service_key()));
         let long = long.header("content-type", "application/json").body(broken.repeat(10_000));
         if let Ok(answer) = relay.try_send(long).await {
             self.hear(Surface::Answers, "a body that is too long", &answer.expect(413));
@@ -252,8 +262,7 @@ impl Life<'_> {
     pub(crate) async fn locked_out(&mut self, relay: &Relay) {
         let other = Connection::open(relay.setting.database()).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let request =
-            relay.request(Method::POST, "/api/v1/crisis/events", &say::in_full(say::service_key())).json(&event());
+        let request = relay.request(Method::POST, EVENTS, &say::in_full(say::service_key())).json(&event());
         let answer = relay.send(request).await;
         answer.come_back();
         self.hear(Surface::Answers, "an event that could not be taken", &answer);

@@ -5,6 +5,7 @@
 mod canaries;
 mod commands;
 mod life;
+mod panics;
 mod planted;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -124,12 +124,6 @@ impl Search {
     }
 }
 
-/// What stands around a place, to be shown.
-pub fn around(bytes: &[u8], place: usize) -> String {
-    let part = &bytes[place.saturating_sub(160).min(bytes.len())..(place + 160).min(bytes.len())];
-    String::from_utf8_lossy(part).into_owned()
-}
-
 fn words(mark: &str, needles: &mut Needles) {
     assert!(mark.len() >= WINDOW && mark.is_ascii(), "{mark} is too short to be told from an accident");
     let backwards: String = mark.chars().rev().collect();

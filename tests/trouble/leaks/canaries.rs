@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use crisis_relay::clock::{SeededEntropy, SystemEntropy};
 use crisis_relay::ports::random;
 
-use crate::search::{Mark, Search, Wanted, around};
+use crate::search::{Mark, Search, Wanted};
 
 /// Where something was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,6 +182,12 @@ impl std::fmt::Display for Exhibit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.name, String::from_utf8_lossy(&self.bytes))
     }
+}
+
+/// What stands around a place, to be shown.
+fn around(bytes: &[u8], place: usize) -> String {
+    let part = &bytes[place.saturating_sub(160).min(bytes.len())..(place + 160).min(bytes.len())];
+    String::from_utf8_lossy(part).into_owned()
 }
 
 /// What of the canaries was found where.

@@ -130,6 +130,12 @@ impl Setting {
         self
     }
 
+    /// Leaves an environment variable to its default.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.environment.remove(name);
+        self
+    }
+
     /// Starts it through a shell script, whose `"$@"` is the service.
     pub(crate) fn through(mut self, command: &[&str]) -> Self {
         self.through = command.iter().map(|word| (*word).to_owned()).collect();
@@ -337,9 +343,14 @@ impl Relay {
         Ok(Answer { status, headers, text: response.text().await? })
     }
 
+    /// A request without any credentials.
+    pub(crate) fn bare(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, self.base.join(path).unwrap())
+    }
+
     /// A request with a key.
     pub(crate) fn request(&self, method: Method, path: &str, key: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, self.base.join(path).unwrap()).bearer_auth(key)
+        self.bare(method, path).bearer_auth(key)
     }
 
     pub(crate) async fn get(&self, path: &str, key: &str) -> Answer {

@@ -56,6 +56,38 @@ pub(crate) fn of_the_settings(setting: &Setting) -> Vec<Exhibit> {
             }
         }
     }
+    exhibits.extend(of_broken_files(setting));
+    exhibits
+}
+
+/// Files of settings that cannot be read, with a secret on the line that is at fault.
+fn of_broken_files(setting: &Setting) -> Vec<Exhibit> {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = canaries::wrong_setting();
+    let mut exhibits = Vec::new();
+    for (number, text) in [
+        format!("[twilio]\nauth_token = \"{secret}"),
+        format!("[twilio]\nauth_token = {secret}\n"),
+        format!("[twilio]\nauth_token = [\"{secret}\"]\n"),
+        format!("[twilio]\nauth_token = \"{secret}\"\nauth_token = \"{secret}\"\n"),
+        format!("[auth]\njwt_secret = {{ is = \"{secret}\" }}\n"),
+        format!("[keyring]\nmaster_key = \"{secret}\"\n"),
+        format!("[counsellor]\nwhatsapp_to = \"{secret}\"\n"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = folder.path().join(format!("{number}.toml"));
+        std::fs::write(&path, &text).unwrap();
+        let of_file =
+            setting.clone().without("TWILIO_AUTH_TOKEN").without("MASTER_KEY").without("COUNSELLOR_WHATSAPP_TO");
+        let words = ["--config", path.to_str().unwrap(), "check"];
+        exhibits.extend(run(&of_file, &format!("check of the file {text:?}"), &words, Surface::Commands).expect(2));
+    }
+    let dot_env = setting.folder().join(".env");
+    std::fs::write(&dot_env, format!("TWILIO_AUTH_TOKEN={secret} and more\n")).unwrap();
+    exhibits.extend(run(setting, "check of a broken .env", &["check"], Surface::Commands).expect(2));
+    std::fs::remove_file(dot_env).unwrap();
     exhibits
 }
 

@@ -266,7 +266,18 @@ impl Life<'_> {
         let answer = relay.send(request).await;
         answer.come_back();
         self.hear(Surface::Answers, "an event that could not be taken", &answer);
+        self.operations(relay).await;
         drop(other);
+    }
+
+    /// What is there for whoever runs the service, and asks for no key.
+    pub(crate) async fn operations(&mut self, relay: &Relay) {
+        let page = relay.get("/metrics", "").await.expect(200);
+        assert!(page.text.contains("crisis_relay_"), "{page:?}");
+        self.hear(Surface::Operations, "metrics", &page);
+        for path in ["/livez", "/readyz", "/readyz?exclude=twilio", "/openapi.json", "/docs", "/docs/"] {
+            self.hear(Surface::Operations, path, &relay.get(path, "").await);
+        }
     }
 
     /// What people write back.
@@ -295,14 +306,16 @@ impl Life<'_> {
         }
         let revealed = relay.post(&format!("{alert}/reveal"), &person, &json!({})).await.expect(200);
         self.hear(Surface::Revealed, "reveal", &revealed);
+        let taken = relay.post(&format!("{alert}/acknowledge"), &person, &json!({})).await;
+        self.hear(Surface::Answers, "acknowledge", &taken);
         let outcome = json!({ "outcome": "safe_in_person", "note": say::note() });
         let resolved = relay.post(&format!("{alert}/resolve"), &person, &outcome).await.expect(200);
         self.hear(Surface::Answers, "resolve", &resolved);
+        let again = relay.post(&format!("{alert}/resolve"), &person, &outcome).await.expect(409);
+        self.hear(Surface::Answers, "resolve again", &again);
         let audit = relay.get(&format!("{alert}/audit?limit=200"), &say::in_full(say::auditor_key())).await.expect(200);
         self.hear(Surface::Records, "audit", &audit);
-        for path in ["/metrics", "/livez", "/readyz", "/openapi.json", "/docs", "/docs/"] {
-            self.hear(Surface::Operations, path, &relay.get(path, "").await);
-        }
+        self.operations(relay).await;
     }
 
     /// A body that is on its way when the end is asked for.

@@ -2,6 +2,7 @@
 //! kill and an end; then everything that the service has said or kept is looked through, in every way of writing it.
 //! Where what may be seen is a table: see [`canaries`].
 
+mod callbacks;
 mod canaries;
 mod commands;
 mod life;
@@ -94,7 +95,10 @@ async fn nothing_that_a_person_said_or_owns_gets_out_through_faults_a_kill_and_a
     let reference = life.beginning(&relay).await;
     life.consent(&relay).await;
     life.mistakes(&relay, &reference).await;
+    life.credentials(&relay).await;
+    life.signed(&relay).await;
     life.locked_out(&relay).await;
+    life.operations(&relay).await;
     relay.kill();
     for told in
         ["DEBUG", "event accepted", "attempt made", "operator alarm", "the store failed a request", "was not found"]

@@ -276,7 +276,7 @@ fn cut_short(bytes: &[u8], begin: usize, end: usize, whole: &str, national: &str
     if (is_beginning || is_own_beginning) && alone && digits.len() >= DIGITS_ALONE + country {
         return Some("its first digits");
     }
-    if (is_beginning || is_own_beginning) && masks_after(after) && digits.len() >= DIGITS_MASKED + 1 {
+    if (is_beginning || is_own_beginning) && masks_after(after) && digits.len() > DIGITS_MASKED {
         return Some("its first digits, before a mask");
     }
     None

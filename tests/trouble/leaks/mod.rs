@@ -78,6 +78,8 @@ async fn talkative_twilio() -> Simulator {
 /// All that it wrote in its life, which is over.
 fn log_of(relay: &Relay, name: &str) -> [Exhibit; 2] {
     let (stdout, stderr) = relay.wrote();
+    // Of lines that were lost nothing could be said.
+    assert_eq!(relay.logged("\"lines_lost\""), 0, "the log is not whole {name}");
     [("standard output", stdout), ("standard error", stderr)]
         .map(|(stream, bytes)| Exhibit::new(Surface::Log, format!("{stream} {name}"), &bytes))
 }

@@ -152,12 +152,30 @@ impl Canary {
     }
 
     fn wanted<'a>(&self, mark: &'a str) -> Wanted<'a> {
-        let (mark, values) = match self.kind {
-            Kind::Words => (Mark::Words(mark), vec![self.said(mark)]),
-            Kind::Number => (Mark::Number { country: COUNTRY, national: mark }, Vec::new()),
+        let said = self.said(mark);
+        let mut values = with_organisation(&said);
+        values.push(said);
+        let mark = match self.kind {
+            Kind::Words => Mark::Words(mark),
+            Kind::Number => Mark::Number { country: COUNTRY, national: mark },
         };
         Wanted { mark, values }
     }
+}
+
+/// What the keyed hashes are made of, so that one is found that was made without its key: the college and the value, in
+/// the service's own form and in others.
+fn with_organisation(value: &str) -> Vec<String> {
+    const COLLEGE: &str = "default";
+    let part = |text: &str| {
+        let length = text.len() as u64;
+        // Short ones only: the bytes of their length are characters.
+        String::from_utf8(length.to_be_bytes().to_vec()).unwrap() + text
+    };
+    // Idempotency keys have their caller between the two.
+    let mut all = vec![part(COLLEGE) + &part(value), part(COLLEGE) + &part("service-1") + &part(value)];
+    all.extend(["", ":", "/", "|", "\0", "\n"].map(|between| format!("{COLLEGE}{between}{value}")));
+    all
 }
 
 /// What is said with this mark.
@@ -202,7 +220,8 @@ struct Findings {
 /// Looks for every canary, and for digests of what was `sent`, as a whole.
 fn find(exhibits: &[Exhibit], sent: &[String]) -> Findings {
     let mut wanted: Vec<Wanted<'_>> = ALL.iter().zip(&*MARKS).map(|(canary, mark)| canary.wanted(mark)).collect();
-    wanted.push(Wanted { mark: Mark::Digests, values: sent.to_vec() });
+    let keys = sent.iter().filter(|text| text.len() < 128).flat_map(|key| with_organisation(key));
+    wanted.push(Wanted { mark: Mark::Digests, values: sent.iter().cloned().chain(keys).collect() });
     let search = Search::of(&wanted);
     let mut findings = Findings { leaks: Vec::new(), seen: vec![Vec::new(); ALL.len()] };
     for exhibit in exhibits {

@@ -38,5 +38,5 @@ pub fn run(data: &[u8]) {
         (false, false) => "withheld_no_consent",
     };
     assert_eq!(decided["decision"], expected, "nobody has agreed, and {score} was given: {}", answer.body);
-    assert!(!answer.body.contains(super::CANARY), "the answer repeats a value: {}", answer.body);
+    assert!(!super::repeats(&answer.body), "the answer repeats a value: {}", answer.body);
 }

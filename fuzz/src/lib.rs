@@ -7,6 +7,10 @@
 //! Inputs with parts are text with a line for each part, so that a file of the corpus can be read and written by hand.
 //! Voice webhooks do not exist yet: when they do, their target stands beside [`webhook`].
 
+use std::sync::LazyLock;
+
+use search::{Mark, Search, Wanted};
+
 pub mod blank;
 pub mod config;
 pub mod edge;
@@ -17,6 +21,8 @@ pub mod loopback;
 pub mod master_keys;
 pub mod request;
 pub mod sealed;
+#[path = "../../tests/common/search.rs"]
+pub mod search;
 pub mod signature;
 pub mod stored;
 pub mod template;
@@ -27,6 +33,29 @@ pub mod words;
 
 /// Stands in the values of committed inputs, and must come back nowhere: not in an error, not in a log line.
 pub const CANARY: &str = "canary7791";
+
+/// The counsellor's number, which is nobody's business either: the country's digits, and its own.
+pub const NUMBER: (&str, &str) = ("91", "9481063527");
+
+/// Whether a text repeats the canary or the counsellor's number, in any way of writing them, or a part; or shows a digest of
+/// a secret.
+pub fn repeats(text: &str) -> bool {
+    static SEARCH: LazyLock<Search> = LazyLock::new(|| {
+        let number = Mark::Number { country: NUMBER.0, national: NUMBER.1 };
+        let secrets = edge::SECRETS.map(str::to_owned).into();
+        Search::of(&[
+            Wanted { mark: Mark::Words(CANARY), values: Vec::new() },
+            Wanted { mark: number, values: Vec::new() },
+            Wanted { mark: Mark::Digests, values: secrets },
+        ])
+    });
+    !SEARCH.find(text.as_bytes()).is_empty()
+}
+
+/// The counsellor's number in full.
+pub fn counsellor() -> String {
+    format!("+{}{}", NUMBER.0, NUMBER.1)
+}
 
 /// Lets one input through everything that a target asserts of it.
 pub type Target = fn(&[u8]);

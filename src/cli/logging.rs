@@ -29,7 +29,7 @@ const LAST_PLACE_TRIES: u32 = 50;
 const LAST_PLACE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Sends the process's log lines to standard error, as the configuration says, until the result is dropped.
-pub(super) fn init(config: &Config) -> LastLines {
+pub fn init(config: &Config) -> LastLines {
     let json = match config.log.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
@@ -53,12 +53,21 @@ pub(super) fn init_with(json: bool, filter: &str) -> LastLines {
     } else {
         builder.with_target(false).try_init()
     };
-    std::panic::set_hook(Box::new(|panic| {
-        // The place only: a panic's words may quote what somebody sent.
-        let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
-        tracing::error!(place, "panic");
-    }));
+    tell_panics(|place| tracing::error!(place, "panic"));
     last_lines
+}
+
+/// Until there is a log: a line about a panic, without its words. Settings are read before there is one, and with them
+/// every secret; other commands never have one, and open what is sealed.
+pub(super) fn tell_early_panics() {
+    tell_panics(|place| super::say_error(&format!("crisis-relay panicked at {place}")));
+}
+
+/// The place only: a panic's words may quote what somebody sent.
+fn tell_panics(tell: impl Fn(&str) + Send + Sync + 'static) {
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(&panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string));
+    }));
 }
 
 enum Order {
@@ -97,7 +106,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 /// Dropped at the end, it waits a moment for the last lines.
-pub(super) struct LastLines(SyncSender<Order>);
+pub struct LastLines(SyncSender<Order>);
 
 impl Drop for LastLines {
     fn drop(&mut self) {
@@ -247,15 +256,34 @@ mod tests {
     /// What a panic may quote.
     const SAID: &str = "zq-said-in-confidence";
 
-    /// In a process of its own, for there is one log and one panic hook in a process.
-    #[test]
-    fn a_panic_is_told_by_its_place_and_never_by_its_words() {
+    /// What a test of this name says in a process of its own, for there is one log and one panic hook in a process.
+    fn told_by(name: &str) -> String {
         let ended = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "cli::logging::tests::panics_of_every_kind", "--ignored", "--nocapture"])
+            .args(["--exact", &format!("cli::logging::tests::{name}"), "--ignored", "--nocapture"])
             .output()
             .unwrap();
         let told = String::from_utf8([ended.stdout, ended.stderr].concat()).unwrap();
         assert!(ended.status.success(), "{told}");
+        told
+    }
+
+    #[test]
+    fn a_panic_before_there_is_a_log_is_told_by_its_place_and_never_by_its_words() {
+        let told = told_by("an_early_panic");
+        assert!(told.contains("crisis-relay panicked at src/cli/logging.rs:"), "{told}");
+        assert!(!told.contains(SAID), "{told}");
+    }
+
+    #[test]
+    #[ignore = "run by the test above, in a process of its own"]
+    fn an_early_panic() {
+        tell_early_panics();
+        assert!(std::panic::catch_unwind(|| panic!("{SAID}")).is_err());
+    }
+
+    #[test]
+    fn a_panic_is_told_by_its_place_and_never_by_its_words() {
+        let told = told_by("panics_of_every_kind");
         let lines: Vec<&str> = told.lines().filter(|line| line.contains(r#""message":"panic""#)).collect();
         assert_eq!(lines.len(), 4, "each is told of: {told}");
         assert!(lines.iter().all(|line| line.contains(r#""place":"src/cli/logging.rs:"#)), "{lines:#?}");

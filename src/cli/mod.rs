@@ -3,7 +3,7 @@
 mod audit;
 mod check;
 mod demo;
-mod logging;
+pub mod logging;
 mod serve;
 mod tools;
 
@@ -80,6 +80,7 @@ enum Command {
 
 /// Runs the command line.
 pub fn run() -> ExitCode {
+    logging::tell_early_panics();
     let cli = Cli::parse();
     let file = cli.config.as_deref();
     match cli.command {

@@ -119,6 +119,18 @@ fn long_inputs() -> Vec<(String, Vec<u8>)> {
     all
 }
 
+#[test]
+fn a_leak_in_anybodys_log_is_noticed() {
+    targets::edge::keep_logs();
+    for said in [targets::CANARY.to_uppercase(), data_encoding::BASE64.encode(targets::counsellor().as_bytes())] {
+        tracing::trace!(target: "of_another_crate", said, "planted");
+        assert!(targets::repeats(&targets::edge::logged()), "{said} is not noticed");
+    }
+    tracing::trace!(target: "of_another_crate", "innocent");
+    let log = targets::edge::logged();
+    assert!(log.contains("innocent") && !targets::repeats(&log), "{log}");
+}
+
 /// A folder of inputs is run, and the long ones with it. One test for each target: they run side by side.
 macro_rules! targets {
     ($($name:ident)*) => {$(

@@ -1,10 +1,11 @@
 //! The binary as a child process, with a Twilio simulator in the test's own process, which outlives it.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crisis_relay::clock::{SystemClock, SystemEntropy};
@@ -129,6 +130,12 @@ impl Setting {
         self
     }
 
+    /// Leaves an environment variable to its default.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.environment.remove(name);
+        self
+    }
+
     /// Starts it through a shell script, whose `"$@"` is the service.
     pub(crate) fn through(mut self, command: &[&str]) -> Self {
         self.through = command.iter().map(|word| (*word).to_owned()).collect();
@@ -183,19 +190,13 @@ impl Setting {
 
     /// Starts it, and waits until it listens.
     pub(crate) async fn start(self, twilio: &SimulatorHandle) -> Relay {
-        let mut child = self.wrapped(&["serve"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = child.stderr.take().unwrap();
-        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-        let heard = Arc::clone(&lines);
-        let listener = std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                heard.lock().push(line);
-            }
-        });
+        let mut child = self.wrapped(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (stdout, stderr) = (Stream::default(), Stream::default());
+        let listeners = vec![stdout.follow(child.stdout.take().unwrap()), stderr.follow(child.stderr.take().unwrap())];
         // Every request comes over a connection of its own: one that is kept would not meet what new ones meet.
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap();
         let base = "http://127.0.0.1/".parse().unwrap();
-        let mut relay = Relay { setting: self, child, base, client, lines, listener: Some(listener) };
+        let mut relay = Relay { setting: self, child, base, client, stdout, stderr, listeners };
         until("it listens", async || relay.told_address().is_some() || relay.has_ended()).await;
         relay.base = relay.told_address().unwrap_or_else(|| panic!("it does not start: {}", relay.log()));
         twilio.set_inbound_url(relay.base.join("webhooks/twilio/incoming").unwrap().as_str());
@@ -209,8 +210,34 @@ pub(crate) struct Relay {
     pub(crate) base: Url,
     client: reqwest::Client,
     child: Child,
-    lines: Arc<Mutex<Vec<String>>>,
-    listener: Option<std::thread::JoinHandle<()>>,
+    stdout: Stream,
+    stderr: Stream,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+/// All that was written to a stream, line by line, each with its end: to the last byte, whatever it may be.
+#[derive(Clone, Default)]
+struct Stream(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Stream {
+    fn follow(&self, from: impl Read + Send + 'static) -> JoinHandle<()> {
+        let heard = Arc::clone(&self.0);
+        std::thread::spawn(move || {
+            let mut from = BufReader::new(from);
+            let mut line = Vec::new();
+            while from.read_until(b'\n', &mut line).unwrap() > 0 {
+                heard.lock().push(std::mem::take(&mut line));
+            }
+        })
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.0.lock().concat()
+    }
+
+    fn lines_with(&self, words: &str) -> usize {
+        self.0.lock().iter().filter(|line| String::from_utf8_lossy(line).contains(words)).count()
+    }
 }
 
 impl Drop for Relay {
@@ -227,18 +254,23 @@ impl Relay {
 
     /// What it has written to its log.
     pub(crate) fn log(&self) -> String {
-        self.lines.lock().join("\n")
+        text(&self.stderr.bytes())
+    }
+
+    /// Every byte that it wrote to standard output and to standard error.
+    pub(crate) fn wrote(&self) -> (Vec<u8>, Vec<u8>) {
+        (self.stdout.bytes(), self.stderr.bytes())
     }
 
     /// How many log lines hold these words.
     pub(crate) fn logged(&self, words: &str) -> usize {
-        self.lines.lock().iter().filter(|line| line.contains(words)).count()
+        self.stderr.lines_with(words)
     }
 
     fn told_address(&self) -> Option<Url> {
         const ADDRESS: &str = "http://127.0.0.1:";
-        let lines = self.lines.lock();
-        let line = lines.iter().find(|line| line.contains("listening") && line.contains(ADDRESS))?;
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("listening") && line.contains(ADDRESS))?;
         let (_, port) = line.split_once(ADDRESS)?;
         let port: String = port.chars().take_while(char::is_ascii_digit).collect();
         format!("{ADDRESS}{port}/").parse().ok()
@@ -282,7 +314,7 @@ impl Relay {
     /// Waits for its end, and for its last line.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let status = self.child.wait().unwrap();
-        if let Some(listener) = self.listener.take() {
+        for listener in self.listeners.drain(..) {
             listener.join().unwrap();
         }
         status
@@ -311,9 +343,14 @@ impl Relay {
         Ok(Answer { status, headers, text: response.text().await? })
     }
 
+    /// A request without any credentials.
+    pub(crate) fn bare(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, self.base.join(path).unwrap())
+    }
+
     /// A request with a key.
     pub(crate) fn request(&self, method: Method, path: &str, key: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, self.base.join(path).unwrap()).bearer_auth(key)
+        self.bare(method, path).bearer_auth(key)
     }
 
     pub(crate) async fn get(&self, path: &str, key: &str) -> Answer {

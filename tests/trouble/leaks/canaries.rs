@@ -1,16 +1,23 @@
-//! What is planted, where it may be seen, and how it is looked for.
+//! What is planted, and where it may be seen. How it is looked for: [`Search`].
 
-use data_encoding::{BASE64, BASE64URL, HEXLOWER};
+use std::sync::LazyLock;
+
+use crisis_relay::clock::{SeededEntropy, SystemEntropy};
+use crisis_relay::ports::random;
+
+use crate::search::{Mark, Search, Wanted};
 
 /// Where something was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Surface {
     /// Standard output and error of the service.
     Log,
-    /// What its other commands say about settings: `check`, and a start that is refused.
+    /// Standard output and error of its other commands; of `audit report` standard error only.
     Commands,
     /// The page of `audit report`, made with the keys.
     Report,
+    /// The same, made without them, or with the wrong ones.
+    SealedReport,
     /// The number that a message is for: the fields `To` of a form and of a query.
     TwilioTo,
     /// What proves to Twilio who calls.
@@ -29,103 +36,152 @@ pub(crate) enum Surface {
     Files,
 }
 
+/// What tells a canary from everything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Letters and digits.
+    Words,
+    /// The ten digits of a number in [`COUNTRY`].
+    Number,
+}
+
 /// Something that somebody said or owns.
 pub(crate) struct Canary {
     /// What it is.
     pub(crate) what: &'static str,
-    /// The part of it that tells it from everything else.
-    pub(crate) mark: &'static str,
+    kind: Kind,
+    /// What is said; `{}` stands for the mark.
+    said: &'static str,
     /// Where it has to be, which also proves that it is looked for in the right way. Everywhere else it must not be.
     pub(crate) belongs: &'static [Surface],
 }
 
 macro_rules! canaries {
-    ($($name:ident = $mark:literal, $what:literal, [$($surface:ident),*];)*) => {
-        $(pub(crate) const $name: &str = $mark;)*
+    ($($name:ident = $kind:ident $said:literal, $what:literal, [$($surface:ident),*];)*) => {
+        #[expect(non_camel_case_types, reason = "named as the functions are")]
+        #[derive(Clone, Copy)]
+        enum Place { $($name),* }
+        $(
+            /// The part of it that tells it from everything else.
+            pub(crate) fn $name() -> &'static str {
+                &MARKS[Place::$name as usize]
+            }
+        )*
         /// All of them.
-        pub(crate) const ALL: &[Canary] =
-            &[$(Canary { what: $what, mark: $mark, belongs: &[$(Surface::$surface),*] }),*];
+        pub(crate) const ALL: &[Canary] = &[$(Canary {
+            what: $what, kind: canaries!(@$kind), said: $said, belongs: &[$(Surface::$surface),*],
+        }),*];
     };
+    (@words) => { Kind::Words };
+    (@number) => { Kind::Number };
 }
 
 canaries! {
-    STUDENT = "zqstudent5001", "the student's id", [Revealed];
-    MESSAGE = "zqmessage5002", "an event's message", [Revealed];
-    METADATA_FIELD = "zqmetafield5003", "a field of an event's metadata", [Revealed];
-    METADATA = "zqmetadata5004", "a value of an event's metadata", [Revealed];
-    OVERRIDE_BY = "zqoverrideby5005", "who stated an override", [Report];
-    OVERRIDE_REASON = "zqoverridereason5006", "why an override was stated", [Report];
-    RAISED = "zqraised5007", "what a person wrote who raised a case", [Revealed];
-    NOTE = "zqnote5008", "the note of an outcome", [Report];
-    PERSON = "zqperson5009", "who signed in", [Report];
-    CLAIM = "zqclaim5010", "a further claim of a token", [];
-    REPLY = "zqreply5011", "a counsellor's reply", [];
-    STRANGER = "9722266012", "the number of a stranger who writes", [];
-    COUNSELLOR = "9811155013", "the counsellor's number", [TwilioTo];
-    SERVICE_KEY = "zqservicekey5014", "a backend's API key", [];
-    AUDITOR_KEY = "zqauditorkey5015", "an auditor's API key", [];
-    WRONG_KEY = "zqwrongkey5016", "a key that nobody has", [];
-    AUTH_TOKEN = "zqauthtoken5017", "Twilio's auth token", [TwilioAuthorization];
-    JWT_SECRET = "zqjwtsecret5018", "the secret that tokens are signed with", [];
-    MASTER_KEY = "zqmasterkey5019", "the master key", [];
-    IDEMPOTENCY = "zqidempotency5020", "an idempotency key", [];
-    REQUEST_ID = "zqrequestid5021", "a request's id that is more than an id", [];
-    HEADER = "zqheader5022", "other headers", [];
+    student = words "{}", "the student's id", [Revealed];
+    message = words "\u{1f622} \"{}\"\n", "an event's message", [Revealed];
+    metadata_field = words "{}", "a field of an event's metadata", [Revealed];
+    metadata = words "{}", "a value of an event's metadata", [Revealed];
+    override_by = words "Dr. {}", "who stated an override", [Report];
+    override_reason = words "{} <&>", "why an override was stated", [Report];
+    raised = words "{}", "what a person wrote who raised a case", [Revealed];
+    note = words "{}", "the note of an outcome", [Report];
+    person = words "{}@college.example", "who signed in", [Report];
+    claim = words "{}", "a further claim of a token", [];
+    reply = words "{} STOP?", "a counsellor's reply", [];
+    stranger = number "+91{}", "the number of a stranger who writes", [];
+    counsellor = number "+91{}", "the counsellor's number", [TwilioTo];
+    service_key = words "{}-and-more", "a backend's API key", [];
+    auditor_key = words "{}-and-more", "an auditor's API key", [];
+    wrong_key = words "{}", "a key that nobody has", [];
+    auth_token = words "{}0123456789abcdef", "Twilio's auth token", [TwilioAuthorization];
+    jwt_secret = words "{}, in all more than 32 bytes", "the secret that tokens are signed with", [];
+    master_key = words "{}----------------", "the master key", [];
+    idempotency = words "{}", "an idempotency key", [];
+    request_id = words "{}", "a request's id that is more than an id", [];
+    header = words "{}", "other headers", [];
     // Labels have no room for free text; they are kept in the clear and shown with what they tell of.
-    CONSENT_SOURCE = "zqconsentsource5023", "where consent was given", [Records, Files];
-    NOTICE = "zqnotice5024", "the notice that was read", [Records, Files];
-    MODEL = "zqmodel5025", "the model that gave a score", [Records, Report, Files];
-    QUERY = "zqquery5026", "a query string", [];
-    PATH = "zqpath5027", "a path that is none", [];
-    BROKEN = "zqbroken5028", "a body that is none", [];
+    consent_source = words "{}", "where consent was given", [Records, Files];
+    notice = words "{}", "the notice that was read", [Records, Files];
+    model = words "{}", "the model that gave a score", [Records, Report, SealedReport, Files];
+    query = words "{}", "a query string", [];
+    path = words "{}", "a path that is none", [];
+    broken = words "{}", "a body that is none", [];
     // Its sender is told which field is not known, so that it can be mended; the value is never repeated.
-    FIELD = "zqfield5029", "the name of a field that is none", [Answers];
-    WRONG_SETTING = "zqsetting5030", "a setting that cannot be read", [];
-    FORGED = "zqforged5031", "a webhook that Twilio did not send", [];
-    PROFILE = "zqprofile5032", "a phone's profile name", [];
+    field = words "{}", "the name of a field that is none", [Answers];
+    wrong_setting = words " \n{} ", "a setting that cannot be read", [];
+    forged = words "{}", "a webhook that Twilio did not send", [];
+    hidden = words "{}", "a user name that hides a number", [];
+    callback = words "{}", "further words of a callback that Twilio signed", [];
+    profile = words "{}", "a phone's profile name", [];
 }
 
-/// The ways in which a text may be written.
-pub(crate) struct Forms {
-    /// In capitals or not.
-    any_case: Vec<String>,
-    /// As they are.
-    exact: Vec<String>,
-}
+/// Where the numbers are.
+const COUNTRY: &str = "91";
 
-/// What `text` looks like inside base64, wherever in the encoded bytes it begins.
-fn base64_inside(text: &str, encode: impl Fn(&[u8]) -> String) -> impl Iterator<Item = String> {
-    (0..3_usize).map(move |before| {
-        let mut bytes = vec![0; before];
-        bytes.extend_from_slice(text.as_bytes());
-        let encoded = encode(&bytes);
-        // Only the characters that nothing before or after has a part in.
-        encoded[(before * 8).div_ceil(6)..bytes.len() * 8 / 6].to_owned()
-    })
-}
+/// What the marks are drawn with: `LEAKS_SEED` draws the same again.
+static SEED: LazyLock<u64> = LazyLock::new(|| match std::env::var("LEAKS_SEED") {
+    Ok(seed) => seed.parse().unwrap_or_else(|_| panic!("LEAKS_SEED is no number: {seed}")),
+    Err(_) => u64::from_le_bytes(random(&SystemEntropy)),
+});
 
-impl Forms {
-    pub(crate) fn of(text: &str) -> Self {
-        let escaped = |form: &dyn Fn(u8) -> String| text.bytes().map(form).collect::<String>();
-        let listed: Vec<String> = text.bytes().map(|byte| byte.to_string()).collect();
-        let any_case = vec![
-            text.to_lowercase(),
-            text.chars().rev().collect::<String>().to_lowercase(),
-            HEXLOWER.encode(text.as_bytes()),
-            escaped(&|byte| format!("%{byte:02x}")),
-            escaped(&|byte| format!("\\u{byte:04x}")),
-            escaped(&|byte| format!("\\x{byte:02x}")),
-            escaped(&|byte| format!("{}\0", char::from(byte))),
-            listed.join(","),
-            listed.join(", "),
-        ];
-        let mut exact = Vec::new();
-        for text in [text.to_owned(), text.to_uppercase()] {
-            exact.extend(base64_inside(&text, |bytes| BASE64.encode(bytes)));
-            exact.extend(base64_inside(&text, |bytes| BASE64URL.encode(bytes)));
+static MARKS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let entropy = SeededEntropy::new(*SEED);
+    ALL.iter().map(|canary| canary.kind.mark(&entropy)).collect()
+});
+
+impl Kind {
+    /// Random, so that no accident looks like it.
+    fn mark(self, entropy: &SeededEntropy) -> String {
+        const SIGNS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+        let draw = |signs: &[u8]| char::from(signs[random::<1>(entropy)[0] as usize % signs.len()]);
+        match self {
+            // No hexadecimal digit to begin with: an id of nothing but those is taken over from a caller as it is.
+            Self::Words => ['z'].into_iter().chain((0..15).map(|_| draw(SIGNS))).collect(),
+            // What is left of it when it is cut short begins with a zero, as no count does.
+            Self::Number => {
+                let digits = |count: usize| (0..count).map(|_| draw(b"123456789")).collect::<String>();
+                format!("9{}0{}", digits(3), digits(5))
+            }
         }
-        Self { any_case, exact }
     }
+}
+
+impl Canary {
+    fn said(&self, mark: &str) -> String {
+        self.said.replace("{}", mark)
+    }
+
+    fn wanted<'a>(&self, mark: &'a str) -> Wanted<'a> {
+        let said = self.said(mark);
+        let mut values = with_organisation(&said);
+        values.push(said);
+        let mark = match self.kind {
+            Kind::Words => Mark::Words(mark),
+            Kind::Number => Mark::Number { country: COUNTRY, national: mark },
+        };
+        Wanted { mark, values }
+    }
+}
+
+/// What the keyed hashes are made of, so that one is found that was made without its key: the college and the value, in
+/// the service's own form and in others.
+fn with_organisation(value: &str) -> Vec<String> {
+    const COLLEGE: &str = "default";
+    let part = |text: &str| {
+        let length = text.len() as u64;
+        // Short ones only: the bytes of their length are characters.
+        String::from_utf8(length.to_be_bytes().to_vec()).unwrap() + text
+    };
+    // Idempotency keys have their caller between the two.
+    let mut all = vec![part(COLLEGE) + &part(value), part(COLLEGE) + &part("service-1") + &part(value)];
+    all.extend(["", ":", "/", "|", "\0", "\n"].map(|between| format!("{COLLEGE}{between}{value}")));
+    all
+}
+
+/// What is said with this mark.
+pub(crate) fn in_full(mark: &str) -> String {
+    let canary = ALL.iter().zip(&*MARKS).find_map(|(canary, its)| (its == mark).then_some(canary));
+    canary.unwrap_or_else(|| panic!("{mark} is nobody's mark")).said(mark)
 }
 
 /// Something that was said or kept, to be looked through.
@@ -133,42 +189,81 @@ pub(crate) struct Exhibit {
     pub(crate) surface: Surface,
     /// Where it comes from.
     pub(crate) name: String,
-    exact: String,
-    lower: String,
+    bytes: Vec<u8>,
 }
 
 impl Exhibit {
     pub(crate) fn new(surface: Surface, name: impl Into<String>, bytes: &[u8]) -> Self {
-        let exact = String::from_utf8_lossy(bytes).into_owned();
-        Self { surface, name: name.into(), lower: exact.to_ascii_lowercase(), exact }
-    }
-
-    /// The text around one of the forms, if there is one.
-    pub(crate) fn holds(&self, forms: &Forms) -> Option<String> {
-        let any_case = forms.any_case.iter().find_map(|form| self.lower.find(form));
-        let place = any_case.or_else(|| forms.exact.iter().find_map(|form| self.exact.find(form)))?;
-        let around = self.exact.char_indices().map(|(at, _)| at);
-        let (from, to) = (place.saturating_sub(200), place + 200);
-        let around: Vec<usize> = around.filter(|at| (from..to).contains(at)).collect();
-        Some(self.exact[*around.first()?..*around.last()?].to_owned())
+        Self { surface, name: name.into(), bytes: bytes.to_owned() }
     }
 }
 
-#[test]
-fn every_way_of_writing_a_canary_is_found() {
-    let forms = Forms::of(STUDENT);
-    let padded = |before: &str| format!("{before}{STUDENT}?>~ and more");
-    for said in [
-        STUDENT.to_uppercase(),
-        format!("{:?}", STUDENT.as_bytes()),
-        HEXLOWER.encode(padded("x").as_bytes()).to_uppercase(),
-        BASE64.encode(padded("").as_bytes()),
-        BASE64URL.encode(padded("x").as_bytes()),
-        BASE64.encode(padded("xy").to_uppercase().as_bytes()),
-        STUDENT.bytes().map(|byte| format!("%{byte:02X}")).collect(),
-    ] {
-        let exhibit = Exhibit::new(Surface::Log, "", format!("before\u{fffd} {said} after").as_bytes());
-        assert!(exhibit.holds(&forms).is_some(), "{said}");
+impl std::fmt::Display for Exhibit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.name, String::from_utf8_lossy(&self.bytes))
     }
-    assert!(Exhibit::new(Surface::Log, "", b"zqstudent500").holds(&forms).is_none());
+}
+
+/// What stands around a place, to be shown.
+fn around(bytes: &[u8], place: usize) -> String {
+    let part = &bytes[place.saturating_sub(160).min(bytes.len())..(place + 160).min(bytes.len())];
+    String::from_utf8_lossy(part).into_owned()
+}
+
+/// What of the canaries was found where.
+struct Findings {
+    leaks: Vec<String>,
+    /// For each canary, on which surfaces it was found that it belongs to.
+    seen: Vec<Vec<Surface>>,
+}
+
+/// Looks for every canary, and for digests of what was `sent`, as a whole.
+fn find(exhibits: &[Exhibit], sent: &[String]) -> Findings {
+    let mut wanted: Vec<Wanted<'_>> = ALL.iter().zip(&*MARKS).map(|(canary, mark)| canary.wanted(mark)).collect();
+    let keys = sent.iter().filter(|text| text.len() < 128).flat_map(|key| with_organisation(key));
+    wanted.push(Wanted { mark: Mark::Digests, values: sent.iter().cloned().chain(keys).collect() });
+    let search = Search::of(&wanted);
+    let mut findings = Findings { leaks: Vec::new(), seen: vec![Vec::new(); ALL.len()] };
+    for exhibit in exhibits {
+        for found in search.find(&exhibit.bytes) {
+            let canary = ALL.get(found.which);
+            let (what, belongs): (_, &[Surface]) =
+                canary.map_or(("all that was sent", &[]), |canary| (canary.what, canary.belongs));
+            if belongs.contains(&exhibit.surface) {
+                findings.seen[found.which].push(exhibit.surface);
+                continue;
+            }
+            let around = around(&exhibit.bytes, found.place);
+            let Exhibit { surface, name, .. } = exhibit;
+            findings.leaks.push(format!("{what} leaks, {}: {surface:?}, {name}: …{around:?}…", found.form));
+        }
+    }
+    findings
+}
+
+impl Findings {
+    #[track_caller]
+    fn expect_no_leaks(&self) {
+        let told: Vec<&str> = self.leaks.iter().take(40).map(String::as_str).collect();
+        let (count, seed, told) = (self.leaks.len(), *SEED, told.join("\n"));
+        assert!(count == 0, "{count} leaks (LEAKS_SEED={seed} repeats the canaries):\n{told}");
+    }
+}
+
+/// Fails if anything leaks.
+#[track_caller]
+pub(crate) fn nothing_leaks(exhibits: &[Exhibit], sent: &[String]) {
+    find(exhibits, sent).expect_no_leaks();
+}
+
+/// Fails unless each canary is where it belongs, and nowhere else.
+#[track_caller]
+pub(crate) fn look_through(exhibits: &[Exhibit], sent: &[String]) {
+    let found = find(exhibits, sent);
+    found.expect_no_leaks();
+    for (canary, seen) in ALL.iter().zip(found.seen) {
+        for surface in canary.belongs {
+            assert!(seen.contains(surface), "{} is not where it belongs: {surface:?}", canary.what);
+        }
+    }
 }

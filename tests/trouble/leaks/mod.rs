@@ -2,8 +2,12 @@
 //! kill and an end; then everything that the service has said or kept is looked through, in every way of writing it.
 //! Where what may be seen is a table: see [`canaries`].
 
+mod callbacks;
 mod canaries;
+mod commands;
 mod life;
+mod panics;
+mod planted;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -11,7 +15,7 @@ use std::sync::Arc;
 use crisis_relay::clock::{SystemClock, SystemEntropy};
 use crisis_relay::simulator::{Simulator, SimulatorConfig};
 
-use self::canaries::{ALL, Exhibit, Forms, Surface};
+use self::canaries::{Exhibit, Surface, look_through};
 use self::life::Life;
 use crate::middleman::{Middleman, Wire};
 use crate::relay::{Relay, Setting, twilio, until};
@@ -65,35 +69,19 @@ fn files(setting: &Setting, when: &str) -> Vec<Exhibit> {
     exhibits
 }
 
-/// Fails unless each canary is where it belongs, and nowhere else.
-fn look_through(exhibits: &[Exhibit]) {
-    let mut faults = Vec::new();
-    for canary in ALL {
-        let forms = Forms::of(canary.mark);
-        for exhibit in exhibits.iter().filter(|exhibit| !canary.belongs.contains(&exhibit.surface)) {
-            if let Some(around) = exhibit.holds(&forms) {
-                faults.push(format!("{} leaks: {:?}, {}: …{around:?}…", canary.what, exhibit.surface, exhibit.name));
-            }
-        }
-        for surface in canary.belongs {
-            let mut there = exhibits.iter().filter(|exhibit| exhibit.surface == *surface);
-            if !there.any(|exhibit| exhibit.holds(&forms).is_some()) {
-                faults.push(format!("{} is not where it belongs: {surface:?}", canary.what));
-            }
-        }
-    }
-    let count = faults.len();
-    faults.truncate(40);
-    assert!(faults.is_empty(), "{count} faults:\n{}", faults.join("\n"));
-}
-
 async fn talkative_twilio() -> Simulator {
-    let config = SimulatorConfig { auth_token: life::auth_token().into(), ..SimulatorConfig::default() };
+    let config =
+        SimulatorConfig { auth_token: canaries::in_full(canaries::auth_token()).into(), ..SimulatorConfig::default() };
     Simulator::start(config, Arc::new(SystemClock), Arc::new(SystemEntropy)).await.unwrap()
 }
 
-fn log_of(relay: &Relay, name: &str) -> Exhibit {
-    Exhibit::new(Surface::Log, name, relay.log().as_bytes())
+/// All that it wrote in its life, which is over.
+fn log_of(relay: &Relay, name: &str) -> [Exhibit; 2] {
+    let (stdout, stderr) = relay.wrote();
+    // Of lines that were lost nothing could be said.
+    assert_eq!(relay.logged("\"lines_lost\""), 0, "the log is not whole {name}");
+    [("standard output", stdout), ("standard error", stderr)]
+        .map(|(stream, bytes)| Exhibit::new(Surface::Log, format!("{stream} {name}"), &bytes))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,27 +90,31 @@ async fn nothing_that_a_person_said_or_owns_gets_out_through_faults_a_kill_and_a
     let sim = simulator.handle();
     let wire = Middleman::before(simulator.address()).await;
     let setting = life::setting(&wire.url());
-    let mut life = Life { sim: &sim, wire: &wire, exhibits: Vec::new() };
-    life.settings(&setting);
+    let mut life = Life { sim: &sim, wire: &wire, exhibits: Vec::new(), sent: Vec::new() };
+    life.exhibits.extend(commands::of_the_settings(&setting));
 
     let mut relay = setting.clone().with("LOG_FORMAT", "json").start(&sim).await;
     let reference = life.beginning(&relay).await;
     life.consent(&relay).await;
     life.mistakes(&relay, &reference).await;
+    life.credentials(&relay).await;
+    life.signed(&relay).await;
     life.locked_out(&relay).await;
+    life.operations(&relay).await;
     relay.kill();
     for told in
         ["DEBUG", "event accepted", "attempt made", "operator alarm", "the store failed a request", "was not found"]
     {
         assert!(relay.logged(told) > 0, "the log is not listened to, or not talkative: {told}");
     }
-    life.exhibits.push(log_of(&relay, "log until the kill"));
+    life.exhibits.extend(log_of(&relay, "until the kill"));
     life.exhibits.extend(files(&setting, "after the kill"));
 
     wire.set(Wire::Open);
     let mut relay = setting.clone().with("LOG_FORMAT", "text").start(&sim).await;
     until("the next life goes on where the last one ended", async || relay.logged("attempt made") > 0).await;
-    until("the phone has been told", async || !sim.messages_to(&life::counsellor()).is_empty()).await;
+    until("the phone has been told", async || !sim.messages_to(&canaries::in_full(canaries::counsellor())).is_empty())
+        .await;
     life.replies().await;
     life.end(&relay, &reference).await;
     let half = life.hang_up_at_the_end(&relay).await;
@@ -133,12 +125,13 @@ async fn nothing_that_a_person_said_or_owns_gets_out_through_faults_a_kill_and_a
     for told in ["attempt made", "alert resolved", "answered", "stopping"] {
         assert!(relay.logged(told) > 0, "the log is not listened to, or not talkative: {told}");
     }
-    life.exhibits.push(log_of(&relay, "log until the end"));
+    life.exhibits.extend(log_of(&relay, "until the end"));
     life.exhibits.extend(files(&setting, "after the end"));
-    relay.audit_verifies();
+    life.exhibits.extend(commands::of_the_audit(&setting, &reference));
+    life.exhibits.extend(commands::of_the_tools(&setting));
 
     life.exhibits.extend(calls(&wire));
-    look_through(&life.exhibits);
+    look_through(&life.exhibits, &life.sent);
 }
 
 #[tokio::test(flavor = "multi_thread")]

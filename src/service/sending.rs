@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::receipts::Reach;
-use super::{Service, ServiceError};
+use super::{Along, Changed, Service, ServiceError};
 use crate::domain::alert::{Alert, Input, Transition};
 use crate::domain::audit::Actor;
 use crate::domain::ids::{AlertId, AttemptNo, DeliveryNo};
@@ -19,20 +19,26 @@ pub enum Woken {
     Worked,
     /// Nothing was due any more.
     Nothing,
-    /// Enough is in hand: try again later.
+    /// Enough is in hand: try again later. It may not even have been looked at.
     NoPlace,
 }
 
 impl Service {
-    /// Does what time has made due for an alert, and hands over what follows. Takes a place first: without one,
-    /// nothing is claimed.
+    /// Does what time has made due for an alert, and hands over what follows. Where something follows and no place is
+    /// free for it, nothing is changed.
     pub async fn wake(&self, id: AlertId, sole_owner_restarted: bool) -> Result<Woken, ServiceError> {
         if self.dispatch.is_full() {
             return Ok(Woken::NoPlace);
         }
         let alert = self.judge(self.load(id).await?).await?;
-        let woken = self.change(alert, Input::Wake { sole_owner_restarted }, &Actor::Service).await?;
-        Ok(if woken.is_some() { Woken::Worked } else { Woken::Nothing })
+        let input = Input::Wake { sole_owner_restarted };
+        match self.change_along(alert, input, &Actor::Service, &Along::default()).await? {
+            Changed::Nothing => Ok(Woken::Nothing),
+            Changed::Made(_) => Ok(Woken::Worked),
+            Changed::NoPlace => Ok(Woken::NoPlace),
+            // Without a key there is none that could have been used.
+            Changed::AnsweredBefore => Err(ServiceError::Busy),
+        }
     }
 
     /// Books what came of a call.

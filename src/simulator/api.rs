@@ -76,7 +76,7 @@ struct Listing<'a> {
 impl<'a> Listing<'a> {
     fn of(world: &'a World, parts: &Parts, at: Timestamp) -> Option<Self> {
         let lists = parts.method == Method::GET && parts.uri.path().ends_with("/Messages.json");
-        lists.then_some(Self { world, at, answered: false })
+        lists.then(|| Self { world, at, answered: false })
     }
 }
 

@@ -129,7 +129,7 @@ async fn writes_until_files_may_not_grow() {
 async fn writes_until_the_disk_is_full_and_on_when_it_is_not() {
     let file = given_file();
     let ballast = file.with_extension("ballast");
-    std::fs::write(&ballast, vec![1; 400_000]).unwrap();
+    std::fs::write(&ballast, vec![1; 700_000]).unwrap();
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&settings(&file)).unwrap());
     let college = College::new("north");
     let told = fill(&store).await;

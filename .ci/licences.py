@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Checks every dependency's licence, name and source against deny.toml. Needs python3 and cargo, no network.
 
-Looks at the whole of Cargo.lock: every platform, and what only tests use. Prints what is wrong and exits with 1, or one
-line and 0. Crates in several versions are counted, and are no fault.
+Looks at the whole of each Cargo.lock, the service's and the fuzz targets': every platform, and what only tests use.
+Prints what is wrong and exits with 1, or one line for each and 0. Crates in several versions are counted, and are no fault.
 """
 
 import ast
@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
+WORKSPACES = [TOP, TOP / "fuzz"]
 INDEX = "registry+"
 
 
@@ -87,14 +88,14 @@ def satisfied(expression, allowed):
     return value
 
 
-def packages():
-    """Every package of Cargo.lock; from the local cache, or from the network where something is not there yet."""
+def packages(workspace):
+    """Every package of a workspace's Cargo.lock; from the local cache, or from the network where something is not there yet."""
     command = ["cargo", "metadata", "--format-version", "1", "--locked"]
     for more in (["--offline"], []):
-        run = subprocess.run(command + more, cwd=TOP, capture_output=True, text=True)
+        run = subprocess.run(command + more, cwd=workspace, capture_output=True, text=True)
         if run.returncode == 0:
             return json.loads(run.stdout)["packages"]
-    sys.exit(f"cargo metadata failed:\n{run.stderr}")
+    sys.exit(f"cargo metadata failed in {workspace}:\n{run.stderr}")
 
 
 def faults(package, allowed, banned, registries):
@@ -119,16 +120,21 @@ def main():
     rules = arrays((TOP / "deny.toml").read_text(encoding="utf-8"))
     allowed, banned = set(rules["licenses", "allow"]), set(rules["bans", "deny"])
     registries = {INDEX + address for address in rules["sources", "allow-registry"]}
-    found = packages()
-    wrong = [
-        f"{package['name']} {package['version']} {fault}"
-        for package in found
-        for fault in faults(package, allowed, banned, registries)
-    ]
-    several = [name for name, count in Counter(package["name"] for package in found).items() if count > 1]
-    print(f"{len(found)} packages, {len(wrong)} faults; in several versions: {', '.join(sorted(several)) or 'none'}")
-    print("\n".join(wrong), end="\n" if wrong else "")
-    sys.exit(1 if wrong else 0)
+    any_wrong = False
+    for workspace in WORKSPACES:
+        found = packages(workspace)
+        wrong = [
+            f"{package['name']} {package['version']} {fault}"
+            for package in found
+            for fault in faults(package, allowed, banned, registries)
+        ]
+        several = [name for name, count in Counter(package["name"] for package in found).items() if count > 1]
+        lock = (workspace / "Cargo.lock").relative_to(TOP)
+        versions = ", ".join(sorted(several)) or "none"
+        print(f"{lock}: {len(found)} packages, {len(wrong)} faults; in several versions: {versions}")
+        print("\n".join(wrong), end="\n" if wrong else "")
+        any_wrong = any_wrong or bool(wrong)
+    sys.exit(1 if any_wrong else 0)
 
 
 if __name__ == "__main__":

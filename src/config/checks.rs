@@ -13,6 +13,12 @@ use super::values::Mode;
 /// Source: Twilio's page on the sandbox for WhatsApp.
 const SANDBOX_SENDER: &str = "+14155238886";
 
+/// How many messages a second Twilio takes from one WhatsApp sender, and how many where Twilio has raised that.
+///
+/// Source: Twilio's pages on WhatsApp: key concepts, best practices and FAQs.
+const WHATSAPP_PER_SECOND: u32 = 80;
+const WHATSAPP_PER_SECOND_RAISED: u32 = 400;
+
 /// Notes every broken rule in `r`; returns what is legal and still worth a warning.
 pub(super) fn check(config: &Config, r: &mut Reader<'_>) -> Vec<String> {
     let mut notes = Vec::new();
@@ -21,6 +27,7 @@ pub(super) fn check(config: &Config, r: &mut Reader<'_>) -> Vec<String> {
     timing(config, r);
     credentials(config, r, &mut notes);
     senders(config, r, &mut notes);
+    pace(config, r, &mut notes);
     addresses(config, r, &mut notes);
     templates(config, r, &mut notes);
     counsellor(config, r, &mut notes);
@@ -186,6 +193,26 @@ fn webhooks(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
     }
     if production(config) && !is_public(url) {
         r.fault(KEY, "names a host that Twilio cannot reach", "set the public name of this service");
+    }
+}
+
+/// Faster than Twilio takes them, messages wait in its queue for hours. A simulator beside the service is as fast as it
+/// can be.
+fn pace(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
+    const KEY: &str = "twilio.whatsapp_per_second";
+    let pace = config.twilio.whatsapp_per_second;
+    let slow_enough = pace <= WHATSAPP_PER_SECOND;
+    if slow_enough || r.any_faulty(&[KEY]) || !wants_twilio(config, r) || !is_public(&config.twilio.api_base_url) {
+        return;
+    }
+    if pace > WHATSAPP_PER_SECOND_RAISED {
+        let rule = format!(
+            "must not be above {WHATSAPP_PER_SECOND_RAISED}: one sender of Twilio's brings out {WHATSAPP_PER_SECOND} a \
+             second, or up to {WHATSAPP_PER_SECOND_RAISED} where Twilio has raised that"
+        );
+        r.fault(KEY, rule, format!("set {WHATSAPP_PER_SECOND}, or what Twilio has agreed to"));
+    } else {
+        notes.push(format!("{KEY} is above {WHATSAPP_PER_SECOND}: Twilio must have raised the sender's limit"));
     }
 }
 

@@ -184,7 +184,7 @@ pub struct Twilio {
     pub api_base_url: Url,
     /// Public base URL of this service, as Twilio calls it; always there in production.
     pub webhook_base_url: Option<Url>,
-    /// WhatsApp messages a second and sender.
+    /// WhatsApp messages a second and sender: not above 400 where Twilio itself is called.
     pub whatsapp_per_second: u32,
     /// Text messages a second and sender.
     pub sms_per_second: u32,

@@ -408,6 +408,27 @@ fn production_refuses_what_only_development_may_do() {
 }
 
 #[test]
+fn no_pace_is_taken_that_twilio_does_not_allow_but_a_simulator_may_be_as_fast_as_it_can() {
+    const PACE: &str = "CRISIS_RELAY__TWILIO__WHATSAPP_PER_SECOND";
+    const KEY: &str = "twilio.whatsapp_per_second";
+    let warns = |config: &Config| config.notes.iter().any(|note| note.contains(KEY));
+    for (pace, warned) in [("80", false), ("81", true), ("400", true)] {
+        let config = production_with(&[(PACE, pace)]).unwrap();
+        assert_eq!(warns(&config), warned, "{pace}");
+    }
+    for pace in ["401", "100000"] {
+        assert_eq!(faulty(production_with(&[(PACE, pace)])), keys(&[KEY]), "{pace}");
+        let local = production_with(&[(PACE, pace), ("TWILIO_API_BASE_URL", "https://127.0.0.1:8090")]).unwrap();
+        assert!(!warns(&local), "{pace}");
+        assert!(!warns(&load("", &[(PACE, pace)]).unwrap()), "{pace}: without credentials the simulator is used");
+    }
+    let account = format!("AC{SID}");
+    let mut real = vec![("TWILIO_ACCOUNT_SID", account.as_str()), ("TWILIO_AUTH_TOKEN", SID), (PACE, "401")];
+    real.push(("TWILIO_WHATSAPP_FROM", "+4915112345678"));
+    assert_eq!(faulty(load("", &real)), keys(&[KEY]), "with credentials Twilio is called in development, too");
+}
+
+#[test]
 fn addresses_with_user_names_underscores_queries_or_other_schemes_are_refused_in_every_mode() {
     for value in [
         "https://user:canary@relay.example.org",

@@ -47,6 +47,9 @@ fn uuid_v7(now: Timestamp, random: [u8; 10]) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
+/// The length of a UUID in its form with hyphens; every other form has another.
+const HYPHENATED: usize = uuid::fmt::Hyphenated::LENGTH;
+
 macro_rules! uuid_text {
     ($name:ident, $rule:literal) => {
         impl fmt::Display for $name {
@@ -56,8 +59,10 @@ macro_rules! uuid_text {
         }
         impl FromStr for $name {
             type Err = InvalidId;
+            /// Reads the form with hyphens, and none of the others: one id, one spelling, but for its case.
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                Uuid::try_parse(text).map(Self).map_err(|_| InvalidId { rule: $rule })
+                let parsed = Uuid::try_parse(text).ok().filter(|_| text.len() == HYPHENATED);
+                parsed.map(Self).ok_or(InvalidId { rule: $rule })
             }
         }
     };
@@ -184,11 +189,17 @@ impl fmt::Display for Reference {
     }
 }
 
+/// As long as a code can be as somebody types it: its characters, and a dash for each.
+const REFERENCE_TYPED_MAX: usize = 16;
+
 impl FromStr for Reference {
     type Err = InvalidId;
-    /// Reads a code as people type it: any case, `I` and `L` as 1, `O` as 0, dashes ignored.
+    /// Reads a code as people type it: any case, `I` and `L` as 1, `O` as 0, up to eight dashes ignored.
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         const RULE: InvalidId = InvalidId { rule: "must be a reference of 8 characters (Crockford base 32)" };
+        if text.len() > REFERENCE_TYPED_MAX {
+            return Err(RULE);
+        }
         let mut code = [0u8; 8];
         let mut length = 0;
         for byte in text.bytes().filter(|b| *b != b'-') {

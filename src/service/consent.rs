@@ -114,7 +114,7 @@ impl Service {
             match self.change_along(alert.clone(), input, &Actor::Service, &along).await? {
                 Changed::Nothing => return Ok(Judged { alert, consent_version }),
                 Changed::Made(transition) => return Ok(Judged { alert: transition.alert, consent_version }),
-                Changed::ConsentOutdated | Changed::AnsweredBefore => alert = self.load(id).await?,
+                Changed::ConsentOutdated | Changed::AnsweredBefore | Changed::NoPlace => alert = self.load(id).await?,
             }
         }
         Err(ServiceError::Busy)

@@ -129,6 +129,8 @@ pub(crate) enum Changed {
     AnsweredBefore,
     /// Nothing was changed: the student's word that it rests on is another by now, or was not read.
     ConsentOutdated,
+    /// Nothing was changed: a wake made something due at once, and enough is in hand.
+    NoPlace,
 }
 
 impl Service {
@@ -235,7 +237,7 @@ impl Service {
             Changed::Nothing => Ok(None),
             Changed::Made(transition) => Ok(Some(*transition)),
             // Without a key there is none that could have been used, and it rests on no word that could change.
-            Changed::AnsweredBefore | Changed::ConsentOutdated => Err(ServiceError::Busy),
+            Changed::AnsweredBefore | Changed::ConsentOutdated | Changed::NoPlace => Err(ServiceError::Busy),
         }
     }
 
@@ -250,13 +252,16 @@ impl Service {
     ) -> Result<Changed, ServiceError> {
         let mut alert = alert;
         let mut turn = None;
+        // A wake is the poll's own: it takes a place once it knows that it needs one, and without one it comes again.
+        let wakes = matches!(input, Input::Wake { .. });
         for _ in 0..TRIES {
             let (id, subject) = (alert.id, alert.subject);
             let organisation = self.organisation(&alert.organisation)?;
             let now = self.clock.now();
-            // A place is needed only where something may become due at once.
-            let place = if may_send(&input) { self.dispatch.place() } else { None };
-            let lease = place.as_ref().map(|_| self.lease(now));
+            // A place is needed only where something may become due at once. What somebody asks for is committed without
+            // one, too, and what it makes due is left to the poll.
+            let mut place = if may_send(&input) { self.dispatch.place() } else { None };
+            let lease = (wakes || place.is_some()).then(|| self.lease(now));
             let situation = self.situation(organisation, now, actor, lease.as_ref());
             let transition = alert.on(input.clone(), &situation)?;
             if transition.is_empty() {
@@ -265,6 +270,12 @@ impl Service {
             if transition.sends_on_consent() && along.consent_version.is_none() {
                 // Somebody else has put it on this ground since it was loaded.
                 return Ok(Changed::ConsentOutdated);
+            }
+            if wakes && !transition.actions.is_empty() {
+                place = self.dispatch.place();
+                if place.is_none() {
+                    return Ok(Changed::NoPlace);
+                }
             }
             match self.commit(&transition, along.clone()).await? {
                 Committed::Committed => return Ok(Changed::Made(Box::new(self.committed(transition, place)))),
@@ -328,11 +339,12 @@ impl Service {
     }
 }
 
-/// Whether an input may make a message due at once.
+/// Whether what somebody asks for may make a message due at once.
 fn may_send(input: &Input) -> bool {
     match input {
-        Input::Joined { .. } | Input::Overridden { .. } | Input::Wake { .. } => true,
-        Input::ConsentJudged { .. }
+        Input::Joined { .. } | Input::Overridden { .. } => true,
+        Input::Wake { .. }
+        | Input::ConsentJudged { .. }
         | Input::Settled { .. }
         | Input::NotFound { .. }
         | Input::Found { .. }

@@ -99,7 +99,7 @@ impl Service {
                 return Ok(taken);
             }
             Ok(Changed::AnsweredBefore) => return self.answer_of_another(key).await,
-            Ok(Changed::Nothing | Changed::ConsentOutdated) => return Err(ServiceError::Busy),
+            Ok(Changed::Nothing | Changed::ConsentOutdated | Changed::NoPlace) => return Err(ServiceError::Busy),
             // The person may say it twice: then it must not sound as if somebody else had the case.
             Err(ServiceError::Rejected(Rejection::AlreadyAcknowledged)) => {
                 if is_taken_by(&self.load(id).await?, actor) { taken } else { Answer::TakenBefore(reference) }

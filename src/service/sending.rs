@@ -20,13 +20,13 @@ pub enum Woken {
     Worked,
     /// Nothing was due any more.
     Nothing,
-    /// Enough is in hand: try again later.
+    /// Enough is in hand: try again later. It may not even have been looked at.
     NoPlace,
 }
 
 impl Service {
-    /// Does what time has made due for an alert, and hands over what follows. Takes a place first: without one,
-    /// nothing is claimed.
+    /// Does what time has made due for an alert, and hands over what follows. Where something follows and no place is
+    /// free for it, nothing is changed.
     pub async fn wake(&self, id: AlertId, sole_owner_restarted: bool) -> Result<Woken, ServiceError> {
         if self.dispatch.is_full() {
             return Ok(Woken::NoPlace);
@@ -37,6 +37,7 @@ impl Service {
             match self.change_along(alert, Input::Wake { sole_owner_restarted }, &Actor::Service, &along).await? {
                 Changed::Made(_) => return Ok(Woken::Worked),
                 Changed::Nothing => return Ok(Woken::Nothing),
+                Changed::NoPlace => return Ok(Woken::NoPlace),
                 // The student has spoken since: nothing was claimed, and the ground is looked at again.
                 Changed::ConsentOutdated | Changed::AnsweredBefore => {}
             }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, Response};
+use jiff::Timestamp;
 
 use super::answer::{ApiError, set_header, text_response};
 use super::auth::Caller;
 use super::fault::Answer;
+use super::handle::SimListing;
 use super::store::RawRequest;
 use super::wire::Cut;
 use super::world::{World, count};
@@ -26,6 +28,16 @@ enum Outcome {
     Answer(Response<Body>),
     /// No answer: the connection breaks.
     Broken,
+}
+
+impl Outcome {
+    /// Whether it tells what was asked for.
+    fn tells(&self) -> bool {
+        match self {
+            Self::Answer(answer) => answer.status().is_success() && answer.body().size_hint().exact() != Some(0),
+            Self::Broken => false,
+        }
+    }
 }
 
 impl From<Result<Response<Body>, ApiError>> for Outcome {
@@ -54,20 +66,45 @@ impl Drop for InFlight<'_> {
     }
 }
 
+/// A call for a list, until it has ended: by an answer, without one, or because the caller went away.
+struct Listing<'a> {
+    world: &'a World,
+    at: Timestamp,
+    answered: bool,
+}
+
+impl<'a> Listing<'a> {
+    fn of(world: &'a World, parts: &Parts, at: Timestamp) -> Option<Self> {
+        let lists = parts.method == Method::GET && parts.uri.path().ends_with("/Messages.json");
+        lists.then(|| Self { world, at, answered: false })
+    }
+}
+
+impl Drop for Listing<'_> {
+    fn drop(&mut self) {
+        let took = Duration::try_from(self.world.clock.now().duration_since(self.at)).unwrap_or_default();
+        self.world.listed(SimListing { at: self.at, took, answered: self.answered });
+    }
+}
+
 /// Answers every path that is not the simulator's own.
 pub(super) async fn serve(State(world): State<Arc<World>>, request: Request) -> Response<Body> {
     let cut = request.extensions().get::<ConnectInfo<Cut>>().map(|ConnectInfo(cut)| cut.clone());
     let in_flight = InFlight::enter(&world);
     let started = world.clock.now();
     let (parts, body) = request.into_parts();
+    let mut listing = Listing::of(&world, &parts, started);
     let outcome = match axum::body::to_bytes(body, BODY_MAX).await {
         _ if world.faults.outage() => Outcome::Broken,
         Ok(body) => dispatch(&world, &parts, body).await,
         Err(_) => Outcome::Answer(ApiError::new(413, 20413, "Request entity too large").into_response()),
     };
+    let took = Duration::try_from(world.clock.now().duration_since(started)).unwrap_or_default();
+    if let Some(listing) = &mut listing {
+        listing.answered = outcome.tells();
+    }
     match outcome {
         Outcome::Answer(mut response) => {
-            let took = Duration::try_from(world.clock.now().duration_since(started)).unwrap_or_default();
             set_header(&mut response, "twilio-request-id", &world.sid("RQ"));
             set_header(&mut response, "twilio-concurrent-requests", &in_flight.now.to_string());
             set_header(&mut response, "twilio-request-duration", &format!("{:.3}", took.as_secs_f64()));

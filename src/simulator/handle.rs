@@ -39,6 +39,17 @@ impl fmt::Debug for SimRequest {
     }
 }
 
+/// A call that asked for a list of messages: one page of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SimListing {
+    /// When it came.
+    pub at: Timestamp,
+    /// How long it took to answer, or not to.
+    pub took: Duration,
+    /// Whether a list was answered.
+    pub answered: bool,
+}
+
 /// The simulator knows no such message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the simulator knows no message {0}")]
@@ -89,6 +100,11 @@ impl SimulatorHandle {
             fields: form_urlencoded::parse(&raw.body).into_owned().collect(),
         };
         raw.into_iter().map(read).collect()
+    }
+
+    /// Every call that asked for a list of messages, in the order in which they ended.
+    pub fn listings(&self) -> Vec<SimListing> {
+        self.world.listings.lock().iter().copied().collect()
     }
 
     /// Makes something go wrong; `false` if there are too many rules already.

@@ -58,7 +58,7 @@ mod tests;
 
 pub use config::{ApiKey, CallbackMode, ContentTemplate, SimulatorConfig};
 pub use fault::{Fault, FaultRule, Frequency, InvalidFault, REPEATS_MAX, RULES_MAX, Scope};
-pub use handle::{SimRequest, SimulatorHandle, UnknownMessage};
+pub use handle::{SimListing, SimRequest, SimulatorHandle, UnknownMessage};
 pub use inbound::{Inbound, Quote, ReplyError, SimReply};
 pub use message::{Direction, SimButton, SimMessage, SimStatus};
 pub use world::Stats;

@@ -1,6 +1,6 @@
 //! The state that the parts of the simulator share, and the few things that several of them do with it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -15,6 +15,7 @@ use super::callback::{Form, Postman, status_form};
 use super::config::{CallbackMode, SimulatorConfig};
 use super::content::Content;
 use super::fault::FaultBook;
+use super::handle::SimListing;
 use super::message::{Message, SimStatus};
 use super::store::{Requests, Ring};
 use super::timeline::Timeline;
@@ -90,6 +91,8 @@ pub(super) struct World {
     pub entropy: Arc<dyn Entropy>,
     pub ring: Mutex<Ring>,
     pub requests: Mutex<Requests>,
+    /// Bounded like the requests.
+    pub listings: Mutex<VecDeque<SimListing>>,
     pub faults: FaultBook,
     pub contents: RwLock<Vec<Content>>,
     /// When each phone last wrote, for the 24-hour window. Bounded, see `WRITERS_MAX`.
@@ -117,6 +120,7 @@ impl World {
             credentials: Credentials::new(&config),
             ring: Mutex::new(Ring::new(config.keep_messages)),
             requests: Mutex::new(Requests::new(config.keep_messages)),
+            listings: Mutex::default(),
             faults: FaultBook::new(&config.faults),
             contents: RwLock::new(config.contents.iter().map(|template| Content::of(template, now)).collect()),
             last_inbound: Mutex::default(),
@@ -143,6 +147,15 @@ impl World {
     /// Tells whoever watches that something changed.
     pub(super) fn changed(&self) {
         self.revision.send_modify(|revision| *revision += 1);
+    }
+
+    /// Remembers a call that asked for a list.
+    pub(super) fn listed(&self, listing: SimListing) {
+        let mut listings = self.listings.lock();
+        listings.push_back(listing);
+        if listings.len() > self.config.keep_messages {
+            listings.pop_front();
+        }
     }
 
     /// The sender that a messaging service chooses for a message.
@@ -230,6 +243,7 @@ impl World {
         self.timeline.clear();
         self.ring.lock().clear();
         self.requests.lock().clear();
+        self.listings.lock().clear();
         self.faults.clear();
         self.last_inbound.lock().clear();
         self.counters.reset();

@@ -10,11 +10,12 @@
 
 mod calls;
 mod listings;
+mod sweep;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
@@ -25,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::calls::Paces;
 use self::listings::Listings;
+use self::sweep::Sweep;
 use crate::domain::ids::AlertId;
 use crate::ports::{Clock, StoreError, TwilioClient};
 use crate::service::dispatch::{Dispatch, Job, Jobs};
@@ -65,8 +67,8 @@ struct WokenAlerts {
     worked: bool,
     /// These were not, because the store failed just then.
     left: Vec<AlertId>,
-    /// For some there was no place.
-    no_place: bool,
+    /// For these there was no place.
+    no_place: Vec<AlertId>,
 }
 
 /// Whether an error is the moment's, and not the alert's.
@@ -117,9 +119,9 @@ pub struct Worker {
     left_alone: Mutex<HashMap<AlertId, Timestamp>>,
     listings: Listings,
     last_stats: AtomicI64,
-    /// Not every waiting alert has been looked at since the start, or since the clock was set back: one may wait for a
-    /// time that is far off now.
-    is_behind: AtomicBool,
+    /// Looks at every waiting alert after the start, and after the clock was set back: one may wait for a time that is
+    /// far off now.
+    sweep: Sweep,
     /// When all of them are looked at once more, in microseconds; 0: never. Who read the clock just before it was set back
     /// commits just after.
     again_at: AtomicI64,
@@ -148,7 +150,7 @@ impl Worker {
             left_alone: Mutex::default(),
             listings: Listings::default(),
             last_stats: AtomicI64::new(0),
-            is_behind: AtomicBool::new(true),
+            sweep: Sweep::default(),
             again_at: AtomicI64::new(0),
         }
     }
@@ -244,18 +246,20 @@ impl Worker {
             match self.service.unfinished(after, self.settings.due_batch).await {
                 Ok(ids) => {
                     let Some(last) = ids.last().copied() else {
-                        self.is_behind.store(!all, Ordering::Relaxed);
+                        if all {
+                            self.sweep.is_done();
+                        }
                         return;
                     };
                     let mut woken = self.wake_all(ids, true).await;
-                    all &= !woken.no_place;
+                    all &= woken.no_place.is_empty();
                     for _ in 1..RECOVERY_TRIES {
                         if woken.left.is_empty() || shutdown.is_cancelled() {
                             break;
                         }
                         shutdown.run_until_cancelled(self.clock.sleep(self.settings.poll)).await;
                         woken = self.wake_all(woken.left, true).await;
-                        all &= !woken.no_place;
+                        all &= woken.no_place.is_empty();
                     }
                     all &= woken.left.is_empty();
                     after = Some(last);
@@ -275,14 +279,11 @@ impl Worker {
         self.service.metrics().worker_ran();
         self.service.metrics().set_in_hand(self.dispatch.in_hand());
         self.notice_clock(now);
-        if self.is_behind.load(Ordering::Relaxed) {
-            let followed = self.follow_clock_back().await;
-            self.is_behind.store(!followed, Ordering::Relaxed);
-        }
+        let walks_on = self.sweep().await;
         let more = match self.take_up_due(now).await {
             Ok(more) => {
                 self.health.round_ended(now);
-                more
+                more || walks_on
             }
             Err(error) => {
                 tracing::error!(%error, "due work cannot be read; trying again");
@@ -302,31 +303,19 @@ impl Worker {
             self.again_at.store(again_at.as_microsecond(), Ordering::Relaxed);
         } else if again_at != 0 && again_at <= now.as_microsecond() {
             self.again_at.store(0, Ordering::Relaxed);
-            self.is_behind.store(true, Ordering::Relaxed);
+            self.look_at_all();
         }
         if last.is_some_and(|last| now < last) {
             tracing::warn!("the clock was set back: every waiting alert is looked at");
-            self.is_behind.store(true, Ordering::Relaxed);
+            self.look_at_all();
         }
     }
 
     /// The clock was set back, or may have been before the start: nothing would be due until it has caught up. Every
-    /// waiting alert is looked at, and pulls its times in. Returns whether all were; if not, the next round does it again.
-    async fn follow_clock_back(&self) -> bool {
+    /// waiting alert is looked at, and pulls its times in.
+    fn look_at_all(&self) {
         self.left_alone.lock().clear();
-        let (mut after, mut all) = (None, true);
-        loop {
-            match self.service.unfinished(after, self.settings.due_batch).await {
-                Ok(ids) => {
-                    let Some(last) = ids.last().copied() else { return all };
-                    let woken = self.wake_all(ids, false).await;
-                    all &= woken.left.is_empty() && !woken.no_place;
-                    after = Some(last);
-                }
-                // The round's own reading fails likewise, and is logged.
-                Err(_) => return false,
-            }
-        }
+        self.sweep.begin();
     }
 
     async fn take_up_due(&self, now: Timestamp) -> Result<bool, ServiceError> {
@@ -354,7 +343,7 @@ impl Worker {
             match woken {
                 Ok(Ok(Woken::Worked)) => all.worked = true,
                 Ok(Ok(Woken::Nothing)) => {}
-                Ok(Ok(Woken::NoPlace)) => all.no_place = true,
+                Ok(Ok(Woken::NoPlace)) => all.no_place.push(id),
                 Ok(Err(error)) if passes(&error) => {
                     tracing::warn!(alert = %id, %error, "an alert cannot be worked on just now; trying again");
                     all.left.push(id);
@@ -421,9 +410,10 @@ impl Worker {
                 batch.push(job);
             }
             if batch.is_empty() {
-                self.round().await;
+                let more = self.round().await;
                 match jobs.try_next() {
                     Some(job) => batch.push(job),
+                    None if more => continue,
                     None => return performed,
                 }
             }

@@ -3,18 +3,10 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use crisis_relay::domain::alert::{Alert, StateName};
-use crisis_relay::domain::audit::{AuditEntry, AuditHead, AuditStream};
+use crisis_relay::domain::alert::Alert;
 use crisis_relay::domain::consent::ConsentRecord;
-use crisis_relay::domain::event::EventDetails;
-use crisis_relay::domain::ids::{
-    AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
-};
-use crisis_relay::ports::{
-    AlertCommit, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Store, StoreError, StoreStats,
-    WrappedDataKey,
-};
+use crisis_relay::domain::ids::{AlertId, IdempotencyKey, OrganisationId, ProviderId, SubjectKey};
+use crisis_relay::ports::{AlertCommit, Committed, IntakeContext, Store, StoreError};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
@@ -185,7 +177,14 @@ impl Gated {
         std::future::pending().await
     }
 
-    async fn pass<T, F>(
+    async fn pass<T, F>(&self, name: &'static str, call: impl FnOnce(Arc<dyn Store>) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        self.pass_of(name, None, call).await
+    }
+
+    async fn pass_of<T, F>(
         &self,
         name: &'static str,
         alert: Option<AlertId>,
@@ -225,63 +224,31 @@ impl Gated {
     }
 }
 
-macro_rules! gated {
-    ($($name:ident($($argument:ident: $kind:ty),*) -> $result:ty;)*) => {
-        #[async_trait]
-        impl Store for Gated {
-            $(async fn $name(&self, $($argument: $kind),*) -> Result<$result, StoreError> {
-                self.pass(stringify!($name), None, |store| async move { store.$name($($argument),*).await }).await
-            })*
+delegate_store! {
+    for Gated {
+        async fn alert(&self, id: AlertId) -> Result<Option<Alert>, StoreError> {
+            self.pass_of("alert", Some(id), |store| async move { store.alert(id).await }).await
+        }
 
-            async fn alert(&self, id: AlertId) -> Result<Option<Alert>, StoreError> {
-                self.pass("alert", Some(id), |store| async move { store.alert(id).await }).await
-            }
+        async fn commit_alert(&self, commit: AlertCommit) -> Result<Committed, StoreError> {
+            let id = Some(commit.alert.id);
+            self.pass_of("commit_alert", id, |store| async move { store.commit_alert(commit).await }).await
+        }
 
-            async fn commit_alert(&self, commit: AlertCommit) -> Result<Committed, StoreError> {
-                let id = Some(commit.alert.id);
-                self.pass("commit_alert", id, |store| async move { store.commit_alert(commit).await }).await
-            }
+        fn is_exclusive(&self) -> bool {
+            self.gate.exclusive && self.store.lock().as_ref().is_some_and(|store| store.is_exclusive())
+        }
 
-            fn is_exclusive(&self) -> bool {
-                self.gate.exclusive && self.store.lock().as_ref().is_some_and(|store| store.is_exclusive())
-            }
-
-            async fn close(&self) {
-                let store = self.store.lock().clone();
-                if let Some(store) = store {
-                    store.close().await;
-                }
+        async fn close(&self) {
+            let store = self.store.lock().clone();
+            if let Some(store) = store {
+                store.close().await;
             }
         }
-    };
-}
-
-gated! {
+    }
+    and
     intake_context(organisation: &OrganisationId, subject: SubjectKey, key: Option<IdempotencyKey>) -> IntakeContext;
-    keep_answer(record: IdempotencyRecord) -> bool;
-    answer(key: IdempotencyKey) -> Option<IdempotencyRecord>;
-    forget_answers(before: Timestamp, limit: usize) -> usize;
-    alert_by_reference(organisation: &OrganisationId, reference: Reference) -> Option<Alert>;
     alert_of_message(id: &ProviderId) -> Option<Alert>;
-    escalating_alerts_of(organisation: &OrganisationId, address: AddressKey, limit: usize) -> Vec<Alert>;
     due_alerts(until: Timestamp, limit: usize) -> Vec<AlertId>;
-    unfinished_alerts(after: Option<AlertId>, limit: usize) -> Vec<AlertId>;
-    list_alerts(
-        organisation: &OrganisationId,
-        state: Option<StateName>,
-        after: Option<ListCursor>,
-        limit: usize
-    ) -> Vec<Alert>;
-    event_details(alert: AlertId) -> Vec<EventDetails>;
     consent(organisation: &OrganisationId, subject: SubjectKey) -> Option<ConsentRecord>;
-    commit_consent(commit: ConsentCommit) -> bool;
-    data_key(organisation: &OrganisationId, person: PersonKey) -> Option<WrappedDataKey>;
-    insert_data_key(key: WrappedDataKey) -> bool;
-    append_audit(entry: AuditEntry) -> bool;
-    audit_head(stream: &AuditStream) -> AuditHead;
-    audit_entries(stream: &AuditStream, after: u64, limit: usize) -> Vec<AuditEntry>;
-    audit_streams(after: Option<&str>, limit: usize) -> Vec<AuditStream>;
-    stats() -> StoreStats;
-    keep_fact(name: &'static str, value: &str) -> String;
-    probe(now: Timestamp) -> ();
 }

@@ -10,6 +10,9 @@
     reason = "each test binary uses a part of it; a test that cannot go on shall say where"
 )]
 
+#[macro_use]
+mod delegated;
+
 pub mod described;
 pub mod gate;
 pub mod stage;

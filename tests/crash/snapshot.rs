@@ -111,13 +111,12 @@ impl Snapshot {
         }
     }
 
-    /// The attempts that were begun and not booked: what was in flight. With each, how often it had been looked up.
-    pub(crate) fn in_flight(&self) -> impl Iterator<Item = (AttemptRef, u32)> {
+    /// The attempts that were begun and not booked: what was in flight.
+    pub(crate) fn in_flight(&self) -> impl Iterator<Item = AttemptRef> {
         self.alerts.values().flat_map(|alert| {
             alert.deliveries.iter().filter_map(|delivery| match &delivery.state {
-                DeliveryState::Sending { attempt, .. } => Some((alert.attempt_ref(delivery.no, *attempt), 0)),
-                DeliveryState::Unknown { attempt, look_ups, .. } => {
-                    Some((alert.attempt_ref(delivery.no, *attempt), *look_ups))
+                DeliveryState::Sending { attempt, .. } | DeliveryState::Unknown { attempt, .. } => {
+                    Some(alert.attempt_ref(delivery.no, *attempt))
                 }
                 DeliveryState::Due { .. }
                 | DeliveryState::Accepted { .. }

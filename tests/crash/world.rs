@@ -65,8 +65,6 @@ pub(crate) struct World {
     spans: Vec<Span>,
     /// What was in flight at a kill, and the first such kill.
     in_flight: HashMap<AttemptRef, Timestamp>,
-    /// How many look-ups may have been cut off by a kill.
-    cut_look_ups: u64,
     checking: Option<tokio::task::JoinHandle<(Timestamp, Snapshot)>>,
 }
 
@@ -113,7 +111,6 @@ impl World {
             users,
             spans: Vec::new(),
             in_flight: HashMap::new(),
-            cut_look_ups: 0,
             checking: None,
         }
     }
@@ -283,9 +280,8 @@ impl World {
         if let Some(checking) = self.checking.take() {
             match checking.await {
                 Ok((killed, found)) => {
-                    for (attempt, look_ups) in found.in_flight() {
+                    for attempt in found.in_flight() {
                         self.in_flight.entry(attempt).or_insert(killed);
-                        self.cut_look_ups += u64::from(look_ups.min(1));
                     }
                 }
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -342,7 +338,6 @@ impl World {
             ledger: &self.load.ledger,
             in_flight: &self.in_flight,
             spans: &self.spans,
-            cut_look_ups: self.cut_look_ups,
             plan: &self.plan,
             folder: self.folder,
         })

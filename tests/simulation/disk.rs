@@ -3,18 +3,10 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use crisis_relay::domain::alert::{Alert, StateName};
-use crisis_relay::domain::audit::{AuditEntry, AuditHead, AuditStream};
+use crisis_relay::domain::alert::Alert;
 use crisis_relay::domain::consent::ConsentRecord;
-use crisis_relay::domain::event::EventDetails;
-use crisis_relay::domain::ids::{
-    AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
-};
-use crisis_relay::ports::{
-    AlertCommit, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Store, StoreError, StoreStats,
-    WrappedDataKey,
-};
+use crisis_relay::domain::ids::{AlertId, IdempotencyKey, OrganisationId, ProviderId, SubjectKey};
+use crisis_relay::ports::{AlertCommit, Committed, IntakeContext, Store as _, StoreError};
 use jiff::Timestamp;
 
 use crate::hub::{Fate, Hub, Process};
@@ -27,7 +19,7 @@ pub(crate) struct Disk {
     pub(crate) hub: Arc<Hub>,
     pub(crate) watch: Arc<Watch>,
     pub(crate) memory: Memory,
-    pub(crate) store: MemoryStore,
+    pub(crate) store: Arc<MemoryStore>,
     pub(crate) process: Process,
     pub(crate) plant: Plant,
 }
@@ -46,6 +38,13 @@ fn writes(name: &str) -> bool {
 }
 
 impl Disk {
+    async fn pass<T, F>(&self, name: &'static str, call: impl FnOnce(Arc<MemoryStore>) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        self.turn(name, call(Arc::clone(&self.store))).await
+    }
+
     async fn turn<T>(
         &self,
         name: &'static str,
@@ -116,94 +115,62 @@ fn summary(alert: &Alert) -> String {
     format!("{} {}", alert.state.name().as_str(), states.join(" "))
 }
 
-macro_rules! turns {
-    ($($name:ident($($argument:ident: $kind:ty),*) -> $result:ty;)*) => {
-        #[async_trait]
-        impl Store for Disk {
-            $(async fn $name(&self, $($argument: $kind),*) -> Result<$result, StoreError> {
-                self.turn(stringify!($name), self.store.$name($($argument),*)).await
-            })*
+delegate_store! {
+    for Disk {
+        async fn intake_context(
+            &self,
+            organisation: &OrganisationId,
+            subject: SubjectKey,
+            key: Option<IdempotencyKey>,
+        ) -> Result<IntakeContext, StoreError> {
+            let context = self.turn("intake_context", self.store.intake_context(organisation, subject, key)).await?;
+            Ok(IntakeContext {
+                open_alert: self.loaded(context.open_alert),
+                consent: context.consent.map(|record| self.plant.said(record)),
+                ..context
+            })
+        }
 
-            async fn intake_context(
-                &self,
-                organisation: &OrganisationId,
-                subject: SubjectKey,
-                key: Option<IdempotencyKey>,
-            ) -> Result<IntakeContext, StoreError> {
-                let context = self.turn("intake_context", self.store.intake_context(organisation, subject, key)).await?;
-                Ok(IntakeContext {
-                    open_alert: self.loaded(context.open_alert),
-                    consent: context.consent.map(|record| self.plant.said(record)),
-                    ..context
-                })
+        async fn alert(&self, id: AlertId) -> Result<Option<Alert>, StoreError> {
+            Ok(self.loaded(self.turn("alert", self.store.alert(id)).await?))
+        }
+
+        async fn alert_of_message(&self, id: &ProviderId) -> Result<Option<Alert>, StoreError> {
+            Ok(self.loaded(self.turn("alert_of_message", self.store.alert_of_message(id)).await?))
+        }
+
+        async fn due_alerts(&self, until: Timestamp, limit: usize) -> Result<Vec<AlertId>, StoreError> {
+            if [Plant::LeaseIgnored, Plant::SentAgainUnasked].contains(&self.plant) {
+                return self.turn("due_alerts", self.store.unfinished_alerts(None, limit)).await;
             }
+            self.turn("due_alerts", self.store.due_alerts(until, limit)).await
+        }
 
-            async fn alert(&self, id: AlertId) -> Result<Option<Alert>, StoreError> {
-                Ok(self.loaded(self.turn("alert", self.store.alert(id)).await?))
-            }
+        async fn consent(
+            &self,
+            organisation: &OrganisationId,
+            subject: SubjectKey,
+        ) -> Result<Option<ConsentRecord>, StoreError> {
+            let record = self.turn("consent", self.store.consent(organisation, subject)).await?;
+            Ok(record.map(|record| self.plant.said(record)))
+        }
 
-            async fn alert_of_message(&self, id: &ProviderId) -> Result<Option<Alert>, StoreError> {
-                Ok(self.loaded(self.turn("alert_of_message", self.store.alert_of_message(id)).await?))
-            }
-
-            async fn due_alerts(&self, until: Timestamp, limit: usize) -> Result<Vec<AlertId>, StoreError> {
-                if [Plant::LeaseIgnored, Plant::SentAgainUnasked].contains(&self.plant) {
-                    return self.turn("due_alerts", self.store.unfinished_alerts(None, limit)).await;
+        async fn commit_alert(&self, commit: AlertCommit) -> Result<Committed, StoreError> {
+            match self.turn("commit_alert", self.commit(commit)).await {
+                Err(StoreError::Unknown { .. }) if self.plant == Plant::UnknownTakenForDone => {
+                    Ok(Committed::Committed)
                 }
-                self.turn("due_alerts", self.store.due_alerts(until, limit)).await
-            }
-
-            async fn consent(
-                &self,
-                organisation: &OrganisationId,
-                subject: SubjectKey,
-            ) -> Result<Option<ConsentRecord>, StoreError> {
-                let record = self.turn("consent", self.store.consent(organisation, subject)).await?;
-                Ok(record.map(|record| self.plant.said(record)))
-            }
-
-            async fn commit_alert(&self, commit: AlertCommit) -> Result<Committed, StoreError> {
-                match self.turn("commit_alert", self.commit(commit)).await {
-                    Err(StoreError::Unknown { .. }) if self.plant == Plant::UnknownTakenForDone => {
-                        Ok(Committed::Committed)
-                    }
-                    answer => answer,
-                }
-            }
-
-            fn is_exclusive(&self) -> bool {
-                self.store.is_exclusive()
-            }
-
-            async fn close(&self) {
-                self.store.close().await;
+                answer => answer,
             }
         }
-    };
-}
 
-turns! {
-    keep_answer(record: IdempotencyRecord) -> bool;
-    answer(key: IdempotencyKey) -> Option<IdempotencyRecord>;
-    forget_answers(before: Timestamp, limit: usize) -> usize;
-    alert_by_reference(organisation: &OrganisationId, reference: Reference) -> Option<Alert>;
-    escalating_alerts_of(organisation: &OrganisationId, address: AddressKey, limit: usize) -> Vec<Alert>;
-    unfinished_alerts(after: Option<AlertId>, limit: usize) -> Vec<AlertId>;
-    list_alerts(
-        organisation: &OrganisationId,
-        state: Option<StateName>,
-        after: Option<ListCursor>,
-        limit: usize
-    ) -> Vec<Alert>;
-    event_details(alert: AlertId) -> Vec<EventDetails>;
-    commit_consent(commit: ConsentCommit) -> bool;
-    data_key(organisation: &OrganisationId, person: PersonKey) -> Option<WrappedDataKey>;
-    insert_data_key(key: WrappedDataKey) -> bool;
-    append_audit(entry: AuditEntry) -> bool;
-    audit_head(stream: &AuditStream) -> AuditHead;
-    audit_entries(stream: &AuditStream, after: u64, limit: usize) -> Vec<AuditEntry>;
-    audit_streams(after: Option<&str>, limit: usize) -> Vec<AuditStream>;
-    stats() -> StoreStats;
-    keep_fact(name: &'static str, value: &str) -> String;
-    probe(now: Timestamp) -> ();
+        fn is_exclusive(&self) -> bool {
+            self.store.is_exclusive()
+        }
+
+        async fn close(&self) {
+            self.store.close().await;
+        }
+    }
+    and
 }

@@ -55,7 +55,8 @@ impl Instance {
         let directory = college::enrolled(&memory.open(setup.exclusive), keyring.as_ref(), clock.now()).await;
         let (hub, watch, memory) = (Arc::clone(hub), Arc::clone(watch), memory.clone());
         let store = memory.open(setup.exclusive);
-        let store: Arc<dyn Store> = Arc::new(Disk { hub, watch, memory, store, process, plant: *plant });
+        let store: Arc<dyn Store> =
+            Arc::new(Disk { hub, watch, memory, store: Arc::new(store), process, plant: *plant });
         let (dispatch, jobs) = Dispatch::new(setup.places);
         let organisation = Organisation {
             id: college::organisation(),

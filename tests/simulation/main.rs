@@ -17,6 +17,9 @@
 
 mod chance;
 mod college;
+#[macro_use]
+#[path = "../common/delegated.rs"]
+mod delegated;
 mod disk;
 mod hub;
 mod instance;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crisis_relay::service::sending::Woken;
 use crisis_relay::simulator::{Fault, FaultRule};
 use tokio::sync::Semaphore;
 
@@ -233,4 +234,145 @@ async fn a_clock_set_while_the_service_is_down_delays_nothing_of_what_was_in_han
         }
         world.holds_its_promises().await;
     }
+}
+
+#[tokio::test]
+async fn a_clock_set_forth_by_a_minute_while_calls_wait_for_their_turn_sends_each_once() {
+    // Some turns are over a lease's time away, and some calls are made before the clock is set.
+    for made in 0..3 {
+        let mut world = Setting::default().with("CRISIS_RELAY__TWILIO__WHATSAPP_PER_SECOND", "1").start().await;
+        let mut references = Vec::new();
+        for student in 1..=8 {
+            references.push(world.told(&format!("student-{student}"), 0.93).await);
+        }
+        let worker = world.run_worker(Duration::from_secs(1));
+        world.until("the first is sent", async |world| world.calls() == 1).await;
+        for sent in 1..=made {
+            world.worker_asleep().await;
+            world.clock.advance(Duration::from_secs(1));
+            world.until("the next is sent", async |world| world.calls() == 1 + sent).await;
+        }
+        world.worker_asleep().await;
+        world.clock.advance(Duration::from_secs(60));
+        let all_sent = async |world: &World| {
+            world.clock.advance(Duration::from_millis(100));
+            references.iter().all(|reference| !world.on_the_phone(reference).is_empty())
+        };
+        world.until(&format!("all are sent; {made} more were before"), all_sent).await;
+        // Whatever waits for a turn or a look-up still.
+        for _ in 0..40 {
+            world.worker_asleep().await;
+            world.clock.advance(Duration::from_secs(1));
+        }
+        world.worker_asleep().await;
+        worker.stopped().await;
+        for reference in &references {
+            let count = world.on_the_phone(reference).len();
+            assert_eq!(count, 1, "{made} more were sent before the clock was set: messages of {reference}");
+        }
+        assert_eq!(world.calls(), references.len(), "{made} more were sent before: calls");
+        world.holds_its_promises().await;
+    }
+}
+
+/// Cases whose next step is far off, and one page of the store for every two of them.
+async fn pages_of_cases(gate: &Arc<Gate>, cases: usize, places: &str) -> (World, Vec<String>) {
+    let mut world = Setting::default()
+        .with_gate(gate)
+        .with("CRISIS_RELAY__WORKER__QUEUE_MAX", places)
+        .with("CRISIS_RELAY__WORKER__DUE_BATCH", "2")
+        .start()
+        .await;
+    let mut references = Vec::new();
+    for student in 0..cases {
+        references.push(world.told(&format!("student-{student}"), 0.93).await);
+        world.work().await;
+        while !world.receipts().await.is_empty() {}
+    }
+    (world, references)
+}
+
+#[tokio::test]
+async fn when_all_cases_are_looked_at_due_work_goes_between() {
+    let gate = Gate::new();
+    let (mut world, _) = pages_of_cases(&gate, 22, "100").await;
+    world.clock.set(world.now() - jiff::SignedDuration::from_mins(1));
+    gate.open();
+    while world.worker().round().await {}
+    let mut pages_in_a_row = 0;
+    for call in gate.calls() {
+        match call.name {
+            "unfinished_alerts" => pages_in_a_row += 1,
+            "due_alerts" => pages_in_a_row = 0,
+            _ => {}
+        }
+        assert!(pages_in_a_row <= 4, "due work waits for one page after the other: {:?}", gate.calls());
+    }
+    assert_eq!(gate.count("unfinished_alerts"), 12, "eleven pages and their end, each once");
+    // The second look, a minute later, does not go over all of them at once either.
+    world.clock.advance(Duration::from_secs(60));
+    gate.open();
+    assert!(world.worker().round().await, "there is more to look at");
+    assert_eq!(gate.count("unfinished_alerts"), 4, "one round of the second look");
+    world.work().await;
+    assert_eq!(gate.count("unfinished_alerts"), 12, "the second look");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn where_places_run_out_the_look_at_all_cases_goes_on_from_there() {
+    let gate = Gate::shared();
+    let (world, references) = pages_of_cases(&gate, 12, "2").await;
+    // Long after: every case has its next message due. Nobody has looked, and nobody gives a place back.
+    world.clock.advance(Duration::from_secs(310));
+    let mut world = world.crash().await;
+    gate.open();
+    for _ in 0..5 {
+        world.worker().round().await;
+    }
+    assert_eq!(gate.count("unfinished_alerts"), 2, "the page that took the places, and the one that found none");
+    // The longest due are not looked at by the walk again and again: it goes on, and comes to its end.
+    for _ in 0..20 {
+        world.pass(Duration::from_millis(500)).await;
+    }
+    let pages = gate.count("unfinished_alerts");
+    assert!(pages <= 8, "six pages, their end, and not one of them twice: {pages}");
+    for reference in &references {
+        assert_eq!(world.on_the_phone(reference).len(), 2, "{reference}: the first round, and the second");
+    }
+    gate.open();
+    world.pass(Duration::from_secs(1)).await;
+    assert_eq!(gate.count("unfinished_alerts"), 0, "the walk is over");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn nothing_that_found_no_place_passes_for_looked_at() {
+    let gate = Gate::shared();
+    let (world, references) = pages_of_cases(&gate, 6, "2").await;
+    world.clock.advance(Duration::from_secs(310));
+    let world = world.crash().await;
+    let now = world.now();
+    let due = world.store().due_alerts(now, 100).await.unwrap();
+    assert_eq!(due.len(), references.len());
+    // All at once, and each of them sees free places at first.
+    let permits = Arc::new(Semaphore::new(0));
+    gate.strike_named("alert", Fate::Wait(Arc::clone(&permits)));
+    let (service, mut worked) = (world.service(), 0);
+    let all_read = async {
+        world.until("all are being read", async |_| gate.count("alert") == due.len()).await;
+        permits.add_permits(2 * due.len());
+    };
+    let (woken, ()) = tokio::join!(futures::future::join_all(due.iter().map(|id| service.wake(*id, false))), all_read);
+    for (id, woken) in due.iter().zip(woken) {
+        match woken.unwrap() {
+            Woken::Worked => worked += 1,
+            Woken::NoPlace => {
+                let alert = world.store().alert(*id).await.unwrap().unwrap();
+                assert!(alert.next_action_at().is_some_and(|at| at <= now), "its work is left as it was: {alert:?}");
+            }
+            Woken::Nothing => panic!("{id} has something due, and passes for looked at"),
+        }
+    }
+    assert_eq!(worked, 2, "one for each place");
 }

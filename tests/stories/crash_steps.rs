@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisis_relay::simulator::{Fault, FaultRule};
+use crisis_relay::simulator::{Fault, FaultRule, Scope};
 
 use crate::common::gate::{Fate, Gate};
 use crate::common::stage::{event, s};
@@ -153,6 +153,53 @@ async fn a_crash_while_twilio_is_slow_to_answer_finds_the_message_again() {
     world.pass_in_steps(s(120), s(5)).await;
     assert_eq!(world.calls(), 1);
     world.expect_only(&reference, 1);
+}
+
+/// Dies with a message in hand, before the call or in the midst of it; then Twilio is too busy to answer the first two
+/// look-ups.
+async fn crash_and_two_look_ups_in_vain(called: bool) {
+    let mut world = Setting::default().start_with(FaultRule::once(Fault::AcceptThenTimeOut)).await;
+    let reference = world.told(STUDENT, 0.93).await;
+    if called {
+        let sim = world.sim();
+        tokio::select! {
+            made = sim.await_message(COUNSELLOR, s(5), |_| true) => { made.unwrap(); }
+            () = world.work() => panic!("the answer never comes"),
+        }
+    } else {
+        world.sim().clear_faults();
+    }
+    let away = Fault::ServerError { http_status: 503, retry_after_s: None };
+    world.goes_wrong(FaultRule::next(2, away).on(Scope::Lookups));
+    let mut world = world.crash().await;
+    let mut waited = 0;
+    while world.sim().stats().lookups < 2 {
+        assert!(waited < 60, "Twilio is not asked again");
+        let stored = world.stored(&reference).await;
+        assert!(stored.next_action_at().is_some(), "called: {called}, after {waited} s: nothing is due any more");
+        world.pass(s(1)).await;
+        waited += 1;
+    }
+    let calls = usize::from(called);
+    assert_eq!(world.calls(), calls, "called: {called}: two refusals to answer say nothing of the message");
+    // Long enough for everything else, and short of the next round.
+    world.pass_in_steps(s(120), s(1)).await;
+    assert_eq!(world.calls(), 1, "called: {called}");
+    world.expect_only(&reference, 1);
+    world.expect_state(&reference, "accepted").await;
+    while !world.receipts().await.is_empty() {}
+    world.taken_by_reply(&reference).await;
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_crash_in_the_call_and_two_look_ups_in_vain_bring_one_message() {
+    crash_and_two_look_ups_in_vain(true).await;
+}
+
+#[tokio::test]
+async fn a_crash_before_the_call_and_two_look_ups_in_vain_bring_one_message() {
+    crash_and_two_look_ups_in_vain(false).await;
 }
 
 #[tokio::test]

@@ -1,13 +1,17 @@
 //! The description of the API: valid, complete, served, and committed. That every answer is one that it allows is checked
 //! wherever a story asks something; see `common::described`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::TestRunner;
+use regex::Regex;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::common::{World, described};
+use crate::common::stage::event;
+use crate::common::{ADMIN, SERVICE, Setting, World, answer, described};
 
 fn generated() -> String {
     let mut text = crisis_relay::http::openapi().to_pretty_json().unwrap();
@@ -123,5 +127,167 @@ fn the_checker_of_answers_finds_what_is_not_described() {
         (&view, json!({ "id": "x" })),
     ] {
         assert_ne!(described::faults(schema, &wrong), Vec::<String>::new(), "{wrong}");
+    }
+}
+
+/// A place where the description says by a pattern what may stand there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Patterned {
+    method: String,
+    path: String,
+    /// `path`, `query`, `header` or `body`.
+    within: String,
+    name: String,
+    pattern: String,
+}
+
+/// Every place with a pattern, of parameters and of bodies.
+fn patterned() -> Vec<Patterned> {
+    let mut found = Vec::new();
+    for (method, path, operation) in described::operations() {
+        let mut add = |within: &str, name: &str, schema: &Value| {
+            let Some(pattern) = schema["pattern"].as_str() else { return };
+            let [method, path, within, name, pattern] =
+                [&method, &path, within, name, pattern].map(|text: &str| text.to_owned());
+            found.push(Patterned { method, path, within, name, pattern });
+        };
+        for parameter in operation.get("parameters").and_then(Value::as_array).into_iter().flatten() {
+            add(parameter["in"].as_str().unwrap(), parameter["name"].as_str().unwrap(), &parameter["schema"]);
+        }
+        let body = operation.pointer("/requestBody/content/application~1json/schema/$ref").and_then(Value::as_str);
+        let body = body.and_then(|name| described::description().pointer(name.trim_start_matches('#')));
+        for (name, schema) in body.and_then(|body| body["properties"].as_object()).into_iter().flatten() {
+            add("body", name, schema);
+        }
+    }
+    found
+}
+
+/// A body that an operation takes.
+fn body_of(path: &str, number: usize) -> Option<Value> {
+    match path.rsplit('/').next().unwrap() {
+        "events" => Some(event("student-pattern", 0.1)),
+        "escalate" if path.ends_with("{id}/escalate") => {
+            Some(json!({ "emergency_override": { "by": "Dr. A. Rao", "reason": "life is at risk" } }))
+        }
+        "escalate" => Some(json!({ "user_id": format!("student-pattern-{number}"), "message": "please" })),
+        "resolve" => Some(json!({ "outcome": "safe_by_phone" })),
+        "{user_id}" => Some(json!({ "whatsapp": true, "source": "story" })),
+        _ => None,
+    }
+}
+
+/// Whether the service takes a text in that place. `None`: it cannot be sent there at all.
+async fn takes(world: &World, place: &Patterned, text: &str, number: usize) -> Option<bool> {
+    let mut url = world.base().clone();
+    {
+        let mut segments = url.path_segments_mut().unwrap();
+        for part in place.path.split('/').skip(1) {
+            match part {
+                "{id}" if place.within == "path" => segments.push(text),
+                "{user_id}" => segments.push("student-pattern"),
+                part => segments.push(part),
+            };
+        }
+    }
+    if place.within == "query" {
+        url.query_pairs_mut().append_pair(&place.name, text);
+    }
+    let cannot_be_sent = match place.within.as_str() {
+        // What is no segment of its own leads elsewhere; and line ends are left out of an address.
+        "path" => matches!(text, "" | "." | "..") || text.contains('\n'),
+        // Blanks around a header's value are none of it.
+        "header" => text.trim() != text,
+        _ => false,
+    };
+    if cannot_be_sent {
+        return None;
+    }
+    let key = if place.path.starts_with("/api/v1/messaging") { SERVICE } else { ADMIN };
+    let key = if place.path.ends_with("/crisis/events") { SERVICE } else { key };
+    let mut request = world.client().request(place.method.parse().unwrap(), url).bearer_auth(key);
+    if place.within == "header" {
+        request = request.header(&place.name, reqwest::header::HeaderValue::from_str(text).ok()?);
+    }
+    let mut body = body_of(&place.path, number);
+    if place.within == "body" {
+        body.as_mut().unwrap()[&place.name] = text.into();
+    }
+    if let Some(body) = &body {
+        request = request.json(body);
+    }
+    let answered = answer(request).await;
+    match answered.status {
+        // There is no such thing, or it is in another state: but the name was understood.
+        200 | 202 | 404 | 409 => Some(true),
+        400 | 422 => Some(false),
+        _ => panic!("{place:?}: {text:?} was answered {answered:?}"),
+    }
+}
+
+/// Texts that a pattern accepts, and others that are near: with a character more, less, or another; and what is accepted
+/// elsewhere. The same in each run.
+fn texts_about(pattern: &str, further: &[String]) -> BTreeSet<String> {
+    let bare =
+        pattern.strip_prefix('^').and_then(|rest| rest.strip_suffix('$')).expect("a pattern is of the whole text");
+    let strategy = proptest::string::string_regex(bare).unwrap();
+    let mut runner = TestRunner::deterministic();
+    let mut texts: BTreeSet<String> = further.iter().cloned().collect();
+    for turn in 0..8 {
+        let text = strategy.new_tree(&mut runner).unwrap().current();
+        let characters: Vec<char> = text.chars().collect();
+        let at = (turn * 7) % characters.len();
+        for other in ["", "-", "+", " ", "U", "u", "g", "{", ".", "0", "é", "١"] {
+            let (before, after): (String, String) =
+                (characters[..at].iter().collect(), characters[at + 1..].iter().collect());
+            texts.insert(format!("{before}{other}{after}"));
+            texts.insert(format!("{before}{}{other}{after}", characters[at]));
+        }
+        texts.extend([text.to_uppercase(), text.to_lowercase(), text.repeat(2), format!("{text}\n"), text]);
+    }
+    texts
+}
+
+#[tokio::test]
+async fn what_a_pattern_refuses_the_service_refuses_and_what_the_service_makes_every_pattern_accepts() {
+    let many = "10000";
+    let mut world = Setting::default().with("CRISIS_RELAY__RATE_LIMITS__PERSON_PER_SECOND", many).start().await;
+    for student in 0..2 {
+        world.escalated(&format!("student-{student}")).await;
+    }
+    world.work().await;
+    let page = world.get("/api/v1/crisis/alerts?limit=1", ADMIN).await.expect(200);
+    let (id, reference) = (page.text_at("/alerts/0/id"), page.text_at("/alerts/0/reference"));
+    let cursor = page.text_at("/next_cursor");
+    let made: BTreeMap<&str, Vec<&String>> = BTreeMap::from([("id", vec![&id, &reference]), ("cursor", vec![&cursor])]);
+    // The same in the other spellings that there are.
+    let simple = id.replace('-', "");
+    let mut spelled = vec![id.to_uppercase(), reference.to_lowercase(), simple.clone()];
+    spelled.extend([format!("{{{id}}}"), format!("urn:uuid:{id}"), format!("{}{reference}", "-".repeat(9))]);
+    spelled.extend(["+1", "-1", "0", "000000000000000001"].map(|micros| format!("{micros}.{id}")));
+    spelled.extend([format!("1.{simple}"), format!("1.{{{id}}}"), "A".repeat(64), "A".repeat(65), "~".repeat(256)]);
+    let further: Vec<String> = spelled.into_iter().chain([id.clone(), reference.clone(), cursor.clone()]).collect();
+
+    let places = patterned();
+    assert!(places.len() >= 13, "the description has fewer patterns than it had: {places:#?}");
+    for place in &places {
+        let pattern = Regex::new(&place.pattern).unwrap();
+        for text in made.get(place.name.as_str()).into_iter().flatten() {
+            assert!(pattern.is_match(text), "{place:?}: refuses {text}, which the service has made");
+            assert_eq!(takes(&world, place, text, 0).await, Some(true), "{place:?}: {text}");
+        }
+        let mut taken = 0;
+        for (number, text) in texts_about(&place.pattern, &further).iter().enumerate() {
+            let Some(is_taken) = takes(&world, place, text, number).await else { continue };
+            taken += usize::from(is_taken);
+            assert!(pattern.is_match(text) || !is_taken, "{place:?}: refuses {text:?}, and the service takes it");
+            // Of a reference the pattern cannot say how many of its characters are dashes.
+            let exact = place.name != "id" || text.len() == 36;
+            assert!(
+                is_taken || !exact || !pattern.is_match(text),
+                "{place:?}: accepts {text:?}, and the service refuses it"
+            );
+        }
+        assert!(taken > 0, "{place:?}: the service takes nothing of all that");
     }
 }

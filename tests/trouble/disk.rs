@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crisis_relay::simulator::{Fault, FaultRule, SimulatorHandle};
 
-use super::relay::{Relay, Setting, on_the_phone, text, twilio, until};
+use super::relay::{Relay, Setting, on_the_phone, text, twilio, until, waiting};
 
 /// A file that may not grow is an error to the service, not its end.
 const LIMITABLE: [&str; 4] = ["sh", "-c", "trap '' XFSZ && exec \"$@\"", "sh"];
@@ -166,10 +166,7 @@ async fn a_read_only_disk_is_refused_at_the_start_with_its_reason_where_one_can_
     }
     let simulator = twilio().await;
     let sim = simulator.handle();
-    sim.push_fault(FaultRule::once(Fault::TooManyRequests { retry_after_s: Some(2) }));
-    let mut relay = Setting::new(&simulator.url()).start(&sim).await;
-    let reference = relay.escalated("student-1").await;
-    until("the first call was refused", async || sim.stats().create_calls == 1).await;
+    let (mut relay, reference) = waiting(&simulator, 2).await;
     relay.kill();
 
     let output = mounting(relay.setting.clone(), READ_ONLY_DISK).fails_to_start();
@@ -208,10 +205,7 @@ fn overwrite(database: &Path, place: u64, bytes: &[u8]) {
 async fn a_damaged_page_is_told_and_what_it_held_goes_on_once_it_is_mended() {
     let simulator = twilio().await;
     let sim = simulator.handle();
-    sim.push_fault(FaultRule::once(Fault::TooManyRequests { retry_after_s: Some(1) }));
-    let mut relay = Setting::new(&simulator.url()).start(&sim).await;
-    let reference = relay.escalated("student-1").await;
-    until("the first call was refused", async || sim.stats().create_calls == 1).await;
+    let (mut relay, reference) = waiting(&simulator, 1).await;
     relay.stop();
     let database = relay.setting.database();
     let (place, page) = page_of_alerts(&database);

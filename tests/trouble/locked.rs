@@ -3,7 +3,7 @@
 use crisis_relay::simulator::{Fault, FaultRule};
 use rusqlite::Connection;
 
-use super::relay::{PATIENCE, Setting, text, timer, twilio, until};
+use super::relay::{PATIENCE, Setting, text, timer, twilio, until, waiting};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_of_another_process_is_told_to_callers_and_got_over_without_a_hand() {
@@ -44,10 +44,7 @@ async fn a_lock_of_another_process_is_told_to_callers_and_got_over_without_a_han
 async fn a_database_that_another_process_holds_at_the_start_is_refused_with_its_reason_and_taken_when_free() {
     let simulator = twilio().await;
     let sim = simulator.handle();
-    sim.push_fault(FaultRule::once(Fault::TooManyRequests { retry_after_s: Some(2) }));
-    let mut relay = Setting::new(&simulator.url()).start(&sim).await;
-    let reference = relay.escalated("student-1").await;
-    until("the first call was refused", async || sim.stats().create_calls == 1).await;
+    let (mut relay, reference) = waiting(&simulator, 2).await;
     relay.kill();
 
     let other = Connection::open(relay.setting.database()).unwrap();

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use crisis_relay::clock::{SystemClock, SystemEntropy};
 use crisis_relay::http::auth::ApiKeyHash;
-use crisis_relay::simulator::{CallbackMode, SimMessage, Simulator, SimulatorConfig, SimulatorHandle};
+use crisis_relay::simulator::{
+    CallbackMode, Fault, FaultRule, SimMessage, Simulator, SimulatorConfig, SimulatorHandle,
+};
 use parking_lot::Mutex;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -37,6 +39,16 @@ pub(crate) async fn twilio() -> Simulator {
 pub(crate) async fn twilio_with(callbacks: CallbackMode) -> Simulator {
     let config = SimulatorConfig { callbacks, ..SimulatorConfig::default() };
     Simulator::start(config, Arc::new(SystemClock), Arc::new(SystemEntropy)).await.unwrap()
+}
+
+/// A service with a case whose message waits for its next try: Twilio was too busy for its first one.
+pub(crate) async fn waiting(simulator: &Simulator, retry_after_s: u32) -> (Relay, String) {
+    let sim = simulator.handle();
+    sim.push_fault(FaultRule::once(Fault::TooManyRequests { retry_after_s: Some(retry_after_s) }));
+    let relay = Setting::new(&simulator.url()).start(&sim).await;
+    let reference = relay.escalated("student-1").await;
+    until("the first call was refused", async || sim.stats().create_calls == 1).await;
+    (relay, reference)
 }
 
 /// Waits, by the machine's clock, until `holds` does.

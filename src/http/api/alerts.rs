@@ -32,6 +32,8 @@ const PAGE_DEFAULT: usize = 50;
 const PAGE_MAX: usize = 200;
 const TIMELINE_MAX: usize = 200;
 const NOTE_CHARS_MAX: usize = 4000;
+/// The digits of a cursor's time, in microseconds: enough until the year 5138.
+const MICROS_DIGITS_MAX: usize = 17;
 
 /// An alert by id or reference, out of the path.
 fn alert_name(text: &str) -> Result<AlertName, Problem> {
@@ -84,6 +86,9 @@ fn write_cursor(alert: &Alert) -> String {
 
 fn read_cursor(text: &str) -> Result<ListCursor, Problem> {
     let parsed = text.split_once('.').and_then(|(micros, id)| {
+        // Numbers may be written in other ways, too, but not here.
+        let plain = micros.len() <= MICROS_DIGITS_MAX && micros.bytes().all(|byte| byte.is_ascii_digit());
+        let micros = Some(micros).filter(|_| plain)?;
         let opened_at = Timestamp::from_microsecond(micros.parse().ok()?).ok()?;
         Some(ListCursor { opened_at, id: id.parse::<AlertId>().ok()? })
     });

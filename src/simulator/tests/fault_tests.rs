@@ -133,6 +133,8 @@ async fn lookups_can_fail_too() {
     assert_eq!(scene.send(&hello()).await.0, 201, "a create call is no look-up");
     assert_eq!(scene.get("/Messages.json").await.0, 429);
     assert_eq!(scene.get("/Messages.json").await.0, 200);
+    let answered: Vec<bool> = scene.sim.listings().iter().map(|listing| listing.answered).collect();
+    assert_eq!(answered, [false, true], "who asked for a list is remembered, and what came of it");
 }
 
 #[tokio::test]

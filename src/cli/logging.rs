@@ -97,6 +97,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 /// Dropped at the end, it waits a moment for the last lines.
+#[derive(Clone)]
 pub(super) struct LastLines(SyncSender<Order>);
 
 impl Drop for LastLines {

@@ -4,6 +4,7 @@
 //! the store is opened, and why recovery after a crash need not wait for them.
 
 mod checkpoints;
+mod looks;
 mod migrate;
 mod place;
 mod readers;

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::SqliteSettings;
+use super::looks::{Looks, Turn};
 use crate::ports::StoreError;
 
 pub(super) struct Readers {
+    looks: Looks,
     idle: Arc<Mutex<Vec<Connection>>>,
     places: Arc<Semaphore>,
     count: u32,
@@ -19,6 +21,10 @@ pub(super) struct Readers {
 
 /// More than enough for one machine.
 const READERS_MAX: u32 = 64;
+
+/// How long a read waits for a connection. They are all in use for so long only if the disk hangs, and then whoever waits
+/// must not become a crowd.
+const CONNECTION_WITHIN: Duration = Duration::from_secs(5);
 
 impl Readers {
     pub(super) fn open(settings: &SqliteSettings) -> rusqlite::Result<Self> {
@@ -33,6 +39,7 @@ impl Readers {
         };
         let idle = (0..count).map(open).collect::<rusqlite::Result<Vec<_>>>()?;
         Ok(Self {
+            looks: Looks::new(idle.len()),
             idle: Arc::new(Mutex::new(idle)),
             places: Arc::new(Semaphore::new(count as usize)),
             count,
@@ -41,27 +48,51 @@ impl Readers {
     }
 
     /// Runs a query that a few index look-ups answer, right here: to hand it to another thread and to wait for that would
-    /// cost several times what the query does. Where it would have to wait, for a connection or for a lock, it is run as
-    /// any other read.
+    /// cost several times what the query does. Where it would have to wait, for a connection, for a lock or for a slow disk,
+    /// it is run as any other read.
     pub(super) async fn look<T, F>(&self, query: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        match self.look_at_once(&query) {
-            Some(answer) => answer.map_err(|error| super::store_error(&error)),
-            None => self.read(query).await,
+        loop {
+            match self.look_at_once(&query) {
+                AtOnce::Answered(answer) => return answer.map_err(|error| super::store_error(&error)),
+                AtOnce::NotYet => tokio::task::yield_now().await,
+                AtOnce::Elsewhere => break,
+            }
         }
+        let timed = self.looks.timed();
+        self.read(move |connection| {
+            let _timed = timed();
+            query(connection)
+        })
+        .await
     }
 
-    fn look_at_once<T>(&self, query: &impl Fn(&Connection) -> rusqlite::Result<T>) -> Option<rusqlite::Result<T>> {
-        let _place = self.places.try_acquire().ok()?;
-        let connection = self.idle.lock().pop()?;
+    fn look_at_once<T>(&self, query: &impl Fn(&Connection) -> rusqlite::Result<T>) -> AtOnce<T> {
+        let _look = match self.looks.turn() {
+            Turn::Take(look) => look,
+            Turn::Wait => return AtOnce::NotYet,
+            Turn::StepAside => return AtOnce::Elsewhere,
+        };
+        let Ok(_place) = self.places.try_acquire() else { return AtOnce::Elsewhere };
+        let Some(connection) = self.idle.lock().pop() else { return AtOnce::Elsewhere };
         let lent = Lent { connection: Some(connection), idle: Arc::clone(&self.idle) };
         let answer = lent.read_without_waiting(self.busy_timeout, query);
         match &answer {
-            Err(error) if is_busy(error) => None,
-            Ok(_) | Err(_) => Some(answer),
+            Err(error) if is_busy(error) => AtOnce::Elsewhere,
+            Ok(_) | Err(_) => AtOnce::Answered(answer),
+        }
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        let unavailable = |what: &str| StoreError::Unavailable { what: what.to_owned() };
+        let place = Arc::clone(&self.places).acquire_owned();
+        match tokio::time::timeout(CONNECTION_WITHIN, place).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_closed)) => Err(unavailable("the store is closed")),
+            Err(_elapsed) => Err(unavailable("no read comes back: the disk hangs, or is far too slow")),
         }
     }
 
@@ -71,8 +102,7 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let closed = |_| StoreError::Unavailable { what: "the store is closed".to_owned() };
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(closed)?;
+        let place = self.place().await?;
         let idle = Arc::clone(&self.idle);
         let work = move || {
             // Declared first, dropped last: the connection is back before its place is free.
@@ -96,6 +126,15 @@ impl Readers {
         let connections = std::mem::take(&mut *self.idle.lock());
         let _ = tokio::task::spawn_blocking(move || drop(connections)).await;
     }
+}
+
+/// What came of a look.
+enum AtOnce<T> {
+    Answered(rusqlite::Result<T>),
+    /// To be tried again in a moment.
+    NotYet,
+    /// To be read off the async threads.
+    Elsewhere,
 }
 
 /// A connection on loan: it goes back even if its reader panics.

@@ -8,7 +8,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::SqliteSettings;
-use super::looks::{Looks, Turn};
+use super::looks::Looks;
 use crate::ports::StoreError;
 
 pub(super) struct Readers {
@@ -55,12 +55,8 @@ impl Readers {
         T: Send + 'static,
         F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        loop {
-            match self.look_at_once(&query) {
-                AtOnce::Answered(answer) => return answer.map_err(|error| super::store_error(&error)),
-                AtOnce::NotYet => tokio::task::yield_now().await,
-                AtOnce::Elsewhere => break,
-            }
+        if let Some(answer) = self.look_at_once(&query) {
+            return answer.map_err(|error| super::store_error(&error));
         }
         let timed = self.looks.timed();
         self.read(move |connection| {
@@ -70,19 +66,15 @@ impl Readers {
         .await
     }
 
-    fn look_at_once<T>(&self, query: &impl Fn(&Connection) -> rusqlite::Result<T>) -> AtOnce<T> {
-        let _look = match self.looks.turn() {
-            Turn::Take(look) => look,
-            Turn::Wait => return AtOnce::NotYet,
-            Turn::StepAside => return AtOnce::Elsewhere,
-        };
-        let Ok(_place) = self.places.try_acquire() else { return AtOnce::Elsewhere };
-        let Some(connection) = self.idle.lock().pop() else { return AtOnce::Elsewhere };
+    fn look_at_once<T>(&self, query: &impl Fn(&Connection) -> rusqlite::Result<T>) -> Option<rusqlite::Result<T>> {
+        let _look = self.looks.turn()?;
+        let _place = self.places.try_acquire().ok()?;
+        let connection = self.idle.lock().pop()?;
         let lent = Lent { connection: Some(connection), idle: Arc::clone(&self.idle) };
         let answer = lent.read_without_waiting(self.busy_timeout, query);
         match &answer {
-            Err(error) if is_busy(error) => AtOnce::Elsewhere,
-            Ok(_) | Err(_) => AtOnce::Answered(answer),
+            Err(error) if is_busy(error) => None,
+            Ok(_) | Err(_) => Some(answer),
         }
     }
 
@@ -126,15 +118,6 @@ impl Readers {
         let connections = std::mem::take(&mut *self.idle.lock());
         let _ = tokio::task::spawn_blocking(move || drop(connections)).await;
     }
-}
-
-/// What came of a look.
-enum AtOnce<T> {
-    Answered(rusqlite::Result<T>),
-    /// To be tried again in a moment.
-    NotYet,
-    /// To be read off the async threads.
-    Elsewhere,
 }
 
 /// A connection on loan: it goes back even if its reader panics.

@@ -115,6 +115,14 @@ impl Looks {
     }
 }
 
+/// To be called by a task that another thread has woken: it may look next.
+///
+/// Tokio lets such a task overtake the one that the thread has in hand, which no other thread can take over: a look that
+/// hangs would keep that one, too, be it a request's time-out or the socket that listens. To give way lets it go first.
+pub(super) async fn give_way() {
+    tokio::task::yield_now().await;
+}
+
 impl Times {
     fn now(&self) -> u64 {
         micros(instant().duration_since(self.epoch)) + 1

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::SqliteSettings;
 use super::looks::Looks;
@@ -78,23 +78,13 @@ impl Readers {
         }
     }
 
-    async fn place(&self) -> Result<OwnedSemaphorePermit, StoreError> {
-        let unavailable = |what: &str| StoreError::Unavailable { what: what.to_owned() };
-        let place = Arc::clone(&self.places).acquire_owned();
-        match tokio::time::timeout(CONNECTION_WITHIN, place).await {
-            Ok(Ok(place)) => Ok(place),
-            Ok(Err(_closed)) => Err(unavailable("the store is closed")),
-            Err(_elapsed) => Err(unavailable("no read comes back: the disk hangs, or is far too slow")),
-        }
-    }
-
     /// Runs `query` on a connection of its own, off the async threads, as one consistent view.
     pub(super) async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let place = self.place().await?;
+        let place = super::place_among(&self.places, CONNECTION_WITHIN).await?;
         let idle = Arc::clone(&self.idle);
         let work = move || {
             // Declared first, dropped last: the connection is back before its place is free.
@@ -106,9 +96,9 @@ impl Readers {
             let lent = Lent { connection: Some(connection), idle };
             lent.read(query).map_err(|error| super::store_error(&error))
         };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|_| StoreError::Unavailable { what: "a read was broken off".to_owned() })?
+        let read = tokio::task::spawn_blocking(work).await;
+        super::looks::give_way().await;
+        read.map_err(|_| StoreError::Unavailable { what: "a read was broken off".to_owned() })?
     }
 
     /// Waits for the reads under way and closes the connections; later reads are refused.

@@ -24,6 +24,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// Handles a request in a task of its own: where a read is caught in a disk that hangs, the time-out around this goes by all
 /// the same. Events and webhooks, of which there are many, have such a task already.
+///
+/// Whoever takes a body here must begin its work with [`to_its_end`]: to read a body wakes the connection's task, and where
+/// the next thing is a read that hangs, that task hangs with it, and its time-out too.
 async fn apart(request: Request, next: Next) -> Response {
     let handling = tracing::Instrument::instrument(next.run(request), tracing::Span::current());
     match AbortOnDropHandle::new(tokio::spawn(handling)).await {

@@ -36,7 +36,7 @@ impl Disk {
         let (source, library) = (folder.join("hang.c"), folder.join("hang.so"));
         std::fs::write(&source, include_str!("hang.c")).unwrap();
         let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl").output();
-        let built = built.expect("a C compiler (cc) is needed, as it is to build the service");
+        let built = built.unwrap_or_else(|error| panic!("cc is needed, as it is to build the service: {error}"));
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         let disk = Self {
             reads: folder.join("reads-hang"),

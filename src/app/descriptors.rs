@@ -92,7 +92,7 @@ mod tests {
         let store = crate::store::sqlite::SqliteStore::open(&settings).unwrap();
         let before = open_in(&place);
         let used = || open_in(&place) - before;
-        // Enough commits for a checkpoint, and reads until every connection has read: they are handed out at random.
+        // Enough commits for a checkpoint, and so many reads at once that every connection gets to read some time.
         for round in 0..10_000_u32 {
             let now = jiff::Timestamp::from_second(i64::from(round)).unwrap();
             store.probe(now).await.unwrap();

@@ -9,11 +9,11 @@ use crate::config::Config;
 const SPARE: usize = 8;
 
 /// `http.max_connections`, or fewer where the limit of open files does not leave room for so many beside what is open
-/// already and the calls to Twilio. Asked once everything that stays open is.
+/// already, the store's logs and the calls to Twilio. Asked once everything that stays open is.
 pub(super) fn connections_max(config: &Config) -> usize {
     let configured = config.http.max_connections;
     let Some((allowed, open)) = allowed_and_open() else { return configured };
-    let room = room(allowed, open, config.twilio.max_concurrency);
+    let room = room(allowed, open + opened_later(config.store.readers), config.twilio.max_concurrency);
     if room >= configured {
         return configured;
     }
@@ -24,6 +24,12 @@ pub(super) fn connections_max(config: &Config) -> usize {
         "the limit of open files leaves room for fewer connections than http.max_connections: raise it, or set fewer"
     );
     room
+}
+
+/// What the store opens once it is used, and keeps: each connection beside the writer's opens the write-ahead log when it
+/// first reads. These are the readers, and the one for checkpoints.
+const fn opened_later(readers: usize) -> usize {
+    readers + 1
 }
 
 /// What a limit leaves for connections: calls to Twilio get what they may need, but no more than half.
@@ -60,6 +66,43 @@ mod tests {
         ] {
             assert_eq!(room(allowed, open, calls), left, "{allowed} allowed, {open} open, {calls} calls");
         }
+    }
+
+    /// How many descriptors lead into a folder.
+    #[cfg(target_os = "linux")]
+    fn open_in(folder: &std::path::Path) -> usize {
+        let links = std::fs::read_dir("/proc/self/fd").unwrap().flatten().flat_map(|fd| std::fs::read_link(fd.path()));
+        links.filter(|link| link.starts_with(folder)).count()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[cfg(target_os = "linux")]
+    async fn what_the_store_opens_once_it_is_used_is_counted_before() {
+        use crate::ports::Store as _;
+        const READERS: usize = 6;
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().canonicalize().unwrap();
+        let settings = crate::store::sqlite::SqliteSettings {
+            path: place.join("crisis-relay.db"),
+            readers: READERS,
+            group_commit_max: 1,
+            write_queue_max: 100,
+            busy_timeout: std::time::Duration::from_secs(5),
+        };
+        let store = crate::store::sqlite::SqliteStore::open(&settings).unwrap();
+        let before = open_in(&place);
+        let used = || open_in(&place) - before;
+        // Enough commits for a checkpoint, and so many reads at once that every connection gets to read some time.
+        for round in 0..10_000_u32 {
+            let now = jiff::Timestamp::from_second(i64::from(round)).unwrap();
+            store.probe(now).await.unwrap();
+            futures::future::join_all((0..4 * READERS).map(|_| store.stats())).await;
+            if used() >= opened_later(READERS) {
+                break;
+            }
+        }
+        assert_eq!(used(), opened_later(READERS), "neither more nor less than is counted");
+        store.close().await;
     }
 
     #[test]

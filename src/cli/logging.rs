@@ -106,6 +106,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 /// Dropped at the end, it waits a moment for the last lines.
+#[derive(Clone)]
 pub struct LastLines(SyncSender<Order>);
 
 impl Drop for LastLines {

@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod demo;
+mod end;
 pub mod logging;
 mod serve;
 mod tools;
@@ -35,7 +36,8 @@ enum Command {
     ///
     /// Settings come from the defaults, a file, and the environment with .env, each over the one before. In development and
     /// without Twilio credentials the built-in simulator stands in for Twilio; in production that is refused. Exit status
-    /// 2: it could not start, and said why.
+    /// 1: the end that was asked for did not come by itself, as where the disk hangs, and the process was cut off; 2: it
+    /// could not start, and said why.
     Serve,
     /// Show the whole path on this machine, with nothing to set up.
     ///

@@ -2,16 +2,17 @@
 
 use std::process::ExitCode;
 
-use super::{asked_to_end, block_on, logging, say_error};
+use super::end::asked_to_end_within;
+use super::{block_on, logging, say_error};
 use crate::app;
 use crate::config::Config;
 
 pub(super) fn serve(config: &Config) -> ExitCode {
-    let _last_lines = logging::init(config);
+    let last_lines = logging::init(config);
     block_on(async {
         match app::start(config).await {
             Ok(running) => {
-                asked_to_end().await;
+                asked_to_end_within(config.http.shutdown_grace, last_lines.clone()).await;
                 tracing::info!("stopping: finishing what is in hand");
                 running.stop().await;
                 ExitCode::SUCCESS

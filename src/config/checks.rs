@@ -259,9 +259,6 @@ fn counsellor(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
 }
 
 fn storage(config: &Config, r: &mut Reader<'_>) {
-    if production(config) && r.is_text("store.path", ":memory:") {
-        r.fault("store.path", "must be a file in production: memory forgets accepted alerts", "name a file");
-    }
     let keyring = &config.keyring;
     if production(config) && !r.is_set("keyring.master_key") {
         let remedy = "make one with: head -c 32 /dev/urandom | base64; keep a copy where the database is not";

@@ -305,8 +305,12 @@ fn path(r: &mut Reader<'_>, key: &str) -> Option<PathBuf> {
 }
 
 fn required_path(r: &mut Reader<'_>, key: &str) -> PathBuf {
+    const REMEDY: &str = "name a file on a disk that outlives the process";
     if !r.is_set(key) {
-        r.fault(key, "must not be empty", "name a file on a disk that outlives the process");
+        r.fault(key, "must not be empty", REMEDY);
+    }
+    if r.is_text(key, ":memory:") {
+        r.fault(key, "must be a file: memory forgets accepted alerts", REMEDY);
     }
     path(r, key).unwrap_or_default()
 }

@@ -400,7 +400,6 @@ fn production_refuses_what_only_development_may_do() {
         ("DASHBOARD_URL", "http://relay.example.org", "templates.dashboard_url"),
         ("TWILIO_WHATSAPP_FROM", "+14155238886", "twilio.whatsapp_from"),
         ("JWT_SECRET", &secret, "auth.jwt.secret"),
-        ("DATABASE_PATH", ":memory:", "store.path"),
     ] {
         assert_eq!(faulty(production_with(&[(variable, value)])), keys(&[key]), "{variable}={value}");
         assert_eq!(faulty(load("", &[(variable, value)])), keys(&[]), "{variable}={value} in development");
@@ -426,6 +425,16 @@ fn no_pace_is_taken_that_twilio_does_not_allow_but_a_simulator_may_be_as_fast_as
     let mut real = vec![("TWILIO_ACCOUNT_SID", account.as_str()), ("TWILIO_AUTH_TOKEN", SID), (PACE, "401")];
     real.push(("TWILIO_WHATSAPP_FROM", "+4915112345678"));
     assert_eq!(faulty(load("", &real)), keys(&[KEY]), "with credentials Twilio is called in development, too");
+}
+
+#[test]
+fn a_database_in_memory_is_refused_in_every_mode() {
+    let memory = [("DATABASE_PATH", ":memory:")];
+    for found in [load("", &memory), production_with(&memory)] {
+        let said = format!("{found:?}");
+        assert!(said.contains("must be a file: memory forgets accepted alerts"), "{said}");
+        assert_eq!(faulty(found), keys(&["store.path"]));
+    }
 }
 
 #[test]

@@ -11,18 +11,22 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::json::{StrictQuery, Validate};
 use super::problem::FieldError;
 use super::state::AppState;
-use crate::ports::{Clock, Store};
+use crate::ports::{Clock, Store, StoreError};
 use crate::twilio::breaker::BreakerState;
 use crate::worker::Worker;
 
 /// How long a probe of the store counts: asking for readiness must not become a way to load the disk.
 const PROBE_COUNTS_FOR: Duration = Duration::from_secs(1);
+
+/// How long a probe is waited for. A store that takes longer does not work, whatever it will say.
+const PROBE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The parts whose state makes up readiness.
 pub struct Health {
@@ -31,7 +35,15 @@ pub struct Health {
     clock: Arc<dyn Clock>,
     /// Older than this, and the worker's last round means that it is stuck.
     round_age_max: Duration,
-    probed: Mutex<Option<(Timestamp, bool)>>,
+    probed: Mutex<Probed>,
+}
+
+/// What is known of the store.
+#[derive(Default)]
+struct Probed {
+    last: Option<(Timestamp, bool)>,
+    /// A probe that has not come back: another one would only wait behind it.
+    under_way: Option<JoinHandle<Result<(), StoreError>>>,
 }
 
 /// What one part says.
@@ -80,20 +92,41 @@ impl Health {
     async fn store_works(&self) -> bool {
         let mut probed = self.probed.lock().await;
         let now = self.clock.now();
-        if let Some((at, works)) = *probed
+        if let Some((at, works)) = probed.last
             && now.duration_since(at).unsigned_abs() < PROBE_COUNTS_FOR
         {
             return works;
         }
-        let works = match self.store.probe(now).await {
-            Ok(()) => true,
-            Err(error) => {
+        let works = self.probe(now, &mut probed.under_way).await;
+        probed.last = Some((self.clock.now(), works));
+        works
+    }
+
+    /// A task of its own: whoever asked may go away, and a store that hangs must not be probed anew by all who ask.
+    async fn probe(&self, now: Timestamp, under_way: &mut Option<JoinHandle<Result<(), StoreError>>>) -> bool {
+        let probe = under_way.get_or_insert_with(|| {
+            let store = Arc::clone(&self.store);
+            tokio::spawn(async move { store.probe(now).await })
+        });
+        let Ok(ended) = tokio::time::timeout(PROBE_WITHIN, probe).await else {
+            tracing::error!(
+                waited_s = PROBE_WITHIN.as_secs(),
+                "the store does not come back from a probe: the disk hangs, or is far too slow"
+            );
+            return false;
+        };
+        *under_way = None;
+        match ended {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
                 tracing::error!(%error, "the store does not answer a probe");
                 false
             }
-        };
-        *probed = Some((now, works));
-        works
+            Err(_) => {
+                tracing::error!("a probe of the store ended by a panic");
+                false
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 mod descriptors;
 mod disk;
 mod flood;
+mod hang;
 mod leaks;
 mod locked;
 mod middleman;

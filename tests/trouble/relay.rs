@@ -288,7 +288,7 @@ impl Relay {
         format!("{ADDRESS}{port}/").parse().ok()
     }
 
-    fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).map_or(true, |stat| stat.contains(") Z "))
     }
 

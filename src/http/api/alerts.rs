@@ -192,10 +192,12 @@ async fn resolve(
     StrictJson { value, .. }: StrictJson<ResolveRequest>,
 ) -> Result<Json<AlertView>, Problem> {
     let caller = caller(principal, COUNSELLING)?;
-    let alert = state.service.find(&caller, alert_name(&id)?).await?;
-    let service = Arc::clone(&state.service);
+    let (service, name) = (Arc::clone(&state.service), alert_name(&id)?);
     let ResolveRequest { outcome, note } = value;
-    let resolving = async move { service.resolve(&caller, alert, outcome, note.as_deref()).await };
+    let resolving = async move {
+        let alert = service.find(&caller, name).await?;
+        service.resolve(&caller, alert, outcome, note.as_deref()).await
+    };
     let transition = to_its_end(resolving).await?;
     show(&state, &transition.alert).await
 }
@@ -230,10 +232,12 @@ async fn escalate_alert(
     StrictJson { value, .. }: StrictJson<EscalateAlertRequest>,
 ) -> Result<Json<AlertView>, Problem> {
     let caller = caller(principal, COUNSELLING)?;
-    let alert = state.service.find(&caller, alert_name(&id)?).await?;
+    let (service, name) = (Arc::clone(&state.service), alert_name(&id)?);
     let stated = value.emergency_override.into_domain();
-    let service = Arc::clone(&state.service);
-    let overriding = async move { service.override_withheld(&caller, alert, &stated).await };
+    let overriding = async move {
+        let alert = service.find(&caller, name).await?;
+        service.override_withheld(&caller, alert, &stated).await
+    };
     let transition = to_its_end(overriding).await?;
     show(&state, &transition.alert).await
 }

@@ -5,6 +5,10 @@ mod events;
 mod preferences;
 mod views;
 
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
+use tokio_util::task::AbortOnDropHandle;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::problem::{FieldError, Problem, ProblemCode};
@@ -14,7 +18,25 @@ use crate::service::ServiceError;
 
 /// The routes of this room.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().merge(events::routes()).merge(alerts::routes()).merge(preferences::routes())
+    let for_people = alerts::routes().merge(preferences::routes()).route_layer(from_fn(apart));
+    OpenApiRouter::new().merge(events::routes()).merge(for_people)
+}
+
+/// Handles a request in a task of its own: where a read is caught in a disk that hangs, the time-out around this goes by all
+/// the same. Events and webhooks, of which there are many, have such a task already.
+///
+/// Whoever takes a body here must begin its work with [`to_its_end`]: to read a body wakes the connection's task, and where
+/// the next thing is a read that hangs, that task hangs with it, and its time-out too.
+async fn apart(request: Request, next: Next) -> Response {
+    let handling = tracing::Instrument::instrument(next.run(request), tracing::Span::current());
+    match AbortOnDropHandle::new(tokio::spawn(handling)).await {
+        Ok(response) => response,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is ending.
+            Err(_) => Problem::new(ProblemCode::Unavailable).into_response(),
+        },
+    }
 }
 
 /// Does `work` in a task of its own: a caller who hangs up, or a time-out, does not stop half-way what was begun, between

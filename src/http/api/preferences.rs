@@ -1,6 +1,7 @@
 //! Consent: what a student has said about each channel.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -9,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::check_user_id;
 use super::events::refuse_if_any;
+use super::{check_user_id, to_its_end};
 use crate::domain::consent::ConsentRecord;
 use crate::domain::contact::Channel;
 use crate::domain::event::Label;
@@ -115,7 +116,9 @@ async fn put_preferences(
     check_path_user_id(&user_id)?;
     let change =
         ConsentChange { channels: value.channels(), source: value.source, notice_version: value.notice_version };
-    let record = state.service.record_consent(&caller, &user_id, &change).await?;
+    let service = Arc::clone(&state.service);
+    let recording = async move { service.record_consent(&caller, &user_id, &change).await };
+    let record = to_its_end(recording).await?;
     Ok(Json(record.into()))
 }
 

@@ -4,6 +4,7 @@
 //! the store is opened, and why recovery after a crash need not wait for them.
 
 mod checkpoints;
+mod looks;
 mod migrate;
 mod place;
 mod readers;
@@ -15,11 +16,13 @@ mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use migrate::LATEST as LATEST_SCHEMA;
 
@@ -211,6 +214,20 @@ fn describe(error: &rusqlite::Error) -> String {
     match error.sqlite_error_code() {
         Some(code) => format!("{code:?}"),
         None => "a row cannot be read".to_owned(),
+    }
+}
+
+/// A place among those that are bounded, if one comes free in time: surely nothing was done without one.
+async fn place_among(places: &Arc<Semaphore>, within: Duration) -> Result<OwnedSemaphorePermit, StoreError> {
+    if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+        return Ok(place);
+    }
+    match tokio::time::timeout(within, Arc::clone(places).acquire_owned()).await {
+        Ok(place) => place.map_err(|_| writer::closed()),
+        Err(_elapsed) => {
+            let what = "what came before does not come back: the disk hangs, or is far too slow".to_owned();
+            Err(StoreError::Unavailable { what })
+        }
     }
 }
 

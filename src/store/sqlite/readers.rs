@@ -8,9 +8,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 
 use super::SqliteSettings;
+use super::looks::Looks;
 use crate::ports::StoreError;
 
 pub(super) struct Readers {
+    looks: Looks,
     idle: Arc<Mutex<Vec<Connection>>>,
     places: Arc<Semaphore>,
     count: u32,
@@ -19,6 +21,10 @@ pub(super) struct Readers {
 
 /// More than enough for one machine.
 const READERS_MAX: u32 = 64;
+
+/// How long a read waits for a connection. They are all in use for so long only if the disk hangs, and then whoever waits
+/// must not become a crowd.
+const CONNECTION_WITHIN: Duration = Duration::from_secs(5);
 
 impl Readers {
     pub(super) fn open(settings: &SqliteSettings) -> rusqlite::Result<Self> {
@@ -33,6 +39,7 @@ impl Readers {
         };
         let idle = (0..count).map(open).collect::<rusqlite::Result<Vec<_>>>()?;
         Ok(Self {
+            looks: Looks::new(idle.len()),
             idle: Arc::new(Mutex::new(idle)),
             places: Arc::new(Semaphore::new(count as usize)),
             count,
@@ -41,20 +48,26 @@ impl Readers {
     }
 
     /// Runs a query that a few index look-ups answer, right here: to hand it to another thread and to wait for that would
-    /// cost several times what the query does. Where it would have to wait, for a connection or for a lock, it is run as
-    /// any other read.
+    /// cost several times what the query does. Where it would have to wait, for a connection, for a lock or for a slow disk,
+    /// it is run as any other read.
     pub(super) async fn look<T, F>(&self, query: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        match self.look_at_once(&query) {
-            Some(answer) => answer.map_err(|error| super::store_error(&error)),
-            None => self.read(query).await,
+        if let Some(answer) = self.look_at_once(&query) {
+            return answer.map_err(|error| super::store_error(&error));
         }
+        let timed = self.looks.timed();
+        self.read(move |connection| {
+            let _timed = timed();
+            query(connection)
+        })
+        .await
     }
 
     fn look_at_once<T>(&self, query: &impl Fn(&Connection) -> rusqlite::Result<T>) -> Option<rusqlite::Result<T>> {
+        let _look = self.looks.turn()?;
         let _place = self.places.try_acquire().ok()?;
         let connection = self.idle.lock().pop()?;
         let lent = Lent { connection: Some(connection), idle: Arc::clone(&self.idle) };
@@ -71,8 +84,7 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let closed = |_| StoreError::Unavailable { what: "the store is closed".to_owned() };
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(closed)?;
+        let place = super::place_among(&self.places, CONNECTION_WITHIN).await?;
         let idle = Arc::clone(&self.idle);
         let work = move || {
             // Declared first, dropped last: the connection is back before its place is free.
@@ -84,9 +96,9 @@ impl Readers {
             let lent = Lent { connection: Some(connection), idle };
             lent.read(query).map_err(|error| super::store_error(&error))
         };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|_| StoreError::Unavailable { what: "a read was broken off".to_owned() })?
+        let read = tokio::task::spawn_blocking(work).await;
+        super::looks::give_way().await;
+        read.map_err(|_| StoreError::Unavailable { what: "a read was broken off".to_owned() })?
     }
 
     /// Waits for the reads under way and closes the connections; later reads are refused.

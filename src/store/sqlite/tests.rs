@@ -342,3 +342,17 @@ mod migration {
 
     const APPLICATION: i64 = 0x4352_4C59;
 }
+
+#[tokio::test]
+async fn a_place_is_waited_for_as_long_as_it_may_take_and_no_longer() {
+    let places = Arc::new(Semaphore::new(1));
+    let patience = Duration::from_secs(60);
+    let held = place_among(&places, patience).await.unwrap();
+    let in_vain = place_among(&places, Duration::from_millis(10)).await;
+    assert!(matches!(in_vain, Err(StoreError::Unavailable { .. })), "{in_vain:?}");
+    let (place, ()) = futures::join!(place_among(&places, patience), async { drop(held) });
+    assert!(place.is_ok());
+    places.close();
+    let closed = place_among(&places, patience).await;
+    assert!(matches!(closed, Err(StoreError::Unavailable { .. })), "{closed:?}");
+}

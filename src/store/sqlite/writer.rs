@@ -83,6 +83,10 @@ pub(super) struct Writer {
 /// Most jobs that a queue can be asked to hold.
 const QUEUE_MAX: usize = 1_000_000;
 
+/// How long a change waits for a place in the queue. The queue is full for so long only if the disk hangs, and then whoever
+/// waits must not become a crowd without bounds.
+const PLACE_WITHIN: Duration = Duration::from_secs(10);
+
 /// How long changes that may wait are held back at the most.
 const HELD_BACK: Duration = Duration::from_millis(4);
 
@@ -91,7 +95,7 @@ const HELD_BACK: Duration = Duration::from_millis(4);
 const CROWD: usize = 12;
 const HELD_BACK_IN_A_CROWD: Duration = Duration::from_micros(1_500);
 
-fn closed() -> StoreError {
+pub(super) fn closed() -> StoreError {
     StoreError::Unavailable { what: "the store is closed".to_owned() }
 }
 
@@ -147,10 +151,12 @@ impl Writer {
     {
         let (reply, answer) = oneshot::channel();
         let pending = Box::new(Pending { run: job, result: None, reply });
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
+        let place = super::place_among(&self.places, PLACE_WITHIN).await?;
         self.orders.send(Order::Write(pending, hurry, place)).map_err(|_| closed())?;
         // The job was handed over: if the writer dies with it, nobody knows whether it was committed.
-        answer.await.map_err(|_| StoreError::Unknown { what: "the writer stopped".to_owned() })?
+        let answer = answer.await;
+        super::looks::give_way().await;
+        answer.map_err(|_| StoreError::Unknown { what: "the writer stopped".to_owned() })?
     }
 
     /// How many groups were committed, or tried to.

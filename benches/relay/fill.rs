@@ -41,7 +41,7 @@ impl TwilioClient for Accepts {
         // Spread over the whole range, as Twilio's are.
         let no =
             (self.0.fetch_add(1, Ordering::Relaxed) as u128).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
-        match format!("SM{no:032x}").parse::<ProviderId>() {
+        match message_id(no) {
             Ok(provider_id) => SendOutcome::Accepted { provider_id, status: MessageStatus::Queued },
             Err(_) => SendOutcome::NotExecuted { retry_after: None, fault: None },
         }
@@ -63,12 +63,16 @@ impl TwilioClient for Accepts {
     }
 }
 
+fn message_id(no: u128) -> Result<ProviderId, Failure> {
+    Ok(format!("SM{no:032x}").parse()?)
+}
+
 /// Puts `count` resolved alerts into the database of `folder`.
 pub(crate) fn fill(folder: &Path, count: usize) -> Result<(), Failure> {
     with_app(folder, |app| open_and_finish(app, count))
 }
 
-/// Finishes whatever is open in the database of `folder`, but for what waits for a time yet, like a look-up.
+/// Finishes whatever is open in the database of `folder`.
 pub(crate) fn finish_open(folder: &Path) -> Result<(), Failure> {
     with_app(folder, |app| async move {
         let App { service, worker, mut jobs, .. } = app;
@@ -77,10 +81,14 @@ pub(crate) fn finish_open(folder: &Path) -> Result<(), Failure> {
         let mut after = None;
         loop {
             let page = service.store().unfinished_alerts(after, IN_ONE_GO).await?;
-            let Some(last) = page.last() else { return Ok(()) };
+            let Some(last) = page.last() else { break };
             after = Some(*last);
             let service = Arc::clone(&service);
             for_each(page, move |id| finish(Arc::clone(&service), id)).await?;
+        }
+        match service.store().unfinished_alerts(None, 1).await?.first() {
+            None => Ok(()),
+            Some(id) => Err(format!("{id} is not finished").into()),
         }
     })
 }
@@ -172,10 +180,16 @@ async fn open(service: Arc<Service>, no: usize) -> Result<AlertId, Failure> {
 /// The message is delivered, and a person closes the case.
 async fn finish(service: Arc<Service>, id: AlertId) -> Result<(), Failure> {
     let alert = service.store().alert(id).await?.ok_or("no such alert")?;
-    let attempts = alert.deliveries.iter().flat_map(|delivery| &delivery.attempts);
-    for provider_id in attempts.filter_map(|attempt| attempt.provider_id.clone()) {
-        let receipt = Receipt { provider_id, status: MessageStatus::Delivered, fault: None };
-        service.record_receipt(None, &receipt).await?;
+    for delivery in &alert.deliveries {
+        for attempt in &delivery.attempts {
+            // Of a call whose outcome nobody has learnt, a receipt is the first that is heard.
+            let provider_id = match &attempt.provider_id {
+                Some(known) => known.clone(),
+                None => message_id(id.0.as_u128().wrapping_add(attempt.no.0.into()))?,
+            };
+            let receipt = Receipt { provider_id, status: MessageStatus::Delivered, fault: None };
+            service.record_receipt(Some(alert.attempt_ref(delivery.no, attempt.no)), &receipt).await?;
+        }
     }
     let alert = service.store().alert(id).await?.ok_or("no such alert")?;
     if alert.is_open() {

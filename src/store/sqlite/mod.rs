@@ -185,8 +185,10 @@ fn restrict(_: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// How much the writer remembers of the file, in KiB. It is taken only as far as it is used.
-const WRITER_CACHE_KIB: i64 = 16 * 1024;
+/// How much the writer and each reader remember of the file, in KiB. With many stored alerts all of it is taken, for what is
+/// looked up and written is spread over all of the file; the system remembers the file as well.
+const WRITER_CACHE_KIB: i64 = 8 * 1024;
+const READER_CACHE_KIB: i64 = 1024;
 
 fn prepare(connection: &Connection) -> Result<(), OpenError> {
     let journal: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
@@ -200,7 +202,7 @@ fn prepare(connection: &Connection) -> Result<(), OpenError> {
     // A write-ahead log that once grew large does not stay so.
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    // A group of a few hundred changes fits in: a page that had to be written out in the middle is read in again.
+    // A group of more than a hundred changes fits in: a page that had to be written out in the middle is read in again.
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())

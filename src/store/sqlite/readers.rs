@@ -34,6 +34,7 @@ impl Readers {
             let connection = Connection::open_with_flags(&settings.path, flags)?;
             connection.busy_timeout(settings.busy_timeout)?;
             connection.pragma_update(None, "query_only", true)?;
+            connection.pragma_update(None, "cache_size", -super::READER_CACHE_KIB)?;
             connection.set_prepared_statement_cache_capacity(64);
             Ok(connection)
         };

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::path::Path;
 
+use crisis_relay::simulator::SimulatorConfig;
+
 use super::scenarios::{Stage, with_receipts, without_receipts};
 use super::statistics::megabytes;
 
@@ -23,7 +25,8 @@ pub(crate) struct SoakOptions {
 const STRETCH: f64 = 15.0;
 
 pub(crate) fn soak(options: &SoakOptions, folder: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let mut stage = Stage::set(folder, if options.calm { without_receipts() } else { with_receipts() })?;
+    let calm = || SimulatorConfig { keep_messages: 1_000_000, ..without_receipts() };
+    let mut stage = Stage::set(folder, if options.calm { calm() } else { with_receipts() })?;
     if !options.calm {
         stage.trouble();
     }

@@ -317,6 +317,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
             poll: config.worker.poll,
             due_batch: config.worker.due_batch,
             call_timeout: provider.rest.longest_call(),
+            calls_at_once: provider.rest.max_concurrency,
             keep_answers: config.idempotency.keep,
         },
         paces(config),

@@ -385,7 +385,9 @@ pub struct StoreStats {
 /// may be kept to the microsecond only, rounded down. A commit that contradicts what is stored in a way that its answer
 /// cannot name (an audit number that is taken) is [`StoreError::Corrupt`], and changes nothing.
 ///
-/// Whoever gives up waiting for a method's answer breaks nothing: a change is made wholly or not at all.
+/// Whoever gives up waiting for a method's answer breaks nothing: a change is made wholly or not at all. A method that
+/// surely cannot begin soon gives up by itself, as unavailable: the worker has no time-out of its own around it. A version
+/// of a consent record never comes a second time.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// All that the decision on an event needs, in one trip.
@@ -423,7 +425,8 @@ pub trait Store: Send + Sync {
     /// Alerts with something to do at or before `until`, the longest due first, at most `limit`. Ids only: one alert
     /// that cannot be read must not hide the others.
     async fn due_alerts(&self, until: Timestamp, limit: usize) -> Result<Vec<AlertId>, StoreError>;
-    /// Alerts that have any next action, the latest id first, those before `after` in time, at most `limit`: for the
+    /// Alerts that have any next action, the latest id first (ids compared as bytes), only those less than
+    /// `after`, at most `limit`: for the
     /// recovery at start, and for a clock that was set back. What a process had in hand is mostly among the latest.
     async fn unfinished_alerts(&self, after: Option<AlertId>, limit: usize) -> Result<Vec<AlertId>, StoreError>;
     /// Alerts newest first, at most `limit`, of one state or of all.
@@ -456,7 +459,7 @@ pub trait Store: Send + Sync {
     async fn append_audit(&self, entry: AuditEntry) -> Result<bool, StoreError>;
     /// The end of a chain, as stored.
     async fn audit_head(&self, stream: &AuditStream) -> Result<AuditHead, StoreError>;
-    /// The entries of a chain after number `after`, in order, at most `limit`.
+    /// The entries of a chain after number `after`, in order, at most `limit`. Fewer mean that there are no more.
     async fn audit_entries(
         &self,
         stream: &AuditStream,

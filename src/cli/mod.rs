@@ -110,15 +110,13 @@ fn with_config(file: Option<&std::path::Path>, command: impl FnOnce(&Config) -> 
 
 /// A runtime with one thread a core, but for one: the store's writer has a thread of its own, which is as busy as they
 /// are, and a thread that is woken only to find that there is no core for it delays the others. Two at the least, so that
-/// one long piece of work does not hold up everything.
+/// one long piece of work, or a read that hangs, does not hold up everything.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
     // Tokio's own variable, for whoever knows better.
-    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        builder.worker_threads(cores.saturating_sub(1).max(2));
-    }
-    builder.enable_all().build()
+    let asked = std::env::var("TOKIO_WORKER_THREADS").ok().and_then(|threads| threads.parse::<usize>().ok());
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = asked.unwrap_or(cores.saturating_sub(1)).max(2);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
 /// How long the end waits for what the work has left behind, such as a write that hangs.

@@ -188,7 +188,7 @@ pub struct Twilio {
     pub whatsapp_per_second: u32,
     /// Text messages a second and sender.
     pub sms_per_second: u32,
-    /// Calls at one time.
+    /// Messages handed to Twilio at one time, and as many questions.
     pub max_concurrency: usize,
     /// For connecting.
     pub connect_timeout: Duration,

@@ -285,6 +285,10 @@ impl Service {
                 | Committed::SubjectHasOpenAlert
                 | Committed::ReferenceTaken
                 | Committed::DataKeyExists => {
+                    if wakes && along.consent_version.is_some() {
+                        // What it has become was never held against that word: it is judged again first.
+                        return Ok(Changed::ConsentOutdated);
+                    }
                     if turn.is_none() {
                         turn = Some(self.turns.take(subject).await);
                     }

@@ -272,6 +272,7 @@ fn answer(entry: &Value) -> String {
         "receipt" => format!("{when}  {}, error {code}", at(entry, "/status")),
         "retry_planned" => format!("{when}  not executed (error {code}); tried again from {}", at(entry, "/due_at")),
         "deferred" => format!("{when}  held back by our own pace or circuit breaker; nothing was sent"),
+        "cancelled" => format!("{when}  no longer wanted before it was handed to Twilio, as far as is known; not sent"),
         "outcome_unknown" => format!("{when}  outcome unknown; Twilio is asked"),
         "failed" => format!("{when}  failed: {}, error {code}", at(entry, "/reason")),
         other => format!("{when}  {other}"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use tokio::sync::SemaphorePermit;
 
 use super::Worker;
 use crate::domain::alert::{Action, Alert};
@@ -23,6 +24,8 @@ use crate::twilio::pace::Pace;
 const CLOCKS_APART: Duration = Duration::from_secs(5);
 /// How long a delivery waits whose lease left no time for its call.
 const LATE_PAUSE: Duration = Duration::from_millis(500);
+/// So lately a case was looked at that it need not be looked at again before a call.
+const A_MOMENT: Duration = Duration::from_millis(100);
 /// The first pause before a booking is tried again; it doubles.
 const BOOKING_PAUSE: Duration = Duration::from_millis(50);
 const BOOKING_PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -110,10 +113,13 @@ impl Worker {
         };
         if !wait.is_zero() {
             self.clock.sleep(wait).await;
-            // Somebody may have taken the case meanwhile, or the student their word back.
-            if !self.service.still_wants(alert.id, delivery.no, attempt).await {
-                return SendOutcome::NotBegun { wait: LATE_PAUSE };
-            }
+        }
+        let (place, waited) = match self.calls.try_acquire() {
+            Ok(place) => (Some(place), !wait.is_zero()),
+            Err(_) => (self.place_among_calls(until).await, true),
+        };
+        if place.is_none() || !self.is_still_wanted(alert, delivery, attempt, waited).await {
+            return SendOutcome::NotBegun { wait: LATE_PAUSE };
         }
         let now = self.clock.now();
         if self.patience(now, until).is_none() {
@@ -129,8 +135,33 @@ impl Worker {
         let attempt = alert.attempt_ref(delivery.no, attempt);
         let request = MessageRequest { attempt, channel: delivery.channel, to, content };
         let outcome = self.twilio.create_message(&request).await;
+        drop(place);
         self.note_health(&outcome);
         outcome
+    }
+
+    /// A place among the calls, if one comes free while there is time for a call.
+    async fn place_among_calls(&self, until: Timestamp) -> Option<SemaphorePermit<'_>> {
+        let patience = self.patience(self.clock.now(), until)?;
+        tokio::select! {
+            // It is never closed.
+            place = self.calls.acquire() => place.ok(),
+            () = self.clock.sleep(patience) => None,
+        }
+    }
+
+    /// The last look before a call, after which nothing waits: since it was claimed somebody may have taken the case, or
+    /// the student their word back. A call that did not have to wait was claimed a moment ago.
+    async fn is_still_wanted(&self, alert: &Alert, delivery: &Delivery, attempt: AttemptNo, waited: bool) -> bool {
+        let claimed_at = delivery.attempt(attempt).map_or(Timestamp::MIN, |attempt| attempt.begun_at);
+        let before = self.clock.now();
+        if !waited && before.duration_since(claimed_at).unsigned_abs() < A_MOMENT {
+            return true;
+        }
+        // A look that took long (a disk that hung) is followed by another, and by another turn: all that waited for it
+        // would else go out at once.
+        self.service.still_wants(alert.id, delivery.no, attempt).await
+            && self.clock.now().duration_since(before).unsigned_abs() < A_MOMENT
     }
 
     /// How long a call may wait for its turn and still end within the lease; `None` if it cannot even if it begins now.

@@ -15,20 +15,22 @@ mod sweep;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::calls::Paces;
 use self::listings::Listings;
 use self::sweep::Sweep;
+use crate::domain::alert::StateName;
 use crate::domain::ids::AlertId;
-use crate::ports::{Clock, StoreError, TwilioClient};
+use crate::ports::{Clock, StoreError, StoreStats, TwilioClient};
 use crate::service::dispatch::{Dispatch, Job, Jobs};
 use crate::service::sending::Woken;
 use crate::service::{Service, ServiceError};
@@ -43,6 +45,8 @@ pub struct WorkerSettings {
     pub due_batch: usize,
     /// How long a call to Twilio takes at the most: an attempt whose lease ends sooner is not begun.
     pub call_timeout: Duration,
+    /// How many messages are handed to Twilio at once. It takes so many without letting one wait.
+    pub calls_at_once: usize,
     /// How long answers to idempotency keys are kept.
     pub keep_answers: Duration,
 }
@@ -114,11 +118,14 @@ pub struct Worker {
     dispatch: Dispatch,
     settings: WorkerSettings,
     paces: Paces,
+    /// Places among the calls that send. They are taken before the last look at the case, which nothing may follow that waits.
+    calls: Semaphore,
     breaker: Arc<Mutex<Breaker>>,
     health: Arc<WorkerHealth>,
     left_alone: Mutex<HashMap<AlertId, Timestamp>>,
     listings: Listings,
     last_stats: AtomicI64,
+    told_of_withheld: AtomicBool,
     /// Looks at every waiting alert after the start, and after the clock was set back: one may wait for a time that is
     /// far off now.
     sweep: Sweep,
@@ -143,6 +150,7 @@ impl Worker {
             twilio,
             clock,
             dispatch,
+            calls: Semaphore::new(settings.calls_at_once.clamp(1, Semaphore::MAX_PERMITS)),
             settings,
             paces,
             breaker: Arc::new(Mutex::new(breaker)),
@@ -150,6 +158,7 @@ impl Worker {
             left_alone: Mutex::default(),
             listings: Listings::default(),
             last_stats: AtomicI64::new(0),
+            told_of_withheld: AtomicBool::new(false),
             sweep: Sweep::default(),
             again_at: AtomicI64::new(0),
         }
@@ -223,6 +232,8 @@ impl Worker {
         loop {
             let next = self.dispatch.plan_look(latest);
             let pause = Duration::try_from(next.duration_since(self.clock.now())).unwrap_or(Duration::ZERO);
+            // The clock may have been set back since: a rest is never longer than a poll's interval by the clock of now.
+            let pause = pause.min(self.settings.poll);
             tokio::select! {
                 () = self.clock.sleep(pause) => return,
                 () = self.dispatch.hinted() => {}
@@ -241,7 +252,7 @@ impl Worker {
         if !self.service.is_sole_owner() {
             return;
         }
-        let (mut after, mut all) = (None, true);
+        let (mut after, mut all, mut failed) = (None, true, 0);
         while !shutdown.is_cancelled() {
             match self.service.unfinished(after, self.settings.due_batch).await {
                 Ok(ids) => {
@@ -265,6 +276,12 @@ impl Worker {
                     after = Some(last);
                 }
                 Err(error) => {
+                    failed += 1;
+                    if failed == RECOVERY_TRIES {
+                        // Rounds may find what is due by another way, and the walk over all goes on in them.
+                        tracing::error!(%error, "recovery cannot read the store; leases run out instead");
+                        return;
+                    }
                     tracing::error!(%error, "recovery cannot read the store; trying again");
                     shutdown.run_until_cancelled(self.clock.sleep(self.settings.poll)).await;
                 }
@@ -386,7 +403,8 @@ impl Worker {
         metrics.set_breaker_open(matches!(self.breaker(), BreakerState::Open { .. }));
         match self.service.store().stats().await {
             Ok(stats) => {
-                for state in crate::domain::alert::StateName::ALL {
+                self.tell_of_withheld(&stats);
+                for state in StateName::ALL {
                     let count = stats.open.iter().find(|(open, _)| *open == state).map_or(0, |(_, count)| *count);
                     metrics.set_open_alerts(state.as_str(), count);
                 }
@@ -397,6 +415,15 @@ impl Worker {
         }
         if let Err(error) = self.service.forget_answers(self.settings.keep_answers, 1000).await {
             tracing::warn!(%error, "old answers cannot be forgotten");
+        }
+    }
+
+    /// A crash may have come between a case's being withheld and its alarm. So each start tells of those that are there.
+    fn tell_of_withheld(&self, stats: &StoreStats) {
+        let withheld =
+            stats.open.iter().find(|(state, _)| *state == StateName::Withheld).map_or(0, |(_, count)| *count);
+        if !self.told_of_withheld.swap(true, Ordering::Relaxed) && withheld > 0 {
+            tracing::warn!(withheld, "cases are withheld: nobody is told of them until a person decides");
         }
     }
 

@@ -89,6 +89,7 @@ impl Instance {
                 poll: setup.poll,
                 due_batch: setup.due_batch,
                 call_timeout: CALL_TIMEOUT,
+                calls_at_once: 16,
                 keep_answers: Duration::from_secs(24 * 3600),
             },
             Paces::new(pace(), pace()),

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::common::gate::{Fate, Fault as StoreFault, Gate};
 use crate::common::stage::event;
-use crate::common::{SERVICE, Setting, World, answer};
+use crate::common::{COUNSELLOR_KEY, SERVICE, Setting, World, answer};
 
 /// A message that Twilio was too busy for waits for its next try; then somebody sets the clock.
 async fn waiting(world: &mut World) -> String {
@@ -375,4 +375,33 @@ async fn nothing_that_found_no_place_passes_for_looked_at() {
         }
     }
     assert_eq!(worked, 2, "one for each place");
+}
+
+#[tokio::test]
+async fn a_clock_set_back_while_the_worker_rests_does_not_lengthen_the_rest() {
+    let mut world = Setting::default().start().await;
+    let taken = world.told("student-0", 0.93).await;
+    let worker = world.run_worker(Duration::from_secs(1));
+    world.until("the first is told", async |world| world.on_the_phone(&taken).len() == 1).await;
+    world.worker_asleep().await;
+    let rounds = world.counted("crisis_relay_worker_runs_total").await;
+
+    let back = world.now() - jiff::SignedDuration::from_hours(1);
+    world.clock.set(back);
+    // What is hinted at is far off: the time by which somebody has to act.
+    let path = format!("/api/v1/crisis/alerts/{taken}/acknowledge");
+    world.post(&path, COUNSELLOR_KEY, &serde_json::json!({})).await.expect(200);
+    world
+        .until("the next round comes", async |world| {
+            world.clock.advance(Duration::from_millis(100));
+            world.counted("crisis_relay_worker_runs_total").await > rounds
+        })
+        .await;
+
+    worker.stop();
+    let rested = world.now().duration_since(back);
+    assert!(
+        rested < jiff::SignedDuration::from_mins(1),
+        "it rested for {rested}, and not for the poll's half a second"
+    );
 }

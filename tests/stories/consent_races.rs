@@ -224,3 +224,25 @@ async fn a_message_that_waits_for_its_turn_and_is_wanted_still_is_sent() {
     let (world, reference) = waiting_for_its_turn(async |_, _| {}).await;
     world.expect_only(&reference, 1);
 }
+
+#[tokio::test]
+async fn a_withdrawal_that_is_confirmed_while_a_message_waits_for_a_place_among_the_calls_keeps_it_back() {
+    let mut world = Setting::default().with("CRISIS_RELAY__TWILIO__MAX_CONCURRENCY", "1").start().await;
+    says(&world, true).await.expect(200);
+    world.goes_wrong(FaultRule::once(Fault::Slow { ms: 1000 }));
+    let worker = world.run_worker(s(30));
+    let first = world.told("student-0", 0.93).await;
+    world.until("the first call holds the only place", async |world| world.on_the_phone(&first).len() == 1).await;
+    let second = world.event(&event(STUDENT, 0.93)).await.expect(202).text_at("/reference");
+
+    says(&world, false).await.expect(200);
+    assert!(world.on_the_phone(&second).is_empty(), "it waits for the place yet");
+    world
+        .until("the second message is given up", async |world| {
+            world.last_delivery(&second).await["state"] == "cancelled"
+        })
+        .await;
+
+    worker.stop();
+    world.expect_only(&first, 1);
+}

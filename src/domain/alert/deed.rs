@@ -170,5 +170,9 @@ pub enum DeliveryDeed<'a> {
         fault: Option<ProviderFault>,
     },
     /// It is no longer wanted.
-    Cancelled,
+    Cancelled {
+        /// The attempt that was in hand: nothing of it was sent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        attempt: Option<AttemptNo>,
+    },
 }

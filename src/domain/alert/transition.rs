@@ -553,7 +553,7 @@ impl<'a, 'b> Changing<'a, 'b> {
             .collect();
         for no in cancelled {
             self.out.settled.push((no, Settled::Cancelled));
-            self.record_delivery(no, DeliveryDeed::Cancelled);
+            self.record_delivery(no, DeliveryDeed::Cancelled { attempt: None });
         }
     }
 }

@@ -280,7 +280,7 @@ fn refuse_late(places: &Semaphore, count: usize, orders: &Receiver<Order>) {
     }
 }
 
-/// Whether the disk, as far as a group has seen, has space for the log to grow.
+/// Whether the disk, as far as a group has seen, may have no space for the log to grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Space {
     Enough,
@@ -319,8 +319,12 @@ fn commit_each(connection: &Connection, group: &mut Vec<Box<dyn Job>>) -> Space 
 
 fn space(committed: &Result<(), Failure>) -> Space {
     match committed {
+        // A quota that is used up, or a disk that notices only when it is flushed, is an I/O error to SQLite.
         Err(Failure::Begin(error) | Failure::Run(error) | Failure::Commit(error))
-            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) =>
+            if matches!(
+                error.sqlite_error_code(),
+                Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::SystemIoFailure)
+            ) =>
         {
             Space::Lacking
         }

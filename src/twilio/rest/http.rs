@@ -56,12 +56,14 @@ impl Answer {
     }
 }
 
-/// The HTTP client with its credentials and its bounded number of places.
+/// The HTTP client with its credentials and its bounded numbers of places. Questions have places of their own: a message
+/// that has been looked at for the last time must not wait behind them.
 pub(super) struct Http {
     client: Client,
     user: String,
     password: Secret,
-    places: Semaphore,
+    messages: Semaphore,
+    questions: Semaphore,
     place_patience: Duration,
     clock: Arc<dyn Clock>,
 }
@@ -86,27 +88,29 @@ impl Http {
         if config.is_local() {
             client = client.no_proxy();
         }
+        let places = || Semaphore::new(config.max_concurrency.min(Semaphore::MAX_PERMITS));
         Ok(Self {
             client: client.build()?,
             user,
             password,
-            places: Semaphore::new(config.max_concurrency.min(Semaphore::MAX_PERMITS)),
+            messages: places(),
+            questions: places(),
             place_patience: config.request_timeout,
             clock,
         })
     }
 
     pub(super) async fn get(&self, url: Url, body_max: usize) -> Result<Answer, Transport> {
-        self.call(self.client.get(url), body_max).await
+        self.call(&self.questions, self.client.get(url), body_max).await
     }
 
     pub(super) async fn post_form(&self, url: Url, form: String, body_max: usize) -> Result<Answer, Transport> {
         let request = self.client.post(url).header("Content-Type", "application/x-www-form-urlencoded").body(form);
-        self.call(request, body_max).await
+        self.call(&self.messages, request, body_max).await
     }
 
-    async fn call(&self, request: RequestBuilder, body_max: usize) -> Result<Answer, Transport> {
-        let place = tokio::time::timeout(self.place_patience, self.places.acquire()).await;
+    async fn call(&self, places: &Semaphore, request: RequestBuilder, body_max: usize) -> Result<Answer, Transport> {
+        let place = tokio::time::timeout(self.place_patience, places.acquire()).await;
         // The semaphore is never closed, so the inner error cannot come; both mean that nothing was written.
         let Ok(Ok(_place)) = place else { return Err(Transport::NotSent) };
         let request = request

@@ -195,19 +195,27 @@ pub(crate) async fn a_change_of_consent_and_what_rests_on_it_come_one_after_the_
         let opening = laden(&college, college.open(student, at(1)), student);
         async move {
             if number % 2 == 0 {
-                return store.commit_consent(withdrawal).await.unwrap();
+                let confirmed = store.commit_consent(withdrawal).await.unwrap();
+                let opened_before = store.alert(opening.alert.id).await.unwrap().is_some();
+                return (confirmed, Some(opened_before));
             }
             let opening = AlertCommit { consent_version: Some(1), ..opening };
-            won(store.commit_alert(opening).await.unwrap(), Committed::ConsentChanged)
+            (won(store.commit_alert(opening).await.unwrap(), Committed::ConsentChanged), None)
         }
     }))
     .await;
 
-    for (number, won) in results {
+    for (number, (won, opened_before)) in results {
         let student = u32::try_from(number).unwrap() / 2;
         let opening = college.open(student, at(1)).alert;
         let stored = store.alert(opening.id).await.unwrap();
         assert!(won || number % 2 == 1, "student {student}: nothing stands against what they say");
+        if opened_before == Some(false) {
+            assert_eq!(
+                stored, None,
+                "student {student}: it was opened on a word after that was taken back for certain"
+            );
+        }
         if number % 2 == 1 {
             assert_eq!(stored.is_some(), won, "student {student}");
             assert_eq!(store.answer(idempotency_key(student)).await.unwrap().is_some(), won, "student {student}");

@@ -1,7 +1,8 @@
 //! What the provider tells: outcomes of calls, look-ups, receipts.
 
 use super::{Changing, Rejection};
-use crate::domain::alert::{Alarm, DeliveryDeed};
+use crate::domain::alert::{Alarm, Deed, DeliveryDeed};
+use crate::domain::audit::Actor;
 use crate::domain::delivery::{Attempt, Change, Delivery, FailureReason, Settled};
 use crate::domain::ids::{AttemptNo, DeliveryNo};
 use crate::domain::provider::{ErrorClass, Receipt, SendOutcome};
@@ -76,7 +77,7 @@ impl<'a> Changing<'a, '_> {
         Ok(())
     }
 
-    /// Books where a delivery went.
+    /// Books where a delivery went; `attempt` is 0 where none was in hand.
     pub(super) fn note(&mut self, no: DeliveryNo, attempt: AttemptNo, settled: Settled) {
         self.changed = true;
         self.out.settled.push((no, settled));
@@ -102,7 +103,11 @@ impl<'a> Changing<'a, '_> {
                     (FailureReason::Refused | FailureReason::NotComposable, _) => {}
                 }
             }
-            Settled::Cancelled => self.record_delivery(no, DeliveryDeed::Cancelled),
+            Settled::Cancelled => {
+                // Whoever told what came of the attempt, it is the service that gives up.
+                let what = DeliveryDeed::Cancelled { attempt: (attempt != AttemptNo(0)).then_some(attempt) };
+                self.record_as(&Actor::Service, &Deed::Delivery { delivery: no, what });
+            }
             Settled::Accepted | Settled::Progressed | Settled::Unchanged => {}
         }
     }

@@ -143,10 +143,10 @@ impl Changing<'_, '_> {
             }
             let Some(ground) = self.alert.ground.as_ref().filter(|ground| ground.allows(delivery.channel)) else {
                 // Planned on a ground that another has replaced since. It must not be sent, nor wait for ever.
-                let (no, attempt) = (delivery.no, current_attempt(delivery));
+                let no = delivery.no;
                 self.alert.deliveries[place].cancel(self.cx.now);
                 self.something_failed = true;
-                self.note(no, attempt, Settled::Cancelled);
+                self.note(no, AttemptNo(0), Settled::Cancelled);
                 continue;
             };
             let ground = ground.kind();

@@ -98,8 +98,11 @@ canaries! {
     master_key = words "{}----------------", "the master key", [];
     idempotency = words "{}", "an idempotency key", [];
     request_id = words "{}", "a request's id that is more than an id", [];
+    // As long as an id, and of hexadecimal digits only.
+    request_number = number "0000000000000000000091{}", "a request's id that is a number", [];
     header = words "{}", "other headers", [];
-    // Labels have no room for free text; they are kept in the clear and shown with what they tell of.
+    // Labels have no room for free text, though for a number: digits are allowed, and it is the backend's part to send
+    // none. They are kept in the clear and shown with what they tell of.
     consent_source = words "{}", "where consent was given", [Records, Files];
     notice = words "{}", "the notice that was read", [Records, Files];
     model = words "{}", "the model that gave a score", [Records, Report, SealedReport, Files];
@@ -135,8 +138,7 @@ impl Kind {
         const SIGNS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
         let draw = |signs: &[u8]| char::from(signs[random::<1>(entropy)[0] as usize % signs.len()]);
         match self {
-            // No hexadecimal digit to begin with: an id of nothing but those is taken over from a caller as it is.
-            Self::Words => ['z'].into_iter().chain((0..15).map(|_| draw(SIGNS))).collect(),
+            Self::Words => (0..16).map(|_| draw(SIGNS)).collect(),
             // What is left of it when it is cut short begins with a zero, as no count does.
             Self::Number => {
                 let digits = |count: usize| (0..count).map(|_| draw(b"123456789")).collect::<String>();

@@ -101,9 +101,11 @@ impl Life<'_> {
         body: Option<&Value>,
     ) -> Answer {
         let mut request = relay.request(method.clone(), path, key);
-        for name in ["x-request-id", "cookie", "user-agent", "referer", "traceparent", "x-forwarded-for", "from"] {
-            let mark = if name == "x-request-id" { say::request_id() } else { say::header() };
-            request = request.header(name, mark);
+        // Now words, now a number, both of which must be replaced.
+        let id = if self.exhibits.len().is_multiple_of(2) { say::request_id() } else { say::request_number() };
+        request = request.header("x-request-id", say::in_full(id));
+        for name in ["cookie", "user-agent", "referer", "traceparent", "x-forwarded-for", "from"] {
+            request = request.header(name, say::header());
         }
         if let Some(body) = body {
             request = request.json(body).header("Idempotency-Key", idempotency);

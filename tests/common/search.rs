@@ -37,9 +37,10 @@ pub enum Mark<'a> {
         national: &'a str,
     },
     /// Too long or too common to be looked for but by its digests.
-    Digests,
-    /// The bytes of a hash that was made with a key, which only who made it can know.
-    Keyed(&'a [u8]),
+    Digests {
+        /// One that was made with a key, which only who made it can know.
+        keyed: Option<&'a [u8]>,
+    },
 }
 
 /// Something to look for.
@@ -92,8 +93,8 @@ impl Search {
                     values.extend(ways_to_dial(country, national));
                     numbers.push((which, whole, national.to_owned()));
                 }
-                Mark::Digests => {}
-                Mark::Keyed(hash) => digest(hash, "as its keyed hash", &mut needles),
+                Mark::Digests { keyed: None } => {}
+                Mark::Digests { keyed: Some(hash) } => digest(hash, "as its keyed hash", &mut needles),
             }
             for value in values.iter().flat_map(|value| normalised(value)) {
                 digests(value.as_bytes(), &mut needles);

@@ -246,8 +246,10 @@ fn find(exhibits: &[Exhibit], secrets: &Secrets<'_>) -> Findings {
     let Secrets { sent, subjects } = secrets;
     let mut wanted: Vec<Wanted<'_>> = ALL.iter().zip(&*MARKS).map(|(canary, mark)| canary.wanted(mark)).collect();
     let keys = sent.iter().filter(|text| text.len() < 128).flat_map(|key| with_organisation(key));
-    wanted.push(Wanted { mark: Mark::Digests, values: sent.iter().cloned().chain(keys).collect() });
-    wanted.extend(subjects.iter().map(|subject| Wanted { mark: Mark::Keyed(subject), values: Vec::new() }));
+    wanted.push(Wanted { mark: Mark::Digests { keyed: None }, values: sent.iter().cloned().chain(keys).collect() });
+    wanted.extend(
+        subjects.iter().map(|subject| Wanted { mark: Mark::Digests { keyed: Some(subject) }, values: Vec::new() }),
+    );
     let search = Search::of(&wanted);
     let mut findings = Findings { leaks: Vec::new(), seen: vec![Vec::new(); wanted.len()] };
     for exhibit in exhibits {

@@ -16,8 +16,8 @@ const KEYED: [u8; 32] = *b"\x9f\x03\xe7\x51\xaa\x1c\xd0\x8e-and-further-bytes-of
 fn search() -> Search {
     let words = Wanted { mark: Mark::Words(WORDS), values: vec![format!("Dr. {WORDS} <&>")] };
     let number = Wanted { mark: Mark::Number { country: "91", national: NATIONAL }, values: Vec::new() };
-    let body = Wanted { mark: Mark::Digests, values: vec![r#"{"user_id":"a"}"#.to_owned()] };
-    let keyed = Wanted { mark: Mark::Keyed(&KEYED), values: Vec::new() };
+    let body = Wanted { mark: Mark::Digests { keyed: None }, values: vec![r#"{"user_id":"a"}"#.to_owned()] };
+    let keyed = Wanted { mark: Mark::Digests { keyed: Some(&KEYED) }, values: Vec::new() };
     Search::of(&[words, number, body, keyed])
 }
 

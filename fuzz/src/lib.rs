@@ -46,7 +46,7 @@ pub fn repeats(text: &str) -> bool {
         Search::of(&[
             Wanted { mark: Mark::Words(CANARY), values: Vec::new() },
             Wanted { mark: number, values: Vec::new() },
-            Wanted { mark: Mark::Digests, values: secrets },
+            Wanted { mark: Mark::Digests { keyed: None }, values: secrets },
         ])
     });
     !SEARCH.find(text.as_bytes()).is_empty()

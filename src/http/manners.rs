@@ -28,8 +28,11 @@ use crate::ports::{self, Clock, Entropy};
 /// The header that carries a request's id, in both directions.
 pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest id that is taken over from a caller, in characters.
-const REQUEST_ID_LENGTH_MAX: usize = 64;
+/// Digits of an id that is taken over from a caller.
+const REQUEST_ID_DIGITS: usize = 32;
+
+/// Where a UUID has its hyphens.
+const UUID_HYPHENS: [usize; 4] = [8, 13, 18, 23];
 
 /// Nothing may be loaded, run or framed: answers are data. Pages set their own policy.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
@@ -60,7 +63,7 @@ impl Default for MannersSettings {
 pub struct RequestId(Arc<str>);
 
 impl RequestId {
-    /// The id as text: 1 to 64 hexadecimal digits and dashes.
+    /// The id as text: a UUID with hyphens, or 32 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -74,9 +77,16 @@ impl RequestId {
     }
 }
 
-/// An id goes into the log, so it has no room for a name: hexadecimal digits and dashes, as in a UUID or a trace id.
+/// An id goes into the log, so it has no room for a name, nor for a phone or roll number by itself: a UUID with hyphens
+/// or 32 hexadecimal digits, as of a trace, and not decimal digits only.
 fn is_sane(id: &str) -> bool {
-    (1..=REQUEST_ID_LENGTH_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+    let is_uuid = id.len() == REQUEST_ID_DIGITS + UUID_HYPHENS.len();
+    let fits = |(place, byte): (usize, u8)| {
+        if is_uuid && UUID_HYPHENS.contains(&place) { byte == b'-' } else { byte.is_ascii_hexdigit() }
+    };
+    (is_uuid || id.len() == REQUEST_ID_DIGITS)
+        && id.bytes().enumerate().all(fits)
+        && id.bytes().any(|byte| byte.is_ascii_alphabetic())
 }
 
 /// Where a request came from, as far as that can be trusted. In the request's extensions when known.

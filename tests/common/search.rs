@@ -2,8 +2,8 @@
 //! backwards, escaped, encoded, cut short, or as a digest without a key. It is given random marks, so that what it finds is
 //! no accident, and looks for all of them in one walk.
 //!
-//! What it cannot find: a text that was compressed, sealed, or hashed with a key, or less of it than [`WINDOW`]
-//! characters.
+//! What it cannot find: a text that was compressed, sealed, or hashed with a key (unless it is told the hash), or less of
+//! it than [`WINDOW`] characters.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +37,10 @@ pub enum Mark<'a> {
         national: &'a str,
     },
     /// Too long or too common to be looked for but by its digests.
-    Digests,
+    Digests {
+        /// One that was made with a key, which only who made it can know.
+        keyed: Option<&'a [u8]>,
+    },
 }
 
 /// Something to look for.
@@ -90,7 +93,8 @@ impl Search {
                     values.extend(ways_to_dial(country, national));
                     numbers.push((which, whole, national.to_owned()));
                 }
-                Mark::Digests => {}
+                Mark::Digests { keyed: None } => {}
+                Mark::Digests { keyed: Some(hash) } => digest(hash, "as its keyed hash", &mut needles),
             }
             for value in values.iter().flat_map(|value| normalised(value)) {
                 digests(value.as_bytes(), &mut needles);
@@ -227,16 +231,21 @@ fn digests(bytes: &[u8], needles: &mut Needles) {
         (Sha1::digest(bytes).to_vec(), "as its SHA-1"),
         (Md5::digest(bytes).to_vec(), "as its MD5"),
     ];
-    for (digest, form) in all {
-        let begin = &digest[..DIGEST_BYTES];
-        needles.insert((begin.to_vec(), form));
-        let hexadecimal = HEXLOWER.encode(&digest);
-        needles.insert((hexadecimal[..DIGEST_HEX_DIGITS].into(), form));
-        needles.insert((hexadecimal[hexadecimal.len() - DIGEST_HEX_DIGITS..].into(), form));
-        listed(begin, form, needles);
-        for encoded in [&BASE64, &BASE64URL].into_iter().flat_map(|alphabet| base64_inside(begin, alphabet)) {
-            needles.insert((encoded.into(), form));
-        }
+    for (bytes, form) in all {
+        digest(&bytes, form, needles);
+    }
+}
+
+/// A digest in all its clothes.
+fn digest(digest: &[u8], form: &'static str, needles: &mut Needles) {
+    let begin = &digest[..DIGEST_BYTES];
+    needles.insert((begin.to_vec(), form));
+    let hexadecimal = HEXLOWER.encode(digest);
+    needles.insert((hexadecimal[..DIGEST_HEX_DIGITS].into(), form));
+    needles.insert((hexadecimal[hexadecimal.len() - DIGEST_HEX_DIGITS..].into(), form));
+    listed(begin, form, needles);
+    for encoded in [&BASE64, &BASE64URL].into_iter().flat_map(|alphabet| base64_inside(begin, alphabet)) {
+        needles.insert((encoded.into(), form));
     }
 }
 

@@ -101,7 +101,7 @@ fn idempotency_key() -> impl Strategy<Value = Headers> {
 fn odd_headers() -> impl Strategy<Value = Headers> {
     let values = vec![
         ("x-request-id", CANARY.as_bytes().to_vec()),
-        ("x-request-id", b"0197c4de-7a00".to_vec()),
+        ("x-request-id", b"0197c4de-7a00-7cc3-98c4-dc0c0c07398f".to_vec()),
         ("x-forwarded-for", CANARY.as_bytes().to_vec()),
         ("accept", b"text/canary7791".to_vec()),
         ("host", b"canary7791.example".to_vec()),

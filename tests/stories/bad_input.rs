@@ -557,7 +557,11 @@ async fn unknown_paths_and_wrong_methods_are_problem_documents() {
 async fn a_strange_request_id_is_replaced_and_a_sane_one_is_kept() {
     let (world, routes) = routes().await;
     for (given, kept) in [
-        ("0193-abCD", true),
+        ("0193abCD-7a00-7cc3-98c4-dc0c0c07398f", true),
+        ("4bf92f3577b34da6a3ce929d0e0e4736", true),
+        ("0193-abCD", false),
+        ("919481063527", false),
+        ("20260000-0000-4000-8000-919481063527", false),
         ("jane.doe", false),
         ("two words", false),
         ("<script>", false),

@@ -17,6 +17,9 @@ use crate::http::problem::FieldError;
 /// Sent in paths, headers and panics; must appear in no answer and no log.
 const CANARY: &str = "canary-52c1";
 
+/// An id as a caller's UUID.
+const UUID: &str = "0197c4de-7a00-7cc3-98c4-dc0c0c07398f";
+
 #[derive(serde::Deserialize)]
 struct Anything {}
 impl Validate for Anything {}
@@ -100,10 +103,10 @@ async fn what_the_framework_refuses_by_itself_becomes_a_problem_without_the_inpu
 
 #[tokio::test]
 async fn a_handlers_problem_keeps_its_fields_and_gets_the_id() {
-    let (status, problem, _) = problem(Request::get("/failing").header(REQUEST_ID_HEADER, "7e-7")).await;
+    let (status, problem, _) = problem(Request::get("/failing").header(REQUEST_ID_HEADER, UUID)).await;
     assert_eq!(status.as_u16(), 409);
     assert_eq!(problem["errors"], json!([{"field": "state", "rule": "must be open"}]));
-    assert_eq!(problem["request_id"], "7e-7");
+    assert_eq!(problem["request_id"], UUID);
 }
 
 #[tokio::test]
@@ -148,14 +151,42 @@ async fn bodies_are_bounded_for_every_extractor() {
 
 #[tokio::test]
 async fn a_sane_request_id_is_kept_and_others_are_replaced() {
-    let longest = "f".repeat(64);
-    for sane in ["a", "0193-AB-cd", longest.as_str()] {
+    for sane in [
+        UUID,
+        "0197C4DE-7A00-7CC3-98C4-DC0C0C07398F",
+        "4bf92f3577b34da6a3ce929d0e0e4736",
+        "0000000000000000000000000000000a",
+        "0000000a-0000-0000-0000-000000000000",
+    ] {
         let (response, body) = send(Request::get("/id").header(REQUEST_ID_HEADER, sane)).await;
         assert_eq!((body.as_str(), response.headers()[REQUEST_ID_HEADER].to_str().unwrap()), (sane, sane));
     }
-    let too_long = "f".repeat(65);
-    for odd in ["", "a b", "a\"b", "<script>", "jane.doe", "student-1", too_long.as_str()] {
+    let too_long = "f".repeat(33);
+    for odd in [
+        "",
+        "a b",
+        "a\"b",
+        "<script>",
+        "jane.doe",
+        "student-1",
+        too_long.as_str(),
+        // Phone and roll numbers, as they are and filled up.
+        "919481063527",
+        "91-9481063527",
+        "21BCE1042",
+        "20260000-0000-4000-8000-919481063527",
+        "00000000000000000000919481063527",
+        // No UUIDs, for all their digits.
+        "0197c4de7a00-7cc3-98c4-dc0c-0c07398f",
+        "0197c4de-7a007cc398c4dc0c0c07398f",
+        "0197c4de-7a00-7cc3-98c4-dc0c0c07398",
+        "0197c4de-7a00-7cc3-98c4-dc0c0c07398ff",
+        "0197c4de-7a00-7cc3-98c4-dc0c0c07398g",
+        "{0197c4de-7a00-7cc3-98c4-dc0c0c07398f}",
+        "------------------------------------",
+    ] {
         let (response, body) = send(Request::get("/id").header(REQUEST_ID_HEADER, odd)).await;
+        assert_ne!(body, odd);
         assert_eq!(body.len(), 32, "{odd}");
         assert!(body.bytes().all(|byte| byte.is_ascii_hexdigit()));
         assert_eq!(response.headers()[REQUEST_ID_HEADER].to_str().unwrap(), body);
@@ -228,7 +259,7 @@ async fn a_request_is_logged_once_with_its_route_and_never_with_its_path() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().json().with_writer(log.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    send(Request::get(format!("/people/{CANARY}?q={CANARY}")).header(REQUEST_ID_HEADER, "9e-9")).await;
+    send(Request::get(format!("/people/{CANARY}?q={CANARY}")).header(REQUEST_ID_HEADER, UUID)).await;
     send(Request::get(format!("/{CANARY}"))).await;
     send(Request::get(format!("/panic/{CANARY}"))).await;
     send(Request::builder().method(CANARY).uri("/id")).await;
@@ -251,6 +282,6 @@ async fn a_request_is_logged_once_with_its_route_and_never_with_its_path() {
             ["other", "/id", 405, "method_not_allowed"],
         ])
     );
-    assert_eq!(answered[0]["span"]["request_id"], "9e-9");
+    assert_eq!(answered[0]["span"]["request_id"], UUID);
     assert!(answered.iter().all(|line| line["span"]["latency_us"].is_u64()));
 }

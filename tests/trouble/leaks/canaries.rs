@@ -14,6 +14,8 @@ pub(crate) enum Surface {
     Log,
     /// Standard output and error of its other commands; of `audit report` standard error only.
     Commands,
+    /// What `audit verify` says where chains do not verify.
+    Damage,
     /// The page of `audit report`, made with the keys.
     Report,
     /// The same, made without them, or with the wrong ones.
@@ -26,8 +28,10 @@ pub(crate) enum Surface {
     Twilio,
     /// What the API answers to whoever asks.
     Answers,
-    /// What it answers to those who may see a student's consent or a case's audit.
+    /// What it answers to those who may see a student's consent or a case.
     Records,
+    /// What it answers to those who may see a case's audit.
+    Audit,
     /// What it answers to a person who opens a case.
     Revealed,
     /// `/metrics`, `/readyz`, `/openapi.json`.
@@ -98,11 +102,14 @@ canaries! {
     master_key = words "{}----------------", "the master key", [];
     idempotency = words "{}", "an idempotency key", [];
     request_id = words "{}", "a request's id that is more than an id", [];
+    // As long as an id, and of hexadecimal digits only.
+    request_number = number "0000000000000000000091{}", "a request's id that is a number", [];
     header = words "{}", "other headers", [];
-    // Labels have no room for free text; they are kept in the clear and shown with what they tell of.
+    // Labels have no room for free text, though for a number: digits are allowed, and it is the backend's part to send
+    // none. They are kept in the clear and shown with what they tell of.
     consent_source = words "{}", "where consent was given", [Records, Files];
     notice = words "{}", "the notice that was read", [Records, Files];
-    model = words "{}", "the model that gave a score", [Records, Report, SealedReport, Files];
+    model = words "{}", "the model that gave a score", [Audit, Report, SealedReport, Files];
     query = words "{}", "a query string", [];
     path = words "{}", "a path that is none", [];
     broken = words "{}", "a body that is none", [];
@@ -114,6 +121,11 @@ canaries! {
     callback = words "{}", "further words of a callback that Twilio signed", [];
     profile = words "{}", "a phone's profile name", [];
 }
+
+/// Where the keyed hash of a student may be: see docs/privacy.md. The file finds the student by it. The entry of a case's
+/// audit that tells of its beginning names them by it, to whoever may read the audit word by word. And it is the name of
+/// the chain of their consent, which whoever has the file must be told if it is broken.
+const SUBJECT_BELONGS: &[Surface] = &[Surface::Files, Surface::Audit, Surface::Damage];
 
 /// Where the numbers are.
 const COUNTRY: &str = "91";
@@ -135,8 +147,7 @@ impl Kind {
         const SIGNS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
         let draw = |signs: &[u8]| char::from(signs[random::<1>(entropy)[0] as usize % signs.len()]);
         match self {
-            // No hexadecimal digit to begin with: an id of nothing but those is taken over from a caller as it is.
-            Self::Words => ['z'].into_iter().chain((0..15).map(|_| draw(SIGNS))).collect(),
+            Self::Words => (0..16).map(|_| draw(SIGNS)).collect(),
             // What is left of it when it is cut short begins with a zero, as no count does.
             Self::Number => {
                 let digits = |count: usize| (0..count).map(|_| draw(b"123456789")).collect::<String>();
@@ -196,6 +207,11 @@ impl Exhibit {
     pub(crate) fn new(surface: Surface, name: impl Into<String>, bytes: &[u8]) -> Self {
         Self { surface, name: name.into(), bytes: bytes.to_owned() }
     }
+
+    /// The same, which may show what that `surface` may.
+    pub(crate) fn on(self, surface: Surface) -> Self {
+        Self { surface, ..self }
+    }
 }
 
 impl std::fmt::Display for Exhibit {
@@ -213,22 +229,37 @@ fn around(bytes: &[u8], place: usize) -> String {
 /// What of the canaries was found where.
 struct Findings {
     leaks: Vec<String>,
-    /// For each canary, on which surfaces it was found that it belongs to.
+    /// For each canary, on which surfaces it was found that it belongs to; then for the students' keyed hashes.
     seen: Vec<Vec<Surface>>,
 }
 
-/// Looks for every canary, and for digests of what was `sent`, as a whole.
-fn find(exhibits: &[Exhibit], sent: &[String]) -> Findings {
+/// What is looked for beside the canaries.
+pub(crate) struct Secrets<'a> {
+    /// What was sent as a whole, of which there may be no digests.
+    pub(crate) sent: &'a [String],
+    /// The students' keyed hashes.
+    pub(crate) subjects: &'a [Vec<u8>],
+}
+
+/// Looks for every canary, and for the secrets.
+fn find(exhibits: &[Exhibit], secrets: &Secrets<'_>) -> Findings {
+    let Secrets { sent, subjects } = secrets;
     let mut wanted: Vec<Wanted<'_>> = ALL.iter().zip(&*MARKS).map(|(canary, mark)| canary.wanted(mark)).collect();
     let keys = sent.iter().filter(|text| text.len() < 128).flat_map(|key| with_organisation(key));
-    wanted.push(Wanted { mark: Mark::Digests, values: sent.iter().cloned().chain(keys).collect() });
+    wanted.push(Wanted { mark: Mark::Digests { keyed: None }, values: sent.iter().cloned().chain(keys).collect() });
+    wanted.extend(
+        subjects.iter().map(|subject| Wanted { mark: Mark::Digests { keyed: Some(subject) }, values: Vec::new() }),
+    );
     let search = Search::of(&wanted);
-    let mut findings = Findings { leaks: Vec::new(), seen: vec![Vec::new(); ALL.len()] };
+    let mut findings = Findings { leaks: Vec::new(), seen: vec![Vec::new(); wanted.len()] };
     for exhibit in exhibits {
         for found in search.find(&exhibit.bytes) {
             let canary = ALL.get(found.which);
-            let (what, belongs): (_, &[Surface]) =
-                canary.map_or(("all that was sent", &[]), |canary| (canary.what, canary.belongs));
+            let (what, belongs): (_, &[Surface]) = match canary {
+                Some(canary) => (canary.what, canary.belongs),
+                None if found.which == ALL.len() => ("all that was sent", &[]),
+                None => ("a student's keyed hash", SUBJECT_BELONGS),
+            };
             if belongs.contains(&exhibit.surface) {
                 findings.seen[found.which].push(exhibit.surface);
                 continue;
@@ -252,18 +283,24 @@ impl Findings {
 
 /// Fails if anything leaks.
 #[track_caller]
-pub(crate) fn nothing_leaks(exhibits: &[Exhibit], sent: &[String]) {
-    find(exhibits, sent).expect_no_leaks();
+pub(crate) fn nothing_leaks(exhibits: &[Exhibit], secrets: &Secrets<'_>) {
+    assert!(!secrets.subjects.is_empty(), "no student was heard of");
+    find(exhibits, secrets).expect_no_leaks();
 }
 
 /// Fails unless each canary is where it belongs, and nowhere else.
 #[track_caller]
-pub(crate) fn look_through(exhibits: &[Exhibit], sent: &[String]) {
-    let found = find(exhibits, sent);
+pub(crate) fn look_through(exhibits: &[Exhibit], secrets: &Secrets<'_>) {
+    assert!(!secrets.subjects.is_empty(), "no student was heard of");
+    let found = find(exhibits, secrets);
     found.expect_no_leaks();
-    for (canary, seen) in ALL.iter().zip(found.seen) {
+    for (canary, seen) in ALL.iter().zip(&found.seen) {
         for surface in canary.belongs {
             assert!(seen.contains(surface), "{} is not where it belongs: {surface:?}", canary.what);
         }
+    }
+    let of_students = found.seen[ALL.len() + 1..].concat();
+    for surface in SUBJECT_BELONGS {
+        assert!(of_students.contains(surface), "a student's keyed hash is not where it belongs: {surface:?}");
     }
 }

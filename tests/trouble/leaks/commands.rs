@@ -112,7 +112,8 @@ pub(crate) fn of_the_audit(setting: &Setting, reference: &str) -> Vec<Exhibit> {
     exhibits.extend(run(&damaged, "audit verify of a copy", verify, Surface::Commands).expect(0));
     let altered = connection.execute("DELETE FROM audit WHERE seq = 2", []).unwrap();
     assert!(altered > 0, "nothing was damaged");
-    exhibits.extend(run(&damaged, "audit verify of what is damaged", verify, Surface::Commands).expect(1));
+    let told = run(&damaged, "audit verify of what is damaged", verify, Surface::Commands).expect(1);
+    exhibits.extend(told.map(|exhibit| exhibit.on(Surface::Damage)));
     exhibits.extend(run(&damaged, "audit report of what is damaged", report, Surface::Report).expect(0));
     exhibits
 }

@@ -71,7 +71,28 @@ pub(crate) fn stated() -> Value {
     json!({ "by": say::in_full(say::override_by()), "reason": say::in_full(say::override_reason()) })
 }
 
+/// The keyed hashes of all students, as they stand in the file.
+fn subjects(setting: &Setting) -> Vec<Vec<u8>> {
+    let connection = Connection::open(setting.database()).unwrap();
+    let mut query = connection.prepare("SELECT subject FROM alerts UNION SELECT subject FROM consents").unwrap();
+    query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
 impl Life<'_> {
+    /// Fails if anything leaked. At the end of all: it opens the file.
+    #[track_caller]
+    pub(crate) fn leaks_nothing(&self, setting: &Setting) {
+        let subjects = subjects(setting);
+        say::nothing_leaks(&self.exhibits, &say::Secrets { sent: &self.sent, subjects: &subjects });
+    }
+
+    /// The same, and fails unless everything is where it belongs.
+    #[track_caller]
+    pub(crate) fn leaks_nothing_and_keeps_all(&self, setting: &Setting) {
+        let subjects = subjects(setting);
+        say::look_through(&self.exhibits, &say::Secrets { sent: &self.sent, subjects: &subjects });
+    }
+
     /// Keeps an answer to look through it later.
     pub(crate) fn hear(&mut self, surface: Surface, what: &str, answer: &Answer) {
         let said = format!("{} {:?}\n{}", answer.status, answer.headers, answer.text);
@@ -87,11 +108,32 @@ impl Life<'_> {
         key: &str,
         body: Option<&Value>,
     ) -> Answer {
-        let fresh = format!("{}-{}", say::idempotency(), self.sent.len());
-        self.ask_under(&fresh, relay, method, path, key, body).await
+        self.ask_on(Surface::Answers, relay, method, path, key, body).await
     }
 
-    async fn ask_under(
+    /// The same, of an answer that may show what that `surface` may.
+    pub(crate) async fn ask_on(
+        &mut self,
+        surface: Surface,
+        relay: &Relay,
+        method: Method,
+        path: &str,
+        key: &str,
+        body: Option<&Value>,
+    ) -> Answer {
+        let fresh = format!("{}-{}", say::idempotency(), self.sent.len());
+        let answer = self.send_under(&fresh, relay, method.clone(), path, key, body).await;
+        self.hear(surface, &format!("{method} {path}"), &answer);
+        answer
+    }
+
+    async fn ask_under(&mut self, idempotency: &str, relay: &Relay, key: &str, body: &Value) -> Answer {
+        let answer = self.send_under(idempotency, relay, Method::POST, EVENTS, key, Some(body)).await;
+        self.hear(Surface::Answers, "an event", &answer);
+        answer
+    }
+
+    async fn send_under(
         &mut self,
         idempotency: &str,
         relay: &Relay,
@@ -100,29 +142,29 @@ impl Life<'_> {
         key: &str,
         body: Option<&Value>,
     ) -> Answer {
-        let mut request = relay.request(method.clone(), path, key);
-        for name in ["x-request-id", "cookie", "user-agent", "referer", "traceparent", "x-forwarded-for", "from"] {
-            let mark = if name == "x-request-id" { say::request_id() } else { say::header() };
-            request = request.header(name, mark);
+        let mut request = relay.request(method, path, key);
+        // Now words, now a number, both of which must be replaced.
+        let id = if self.exhibits.len().is_multiple_of(2) { say::request_id() } else { say::request_number() };
+        request = request.header("x-request-id", say::in_full(id));
+        for name in ["cookie", "user-agent", "referer", "traceparent", "x-forwarded-for", "from"] {
+            request = request.header(name, say::header());
         }
         if let Some(body) = body {
             request = request.json(body).header("Idempotency-Key", idempotency);
             self.sent.extend([body.to_string(), idempotency.to_owned()]);
         }
-        let answer = relay.send(request).await;
-        self.hear(Surface::Answers, &format!("{method} {path}"), &answer);
-        answer
+        relay.send(request).await
     }
 
     /// A case that is withheld, released by a person, and refused by a Twilio that quotes everything. Gives its reference.
     pub(crate) async fn beginning(&mut self, relay: &Relay) -> String {
         let person = token("counsellor", 3600);
-        let (events, key, body) = (EVENTS, say::in_full(say::service_key()), event());
-        let withheld = self.ask_under(say::idempotency(), relay, Method::POST, events, &key, Some(&body)).await;
+        let (key, body) = (say::in_full(say::service_key()), event());
+        let withheld = self.ask_under(say::idempotency(), relay, &key, &body).await;
         let reference = withheld.expect(202).reference();
-        let again = self.ask_under(say::idempotency(), relay, Method::POST, events, &key, Some(&body)).await;
+        let again = self.ask_under(say::idempotency(), relay, &key, &body).await;
         assert_eq!(again.expect(202).reference(), reference, "the key's answer again");
-        let other = self.ask_under(say::idempotency(), relay, Method::POST, events, &key, Some(&stated())).await;
+        let other = self.ask_under(say::idempotency(), relay, &key, &stated()).await;
         assert!((400..500).contains(&other.status), "another body under the same key: {other:?}");
         let alert = format!("/api/v1/crisis/alerts/{reference}");
 
@@ -280,21 +322,29 @@ impl Life<'_> {
         }
     }
 
-    /// What people write back.
-    pub(crate) async fn replies(&mut self) {
-        let stranger = say::in_full(say::stranger());
+    /// What people write back, strangers among them who quote what was not sent to them, and who opts out.
+    pub(crate) async fn replies(&mut self, relay: &Relay) {
+        let (counsellor, stranger) = (say::in_full(say::counsellor()), say::in_full(say::stranger()));
         let words = say::in_full(say::reply());
-        for (from, text) in [
-            (say::in_full(say::counsellor()), words.as_str()),
-            (stranger, words.as_str()),
-            (say::in_full(say::counsellor()), "1"),
+        let ours = self.sim.messages_to(&counsellor)[0].sid.clone();
+        for (from, text, quote) in [
+            (&counsellor, words.as_str(), Quote::Nothing),
+            (&stranger, words.as_str(), Quote::Nothing),
+            (&stranger, words.as_str(), Quote::Sid(ours.clone())),
+            (&stranger, "1", Quote::Sid(ours.clone())),
+            (&stranger, "STOP", Quote::Sid(ours.clone())),
+            (&counsellor, "STOP", Quote::Sid(ours)),
+            (&counsellor, "1", Quote::Nothing),
         ] {
-            let mut inbound = Inbound::new(&from, text).quoting(Quote::Nothing);
+            let mut inbound = Inbound::new(from, text).quoting(quote);
             inbound.profile_name = say::profile().to_owned();
             let reply = self.sim.receive(&inbound).await.unwrap();
+            assert_eq!(reply.http_status, 200, "{text}: {reply:?}");
+            assert!(*from == counsellor || reply.answers.is_empty(), "a stranger is told nothing: {reply:?}");
             let said = reply.answers.join("\n");
             self.exhibits.push(Exhibit::new(Surface::Answers, "a phone's answer", said.as_bytes()));
         }
+        assert_eq!(relay.logged("contact_opted_out"), 1, "{}", relay.log());
     }
 
     /// From a new start to the outcome.
@@ -314,7 +364,7 @@ impl Life<'_> {
         let again = relay.post(&format!("{alert}/resolve"), &person, &outcome).await.expect(409);
         self.hear(Surface::Answers, "resolve again", &again);
         let audit = relay.get(&format!("{alert}/audit?limit=200"), &say::in_full(say::auditor_key())).await.expect(200);
-        self.hear(Surface::Records, "audit", &audit);
+        self.hear(Surface::Audit, "audit", &audit);
         self.operations(relay).await;
     }
 

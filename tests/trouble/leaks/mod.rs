@@ -2,6 +2,7 @@
 //! kill and an end; then everything that the service has said or kept is looked through, in every way of writing it.
 //! Where what may be seen is a table: see [`canaries`].
 
+mod byways;
 mod callbacks;
 mod canaries;
 mod commands;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use crisis_relay::clock::{SystemClock, SystemEntropy};
 use crisis_relay::simulator::{Simulator, SimulatorConfig};
 
-use self::canaries::{Exhibit, Surface, look_through};
+use self::canaries::{Exhibit, Surface};
 use self::life::Life;
 use crate::middleman::{Middleman, Wire};
 use crate::relay::{Relay, Setting, twilio, until};
@@ -96,6 +97,9 @@ async fn nothing_that_a_person_said_or_owns_gets_out_through_faults_a_kill_and_a
     let mut relay = setting.clone().with("LOG_FORMAT", "json").start(&sim).await;
     let reference = life.beginning(&relay).await;
     life.consent(&relay).await;
+    life.below_the_threshold(&relay).await;
+    life.withdrawals(&relay).await;
+    life.pages(&relay).await;
     life.mistakes(&relay, &reference).await;
     life.credentials(&relay).await;
     life.signed(&relay).await;
@@ -115,7 +119,7 @@ async fn nothing_that_a_person_said_or_owns_gets_out_through_faults_a_kill_and_a
     until("the next life goes on where the last one ended", async || relay.logged("attempt made") > 0).await;
     until("the phone has been told", async || !sim.messages_to(&canaries::in_full(canaries::counsellor())).is_empty())
         .await;
-    life.replies().await;
+    life.replies(&relay).await;
     life.end(&relay, &reference).await;
     let half = life.hang_up_at_the_end(&relay).await;
     relay.signal("-TERM");
@@ -131,7 +135,7 @@ async fn nothing_that_a_person_said_or_owns_gets_out_through_faults_a_kill_and_a
     life.exhibits.extend(commands::of_the_tools(&setting));
 
     life.exhibits.extend(calls(&wire));
-    look_through(&life.exhibits, &life.sent);
+    life.leaks_nothing_and_keeps_all(&setting);
 }
 
 #[tokio::test(flavor = "multi_thread")]

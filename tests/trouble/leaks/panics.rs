@@ -245,7 +245,7 @@ async fn nothing_that_a_person_said_or_owns_gets_out_through_panics() {
     life.exhibits.extend(log_of(&relay, "of panics"));
     life.exhibits.extend(files(&setting, "after panics"));
     life.exhibits.extend(calls(&wire));
-    canaries::nothing_leaks(&life.exhibits, &life.sent);
+    life.leaks_nothing(&setting);
 }
 
 /// The full name of the service's test.

@@ -10,11 +10,15 @@ use crate::search::{Mark, Search, Wanted};
 const WORDS: &str = "z7kq2mhd94xw";
 const NATIONAL: &str = "9481063527";
 
+/// A hash that was made with a key.
+const KEYED: [u8; 32] = *b"\x9f\x03\xe7\x51\xaa\x1c\xd0\x8e-and-further-bytes-of-it";
+
 fn search() -> Search {
     let words = Wanted { mark: Mark::Words(WORDS), values: vec![format!("Dr. {WORDS} <&>")] };
     let number = Wanted { mark: Mark::Number { country: "91", national: NATIONAL }, values: Vec::new() };
-    let body = Wanted { mark: Mark::Digests, values: vec![r#"{"user_id":"a"}"#.to_owned()] };
-    Search::of(&[words, number, body])
+    let body = Wanted { mark: Mark::Digests { keyed: None }, values: vec![r#"{"user_id":"a"}"#.to_owned()] };
+    let keyed = Wanted { mark: Mark::Digests { keyed: Some(&KEYED) }, values: Vec::new() };
+    Search::of(&[words, number, body, keyed])
 }
 
 /// Plants each leak by itself, with bytes around it that are no UTF-8, and fails unless it is found as what it is.
@@ -58,24 +62,25 @@ fn dressed(text: &str) -> Vec<Vec<u8>> {
 
 /// A digest in all kinds of clothes.
 fn digests(value: &str) -> Vec<Vec<u8>> {
-    let all = [Sha256::digest(value).to_vec(), Sha1::digest(value).to_vec(), Md5::digest(value).to_vec()].into_iter();
-    all.flat_map(|digest| {
-        let hex = HEXLOWER.encode(&digest);
-        let behind = [b"key".as_slice(), &digest].concat();
-        [
-            digest.clone(),
-            hex.clone().into(),
-            hex.to_uppercase().into(),
-            // As a short id, and the end of one.
-            hex[..12].into(),
-            format!("…{}", &hex[hex.len() - 12..]).into(),
-            BASE64.encode(&digest).into(),
-            BASE64URL_NOPAD.encode(&digest).into(),
-            BASE64.encode(&behind).into(),
-            format!("{digest:?}").into(),
-        ]
-    })
-    .collect()
+    let all = [Sha256::digest(value).to_vec(), Sha1::digest(value).to_vec(), Md5::digest(value).to_vec()];
+    all.iter().flat_map(|digest| clothes(digest)).collect()
+}
+
+fn clothes(digest: &[u8]) -> Vec<Vec<u8>> {
+    let hex = HEXLOWER.encode(digest);
+    let behind = [b"key".as_slice(), digest].concat();
+    vec![
+        digest.to_vec(),
+        hex.clone().into(),
+        hex.to_uppercase().into(),
+        // As a short id, and the end of one.
+        hex[..12].into(),
+        format!("…{}", &hex[hex.len() - 12..]).into(),
+        BASE64.encode(digest).into(),
+        BASE64URL_NOPAD.encode(digest).into(),
+        BASE64.encode(&behind).into(),
+        format!("{digest:?}").into(),
+    ]
 }
 
 #[test]
@@ -98,6 +103,11 @@ fn a_digest_of_a_text_is_found() {
         all_found(0, digests(value));
     }
     all_found(2, digests(r#"{"user_id":"a"}"#));
+}
+
+#[test]
+fn a_keyed_hash_is_found_that_is_known() {
+    all_found(3, clothes(&KEYED));
 }
 
 #[test]

@@ -16,8 +16,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 
-use super::writer::Space;
-
 /// After how many further pages the log is checkpointed by the thread (a page has 4 KiB). A page that was changed many
 /// times since the last checkpoint is written once, which speaks for more; but while the file is flushed, the disk lets
 /// commits wait, which speaks for less: with eight times as many, the slowest hundredth of events took three times as long.
@@ -27,9 +25,6 @@ const LONG_PAGES: i32 = 16_000;
 const TRY_EVERY_PAGES: i32 = 2_000;
 /// How long the writer waits for those who read the log. They take microseconds; a list may take longer.
 const READERS_PATIENCE: Duration = Duration::from_millis(20);
-/// How long the thread leaves a disk alone that has failed it: where there is no space, every refused change asks for a
-/// checkpoint.
-const AFTER_A_FAILURE: Duration = Duration::from_millis(100);
 
 /// Keeps the log short. Owned by the writer's thread; dropped with it, it waits for the checkpoint under way.
 pub(super) struct Checkpoints {
@@ -75,21 +70,20 @@ impl Checkpoints {
         })
     }
 
-    /// To be called by the writer between its groups.
-    pub(super) fn after_group(&mut self, writer: &Connection, space: Space) {
+    /// To be called by the writer between its commits.
+    pub(super) fn after_commit(&mut self, writer: &Connection) {
         let pages = self.pages.load(Ordering::Relaxed);
         if pages < self.last {
             // The log began anew.
             (self.next_wake, self.next_try) = (GROWN_PAGES, LONG_PAGES);
         }
         self.last = pages;
-        if pages >= self.next_wake {
+        if pages >= self.next_wake
+            && let Some(wake) = &self.wake
+        {
             self.next_wake = pages.saturating_add(GROWN_PAGES);
-            self.wake();
-        }
-        if space == Space::Lacking {
-            // The log cannot grow. Once all of it is in the file, which may need no more space for it, it begins anew.
-            self.wake();
+            // Full means that it is woken already.
+            let _ = wake.try_send(());
         }
         if pages >= self.next_try {
             self.next_try = pages.saturating_add(TRY_EVERY_PAGES);
@@ -97,13 +91,6 @@ impl Checkpoints {
             let patience = writer.busy_timeout(READERS_PATIENCE);
             tell(patience.and_then(|()| checkpoint(writer, "PRAGMA wal_checkpoint(RESTART)")));
             tell(writer.busy_timeout(self.busy_timeout));
-        }
-    }
-
-    fn wake(&self) {
-        if let Some(wake) = &self.wake {
-            // Full means that it is woken already.
-            let _ = wake.try_send(());
         }
     }
 }
@@ -119,14 +106,9 @@ impl Drop for Checkpoints {
 
 fn work(connection: &Connection, woken: &Receiver<()>, turn: &Mutex<()>) {
     while woken.recv().is_ok() {
-        let its_turn = turn.lock();
+        let _turn = turn.lock();
         // Waits for nobody: what readers still need is left to the next one.
-        let done = checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)");
-        drop(its_turn);
-        if done.is_err() {
-            tell(done);
-            std::thread::sleep(AFTER_A_FAILURE);
-        }
+        tell(checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)"));
     }
 }
 

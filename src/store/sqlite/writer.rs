@@ -203,15 +203,14 @@ fn work(
             in_place = !in_place;
             tell(in_place);
         }
-        let mut space = Space::Enough;
         if in_place {
-            space = commit_group(connection, &mut group);
+            commit_group(connection, &mut group);
             committed.fetch_add(1, Ordering::Relaxed);
         } else {
             group.drain(..).for_each(|job| job.answer(Err(out_of_place())));
         }
         if let Some(checkpoints) = &mut checkpoints {
-            checkpoints.after_group(connection, space);
+            checkpoints.after_commit(connection);
         }
     }
 }
@@ -280,55 +279,24 @@ fn refuse_late(places: &Semaphore, count: usize, orders: &Receiver<Order>) {
     }
 }
 
-/// Whether the disk, as far as a group has seen, may have no space for the log to grow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Space {
-    Enough,
-    Lacking,
-}
-
-fn commit_group(connection: &Connection, group: &mut Vec<Box<dyn Job>>) -> Space {
+fn commit_group(connection: &Connection, group: &mut Vec<Box<dyn Job>>) {
     match transact(connection, group) {
         // One of them is at fault: each alone, so that the others are not harmed.
         Err(Failure::Run(_) | Failure::Panic) if group.len() > 1 => commit_each(connection, group),
-        committed => {
-            answer_all(group.drain(..), &committed);
-            space(&committed)
-        }
+        committed => answer_all(group.drain(..), &committed),
     }
 }
 
-fn commit_each(connection: &Connection, group: &mut Vec<Box<dyn Job>>) -> Space {
-    let mut seen = Space::Enough;
+fn commit_each(connection: &Connection, group: &mut Vec<Box<dyn Job>>) {
     let mut jobs = group.drain(..);
     while let Some(job) = jobs.next() {
         let mut alone = [job];
         let committed = transact(connection, &mut alone);
         answer_all(alone, &committed);
-        if space(&committed) == Space::Lacking {
-            seen = Space::Lacking;
-        }
         if matches!(committed, Err(Failure::Begin(_))) {
             // Nobody can write just now: the rest would only wait for the same lock, one after the other.
-            answer_all(jobs, &committed);
-            break;
+            return answer_all(jobs, &committed);
         }
-    }
-    seen
-}
-
-fn space(committed: &Result<(), Failure>) -> Space {
-    match committed {
-        // A quota that is used up, or a disk that notices only when it is flushed, is an I/O error to SQLite.
-        Err(Failure::Begin(error) | Failure::Run(error) | Failure::Commit(error))
-            if matches!(
-                error.sqlite_error_code(),
-                Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::SystemIoFailure)
-            ) =>
-        {
-            Space::Lacking
-        }
-        Ok(()) | Err(Failure::Begin(_) | Failure::Run(_) | Failure::Panic | Failure::Commit(_)) => Space::Enough,
     }
 }
 

@@ -159,36 +159,3 @@ async fn writes_until_the_disk_is_full_and_on_when_it_is_not() {
     }
     say("ended");
 }
-
-/// The write-ahead log takes the last space, and what it holds changes the same few pages again and again.
-#[tokio::test]
-#[ignore = "run by another test, on a small file system of its own"]
-async fn writes_the_same_pages_where_there_is_hardly_any_space() {
-    let file = given_file();
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&settings(&file)).unwrap());
-    store.probe(at(0)).await.unwrap();
-    // With that, the file has all the pages that it needs.
-    store.close().await;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&settings(&file)).unwrap());
-    let mut ballast = std::fs::File::create(file.with_extension("ballast")).unwrap();
-    while ballast.write_all(&[1; 4096]).is_ok() {}
-    ballast.set_len(ballast.metadata().unwrap().len() - 200_000).unwrap();
-
-    let (mut written, mut refused_running) = (0, 0);
-    while written < 300 {
-        match store.probe(at(written)).await {
-            Ok(()) => (written, refused_running) = (written + 1, 0),
-            Err(StoreError::Unavailable { .. }) => {
-                say(&format!("{written} refused"));
-                refused_running += 1;
-                assert!(
-                    refused_running < 500,
-                    "refused for good after {written} changes, though the log could be emptied"
-                );
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-            }
-            Err(error) => panic!("{written}: {error}"),
-        }
-    }
-    say("ended");
-}

@@ -135,13 +135,6 @@ async fn a_full_disk_loses_nothing_and_is_got_over() {
     on_a_small_disk("8m", "writes_until_the_disk_is_full_and_on_when_it_is_not");
 }
 
-/// The log need not grow for ever: what it holds is brought into the file when it finds no more space, where that needs none.
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn a_log_that_found_no_space_is_emptied_and_written_anew() {
-    on_a_small_disk("3m", "writes_the_same_pages_where_there_is_hardly_any_space");
-}
-
 /// Runs a child on a small file system in memory, mounted in a name space of the child's own. Where the machine does not
 /// let a user do that, nothing is tested here; what SQLite does without space is then tested beside the store only, by a
 /// limit of SQLite's own.

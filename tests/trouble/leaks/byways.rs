@@ -61,7 +61,8 @@ impl Life<'_> {
         let path = format!("/api/v1/crisis/alerts/{reference}");
         let case = self.ask(relay, Method::GET, &path, ADMIN, None).await.expect(200);
         assert_eq!(case.json()["state"], "withheld", "{case:?}");
-        assert_eq!(relay.logged("consent_withdrawn"), 1, "{}", relay.log());
+        // Lines are written in gatherings, a moment later.
+        until("the log tells of what was withheld", async || relay.logged("consent_withdrawn") == 1).await;
     }
 
     /// Every page of the list, one case on each.
@@ -163,7 +164,7 @@ async fn nothing_that_a_person_said_or_owns_gets_out_where_keys_do_not_open() {
     taken.expect(200);
     let outcome = json!({ "outcome": "safe_in_person", "note": say::note() });
     life.ask(&relay, Method::POST, &format!("{alert}/resolve"), &admin, Some(&outcome)).await.expect(409);
-    assert_eq!(relay.logged("sealed_data_unreadable"), 2, "{}", relay.log());
+    until("the log tells of both", async || relay.logged("sealed_data_unreadable") == 2).await;
     relay.stop();
     life.gather(&relay, &setting, "where keys did not open");
     life.leaks_nothing(&setting);

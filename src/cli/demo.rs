@@ -220,7 +220,6 @@ impl<'a> Display<'a> {
             id: "demo".to_owned(),
             role: "admin",
             is_person: false,
-            deadline: None,
         };
         Self {
             running,

@@ -31,6 +31,5 @@ mod roles;
 mod store_faults;
 mod store_two_instances;
 mod tokens;
-mod too_late;
 mod verification;
 mod webhook_trust;

@@ -200,7 +200,7 @@ async fn finish(service: Arc<Service>, id: AlertId) -> Result<(), Failure> {
 
 fn caller() -> Result<Caller, Failure> {
     let organisation = "default".parse().map_err(|_| "the organisation's name")?;
-    Ok(Caller { organisation, id: "service-1".to_owned(), role: "admin", is_person: false })
+    Ok(Caller { organisation, id: "service-1".to_owned(), role: "admin", is_person: false, deadline: None })
 }
 
 fn event(no: usize) -> NewEvent {

@@ -220,6 +220,7 @@ impl<'a> Display<'a> {
             id: "demo".to_owned(),
             role: "admin",
             is_person: false,
+            deadline: None,
         };
         Self {
             running,

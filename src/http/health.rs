@@ -43,7 +43,20 @@ pub struct Health {
 struct Probed {
     last: Option<(Timestamp, bool)>,
     /// A probe that has not come back: another one would only wait behind it.
-    under_way: Option<JoinHandle<Result<(), StoreError>>>,
+    under_way: Option<Probe>,
+}
+
+/// A probe that was sent.
+struct Probe {
+    begun: Timestamp,
+    task: JoinHandle<Result<(), StoreError>>,
+}
+
+impl Probe {
+    /// Whether it has come back while nobody waited for it, and what it says is of long ago.
+    fn is_outdated(&self, now: Timestamp) -> bool {
+        self.task.is_finished() && now.duration_since(self.begun).unsigned_abs() >= PROBE_COUNTS_FOR
+    }
 }
 
 /// What one part says.
@@ -85,7 +98,8 @@ impl Health {
 
     fn worker_works(&self) -> bool {
         self.worker.health().last_round().is_some_and(|at| {
-            Duration::try_from(self.clock.now().duration_since(at)).unwrap_or_default() <= self.round_age_max
+            // A round in the future is no fresh one: the clock was set back.
+            self.clock.now().duration_since(at).unsigned_abs() <= self.round_age_max
         })
     }
 
@@ -103,12 +117,15 @@ impl Health {
     }
 
     /// A task of its own: whoever asked may go away, and a store that hangs must not be probed anew by all who ask.
-    async fn probe(&self, now: Timestamp, under_way: &mut Option<JoinHandle<Result<(), StoreError>>>) -> bool {
+    async fn probe(&self, now: Timestamp, under_way: &mut Option<Probe>) -> bool {
+        if under_way.as_ref().is_some_and(|probe| probe.is_outdated(now)) {
+            *under_way = None;
+        }
         let probe = under_way.get_or_insert_with(|| {
             let store = Arc::clone(&self.store);
-            tokio::spawn(async move { store.probe(now).await })
+            Probe { begun: now, task: tokio::spawn(async move { store.probe(now).await }) }
         });
-        let Ok(ended) = tokio::time::timeout(PROBE_WITHIN, probe).await else {
+        let Ok(ended) = tokio::time::timeout(PROBE_WITHIN, &mut probe.task).await else {
             tracing::error!(
                 waited_s = PROBE_WITHIN.as_secs(),
                 "the store does not come back from a probe: the disk hangs, or is far too slow"

@@ -24,6 +24,7 @@ use tracing::{Instrument as _, Span, field};
 
 use super::problem::{PROBLEM_JSON, Problem, ProblemCode};
 use crate::ports::{self, Clock, Entropy};
+use crate::service::caller::Deadline;
 
 /// The header that carries a request's id, in both directions.
 pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -133,6 +134,7 @@ async fn attend(State(manners): State<Arc<Manners>>, mut request: Request, next:
         request.extensions_mut().insert(client);
     }
     request.extensions_mut().insert(id.clone());
+    request.extensions_mut().insert(Deadline::new(begun, manners.settings.request_timeout));
 
     let answered = answer(request, next, manners.settings.request_timeout).instrument(span.clone()).await;
     let (mut response, code) = as_problem(answered, &id);

@@ -1,9 +1,11 @@
 //! What handlers share.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::FromRef;
+use axum::extract::{FromRef, FromRequestParts};
+use axum::http::request::Parts;
 use url::Url;
 
 use super::auth::{Authenticator, Principal, PrincipalKind, Role};
@@ -13,7 +15,7 @@ use super::rate_limit::RateLimiter;
 use crate::domain::contact::{Channel, PhoneNumber};
 use crate::secret::Secret;
 use crate::service::Service;
-use crate::service::caller::Caller;
+use crate::service::caller::{Caller, Deadline};
 use crate::twilio::callback::Party;
 
 /// Bounds on what a request may carry, from the configuration.
@@ -89,6 +91,19 @@ impl FromRef<AppState> for Arc<RateLimiter> {
     }
 }
 
+/// Until when the request is waited for, as [`manners`](super::manners) bounds it. Handlers that change something on a
+/// person's or a backend's word hand it on with the caller. Events do not: a late one is better than none.
+#[derive(Debug, Clone, Copy)]
+pub struct WaitedFor(pub Option<Deadline>);
+
+impl<S: Sync> FromRequestParts<S> for WaitedFor {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(parts.extensions.get::<Deadline>().copied()))
+    }
+}
+
 /// The caller, in the most privileged of `roles` that they have.
 ///
 /// # Errors
@@ -102,6 +117,7 @@ pub fn caller(principal: Principal, roles: &[Role]) -> Result<Caller, Problem> {
         id: principal.id,
         role,
         is_person: matches!(principal.kind, PrincipalKind::Person),
+        deadline: None,
     })
 }
 

@@ -79,6 +79,8 @@ impl Service {
                 record.channels.insert(*channel, ChannelConsent { granted: *granted, at: now, source, notice_version });
             }
             let newest = audit.last().cloned();
+            // A yes that hung on the way must not come after a no that was confirmed meanwhile.
+            self.in_time(caller.deadline)?;
             let saved = match self.store.commit_consent(ConsentCommit { record: record.clone(), audit }).await {
                 Err(StoreError::Unknown { what }) => match newest {
                     Some(entry) => self.is_stored(&entry).await?,

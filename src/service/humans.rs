@@ -2,7 +2,7 @@
 
 use super::caller::Caller;
 use super::intake::{EmergencyOverride, seal_override};
-use super::{Service, ServiceError};
+use super::{Along, Changed, Service, ServiceError};
 use crate::domain::alert::{AckVia, Alert, Input, Outcome, Transition};
 use crate::domain::audit::Actor;
 use crate::domain::consent::Ground;
@@ -12,8 +12,7 @@ impl Service {
     /// A human takes the case.
     pub async fn acknowledge(&self, caller: &Caller, alert: Alert) -> Result<Transition, ServiceError> {
         let actor = self.actor_for(caller, &alert).await?;
-        let changed = self.change(alert, Input::Acknowledge { via: AckVia::Api }, &actor).await?;
-        let transition = changed.ok_or(ServiceError::Busy)?;
+        let transition = self.decided_by(caller, alert, Input::Acknowledge { via: AckVia::Api }, &actor).await?;
         self.acknowledged(&transition, AckVia::Api);
         Ok(transition)
     }
@@ -44,8 +43,7 @@ impl Service {
             }
             None => None,
         };
-        let changed = self.change(alert, Input::Resolve { outcome, note }, &actor).await?;
-        let transition = changed.ok_or(ServiceError::Busy)?;
+        let transition = self.decided_by(caller, alert, Input::Resolve { outcome, note }, &actor).await?;
         tracing::info!(alert = %transition.alert.id, ?outcome, "alert resolved");
         Ok(transition)
     }
@@ -65,13 +63,30 @@ impl Service {
         let key = key.unwrap_or_else(|| self.key_to_throw_away(&alert.organisation, person));
         let statement = seal_override(stated, key.as_ref());
         let ground = Ground::EmergencyOverride { statement, authorised_by: actor.clone(), at: self.clock.now() };
-        let changed = self.change(alert, Input::Overridden { ground }, &actor).await?;
-        let transition = changed.ok_or(ServiceError::Busy)?;
+        let transition = self.decided_by(caller, alert, Input::Overridden { ground }, &actor).await?;
         tracing::info!(alert = %transition.alert.id, "withheld alert escalated by override");
         if !is_kept {
             self.words_were_lost(transition.alert.id).await;
         }
         Ok(transition)
+    }
+
+    /// Commits what a human decides, as long as they wait for it: a decision that hung on the way must not meet a case that
+    /// has got graver since.
+    async fn decided_by(
+        &self,
+        caller: &Caller,
+        alert: Alert,
+        input: Input,
+        actor: &Actor,
+    ) -> Result<Transition, ServiceError> {
+        let along = Along { deadline: caller.deadline, ..Along::default() };
+        match self.change_along(alert, input, actor, &along).await? {
+            Changed::Made(transition) => Ok(*transition),
+            Changed::Nothing | Changed::AnsweredBefore | Changed::ConsentOutdated | Changed::NoPlace => {
+                Err(ServiceError::Busy)
+            }
+        }
     }
 
     /// The caller as this alert's audit names them: by name only under the student's seal, if there is one.

@@ -178,6 +178,8 @@ impl Service {
             // that was given meanwhile opens the way at once.
             consent_version: (!is_overridden(&transition.alert)).then_some(consent_version),
             may_wait: false,
+            // An event that was accepted late is better than none.
+            deadline: None,
         };
         match self.commit(&transition, along).await? {
             Committed::Committed => {}

@@ -87,6 +87,9 @@ pub enum ServiceError {
     /// Others were faster again and again.
     #[error("too many changes at once")]
     Busy,
+    /// Nobody waits for it any more: nothing was changed.
+    #[error("it could not be done while it was waited for")]
+    TooLate,
     /// This field would have to be sealed, and the student's data key is gone or does not open.
     #[error("{0} cannot be sealed: the data key does not open")]
     CannotSeal(&'static str),
@@ -117,6 +120,7 @@ pub(crate) struct Along {
     data_key: Option<WrappedDataKey>,
     consent_version: Option<u64>,
     may_wait: bool,
+    deadline: Option<caller::Deadline>,
 }
 
 /// What a change came to that carries an answer for an idempotency key.
@@ -277,6 +281,7 @@ impl Service {
                     return Ok(Changed::NoPlace);
                 }
             }
+            self.in_time(along.deadline)?;
             match self.commit(&transition, along.clone()).await? {
                 Committed::Committed => return Ok(Changed::Made(Box::new(self.committed(transition, place)))),
                 Committed::IdempotencyKeyUsed => return Ok(Changed::AnsweredBefore),
@@ -297,6 +302,12 @@ impl Service {
             }
         }
         Err(ServiceError::Busy)
+    }
+
+    /// To be asked right before a commit: what was loaded before may have taken however long.
+    pub(crate) fn in_time(&self, deadline: Option<caller::Deadline>) -> Result<(), ServiceError> {
+        let passed = deadline.is_some_and(|deadline| deadline.has_passed(self.clock.now()));
+        if passed { Err(ServiceError::TooLate) } else { Ok(()) }
     }
 
     pub(crate) async fn load(&self, id: AlertId) -> Result<Alert, ServiceError> {

@@ -64,7 +64,7 @@ pub use message::{Direction, SimButton, SimMessage, SimStatus};
 pub use world::Stats;
 
 /// How long a shutdown waits for open connections.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A simulator that listens. It stops when it is dropped; [`Simulator::shutdown`] also waits for that.
 #[derive(Debug)]

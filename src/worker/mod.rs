@@ -81,6 +81,7 @@ fn passes(error: &ServiceError) -> bool {
         ServiceError::Busy | ServiceError::Store(StoreError::Unavailable { .. } | StoreError::Unknown { .. }) => true,
         ServiceError::Store(StoreError::Corrupt { .. })
         | ServiceError::NotFound
+        | ServiceError::TooLate
         | ServiceError::Rejected(_)
         | ServiceError::IdempotencyKeyReused
         | ServiceError::Forbidden(_)

@@ -123,3 +123,39 @@ fn a_database_of_another_organisation_or_key_is_refused_and_check_says_so_withou
     let unchanged = command("check", relay.folder.path()).output().unwrap();
     assert_eq!(unchanged.status.code(), Some(0), "{unchanged:?}");
 }
+
+#[test]
+fn an_end_that_is_asked_for_while_the_service_starts_comes_though_the_start_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("master.key");
+    // Whoever opens it waits for somebody who writes to it: nobody ever does.
+    assert!(Command::new("mkfifo").arg(&key).status().unwrap().success());
+    let port = free_port();
+    let mut child = command("serve", folder.path())
+        .env("HTTP_BIND", format!("127.0.0.1:{port}"))
+        .env("CRISIS_RELAY__KEYRING__DEVELOPMENT_KEY_PATH", &key)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It listens before it reads its key.
+    let listens = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+    let begun = (0..600).any(|_| {
+        listens() || {
+            std::thread::sleep(Duration::from_millis(50));
+            false
+        }
+    });
+    assert!(begun, "it does not begin");
+    let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let ended = (0..600).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        child.try_wait().unwrap()
+    });
+    let _ = child.kill();
+    let said = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    assert_eq!(ended.and_then(|status| status.code()), Some(0), "{said}");
+    assert!(said.contains("asked to end while starting"), "{said}");
+}

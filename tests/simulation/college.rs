@@ -64,7 +64,7 @@ pub(crate) fn organisation() -> OrganisationId {
 }
 
 pub(crate) fn caller(id: &str, role: &'static str) -> Caller {
-    Caller { organisation: organisation(), id: id.to_owned(), role, is_person: role != "service" }
+    Caller { organisation: organisation(), id: id.to_owned(), role, is_person: role != "service", deadline: None }
 }
 
 pub(crate) fn threshold() -> Score {

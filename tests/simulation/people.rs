@@ -54,6 +54,7 @@ fn word<T>(result: &Result<T, ServiceError>) -> &'static str {
         Ok(_) => "ok",
         Err(ServiceError::Store(_)) => "the store fails",
         Err(ServiceError::Busy) => "busy",
+        Err(ServiceError::TooLate) => "too late",
         Err(ServiceError::Rejected(_)) => "rejected",
         Err(ServiceError::NotFound) => "not found",
         Err(ServiceError::IdempotencyKeyReused) => "key reused",

@@ -31,5 +31,6 @@ mod roles;
 mod store_faults;
 mod store_two_instances;
 mod tokens;
+mod too_late;
 mod verification;
 mod webhook_trust;

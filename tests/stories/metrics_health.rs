@@ -1,12 +1,15 @@
 //! What the operator sees: whether the service lives, whether it is ready and what is not, and its figures.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crisis_relay::simulator::{Fault, FaultRule, Scope};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
+use crate::common::gate::{Fate, Fault as StoreFault, Gate};
 use crate::common::{Answer, COUNSELLOR, Setting, World};
 
 async fn get(world: &World, path: &str) -> Answer {
@@ -50,6 +53,35 @@ async fn a_store_that_fails_is_named() {
     world.clock.advance(Duration::from_secs(1));
     assert_eq!(readiness(&world, "").await, (503, checks("failing", "ok", "ok")));
     assert_eq!(readiness(&world, "?exclude=twilio").await.0, 503, "only Twilio can be left out");
+}
+
+#[tokio::test]
+async fn what_a_probe_of_long_ago_said_is_no_answer() {
+    let gate = Gate::new();
+    let mut world = Setting::default().with_gate(&gate).start().await;
+    world.work().await;
+    let held = Arc::new(Semaphore::new(0));
+    gate.strike_first("probe", Fate::PassAndWait(Arc::clone(&held)));
+    assert_eq!(readiness(&world, "").await, (503, checks("failing", "ok", "ok")), "while it hangs");
+    held.add_permits(1);
+    world.until("it has come back", async |_| Arc::strong_count(&held) == 1).await;
+    gate.strike_named("probe", Fate::Fail(StoreFault::Unavailable));
+    world.clock.advance(Duration::from_secs(3600));
+    world.work().await;
+    assert_eq!(readiness(&world, "").await, (503, checks("failing", "ok", "ok")), "the store fails now");
+    gate.open();
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(readiness(&world, "").await, (200, checks("ok", "ok", "ok")));
+}
+
+#[tokio::test]
+async fn a_round_that_lies_in_the_future_is_no_fresh_one() {
+    let mut world = World::new().await;
+    world.work().await;
+    world.clock.set(world.now() - Duration::from_secs(3600));
+    assert_eq!(readiness(&world, "").await, (503, checks("ok", "failing", "ok")));
+    world.work().await;
+    assert_eq!(readiness(&world, "").await, (200, checks("ok", "ok", "ok")));
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use crate::domain::ids::{AlertId, Reference};
 use crate::http::auth::{Authenticated, Role};
 use crate::http::json::{StrictJson, StrictPath, StrictQuery, Validate};
 use crate::http::problem::{BodyProblems, CommonProblems, FieldError, Problem, ProblemCode, QueryProblems};
-use crate::http::state::{AppState, caller};
+use crate::http::state::{AppState, WaitedFor, caller};
 use crate::ports::ListCursor;
 use crate::service::reading::{AlertName, Revealed};
 
@@ -148,9 +148,10 @@ async fn show(state: &AppState, alert: &Alert) -> Result<Json<AlertView>, Proble
 async fn acknowledge(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
+    WaitedFor(deadline): WaitedFor,
     StrictPath(id): StrictPath<String>,
 ) -> Result<Json<AlertView>, Problem> {
-    let caller = caller(principal, COUNSELLING)?;
+    let caller = caller(principal, COUNSELLING)?.until(deadline);
     let alert = state.service.find(&caller, alert_name(&id)?).await?;
     let service = Arc::clone(&state.service);
     let transition = to_its_end(async move { service.acknowledge(&caller, alert).await }).await?;
@@ -188,10 +189,11 @@ impl Validate for ResolveRequest {
 async fn resolve(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
+    WaitedFor(deadline): WaitedFor,
     StrictPath(id): StrictPath<String>,
     StrictJson { value, .. }: StrictJson<ResolveRequest>,
 ) -> Result<Json<AlertView>, Problem> {
-    let caller = caller(principal, COUNSELLING)?;
+    let caller = caller(principal, COUNSELLING)?.until(deadline);
     let (service, name) = (Arc::clone(&state.service), alert_name(&id)?);
     let ResolveRequest { outcome, note } = value;
     let resolving = async move {
@@ -228,10 +230,11 @@ impl Validate for EscalateAlertRequest {
 async fn escalate_alert(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
+    WaitedFor(deadline): WaitedFor,
     StrictPath(id): StrictPath<String>,
     StrictJson { value, .. }: StrictJson<EscalateAlertRequest>,
 ) -> Result<Json<AlertView>, Problem> {
-    let caller = caller(principal, COUNSELLING)?;
+    let caller = caller(principal, COUNSELLING)?.until(deadline);
     let (service, name) = (Arc::clone(&state.service), alert_name(&id)?);
     let stated = value.emergency_override.into_domain();
     let overriding = async move {

@@ -67,6 +67,9 @@ impl From<ServiceError> for Problem {
             ServiceError::Busy => Self::new(ProblemCode::Unavailable)
                 .with_detail("too many changes at once; nothing was changed")
                 .with_retry_after(std::time::Duration::from_secs(1)),
+            ServiceError::TooLate => Self::new(ProblemCode::TimeOut)
+                .with_detail("the service was too slow; nothing was changed")
+                .with_retry_after(std::time::Duration::from_secs(1)),
             ServiceError::Store(error) => {
                 tracing::error!(%error, "the store failed a request");
                 Self::new(ProblemCode::Unavailable)

@@ -18,7 +18,7 @@ use crate::domain::event::Label;
 use crate::http::auth::{Authenticated, Role};
 use crate::http::json::{StrictJson, StrictPath, Validate};
 use crate::http::problem::{BodyProblems, CommonProblems, FieldError, Problem};
-use crate::http::state::{AppState, caller};
+use crate::http::state::{AppState, WaitedFor, caller};
 use crate::service::consent::ConsentChange;
 
 /// Who may record consent: the app that the student speaks to, and administrators.
@@ -109,10 +109,11 @@ impl From<ConsentRecord> for Preferences {
 async fn put_preferences(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
+    WaitedFor(deadline): WaitedFor,
     StrictPath(user_id): StrictPath<String>,
     StrictJson { value, .. }: StrictJson<PreferencesRequest>,
 ) -> Result<Json<Preferences>, Problem> {
-    let caller = caller(principal, RECORDERS)?;
+    let caller = caller(principal, RECORDERS)?.until(deadline);
     check_path_user_id(&user_id)?;
     let change =
         ConsentChange { channels: value.channels(), source: value.source, notice_version: value.notice_version };

@@ -617,7 +617,7 @@ pub struct Running {
 /// # Errors
 /// Everything that stands against it.
 pub async fn start(config: &Config) -> Result<Running, StartError> {
-    let listener = TcpListener::bind(config.http.bind).await.map_err(|source| StartError::Listen {
+    let listener = crate::http::listen(config.http.bind).map_err(|source| StartError::Listen {
         key: "http.bind",
         address: config.http.bind,
         source,

@@ -26,7 +26,7 @@ pub mod serve;
 pub mod state;
 pub mod webhooks;
 
-pub use serve::{ServeSettings, serve};
+pub use serve::{ServeSettings, listen, serve};
 
 use std::sync::Arc;
 

@@ -2,12 +2,14 @@
 //!
 //! A client that sends its head slowly, or keeps a connection open without asking anything, is cut off after the header
 //! read time-out; one that sends its body slowly runs into the request time-out of [`manners`](super::manners). When all
-//! connections are taken, new ones wait in the kernel's queue. TLS and HTTP/2 are the business of the proxy in front.
+//! connections are taken, the one that has waited longest for its client is closed for each new one (`places`), and only
+//! where every one is being worked on do new ones wait. TLS and HTTP/2 are the business of the proxy in front.
+
+mod places;
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -17,13 +19,18 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
+
+use self::places::{Place, Places};
+
+/// How many connections the system may hold ready to be accepted; it may allow fewer (Linux: `net.core.somaxconn`). One
+/// for which there is no room is not refused: its client knocks again after seconds.
+const ACCEPT_QUEUE: u32 = 4_096;
 
 /// Pause after the system could not hand over a connection (mostly: no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -70,6 +77,19 @@ pub enum Ended {
     CutOff(usize),
 }
 
+/// Listens at `address`, with room for a crowd.
+///
+/// # Errors
+/// The address cannot be had.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As the standard library does: after a restart the address is free at once. Elsewhere it would let two listen.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(ACCEPT_QUEUE)
+}
+
 /// Serves `router` until `shutdown` is cancelled, then lets open requests finish for as long as the grace lasts.
 ///
 /// Requests carry their peer as `ConnectInfo<SocketAddr>`. A long-lived answer (an event stream) should end by itself on
@@ -80,32 +100,37 @@ pub async fn serve(
     settings: &ServeSettings,
     shutdown: CancellationToken,
 ) -> Ended {
-    let slots = Arc::new(Semaphore::new(settings.connections_max));
+    let places = Places::new(settings.connections_max);
     let connections = TaskTracker::new();
     let deadline = CancellationToken::new();
     let protocol = protocol(settings);
     let mut shortage = Shortage::default();
     loop {
         let next = async {
-            if slots.available_permits() == 0 {
-                shortage.tell(Instant::now(), || tracing::warn!("every connection is taken: further ones wait"));
-            }
-            // The slot comes first: a connection that cannot be served is better left in the kernel's queue.
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, accept(&listener, &mut shortage).await)
+            let (stream, peer) = accept(&listener, &mut shortage).await;
+            let place = match places.take() {
+                Some(place) => place,
+                None => {
+                    shortage.tell(Instant::now(), || {
+                        tracing::warn!("every connection is taken: the one that asks nothing for longest is closed");
+                    });
+                    places.take_from_the_idlest().await
+                }
+            };
+            (place, stream, peer)
         };
-        let (slot, (stream, peer)) = tokio::select! {
+        let (place, stream, peer) = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             next = next => next,
         };
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(settings.write_timeout));
-        let connection = attend(stream, peer, router.clone(), protocol.clone(), shutdown.clone());
+        let (router, protocol, shutdown) = (router.clone(), protocol.clone(), shutdown.clone());
         let deadline = deadline.clone();
         connections.spawn(async move {
-            deadline.run_until_cancelled(connection).await;
-            drop(slot);
+            let connection = attend(stream, peer, router, protocol, shutdown, &place);
+            deadline.run_until_cancelled(place.hold(connection)).await;
         });
     }
     drop(listener);
@@ -170,14 +195,19 @@ async fn attend(
     router: Router,
     protocol: http1::Builder,
     shutdown: CancellationToken,
+    place: &Place,
 ) {
     // Answers are small and written at once: waiting to fill a segment only delays them.
     if let Err(error) = stream.get_ref().set_nodelay(true) {
         tracing::debug!(kind = ?error.kind(), "TCP_NODELAY could not be set");
     }
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    let watch = place.watch();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let watch = watch.clone();
+        let mut request = request.map(|body| watch.request(body));
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().oneshot(request)
+        let answered = router.clone().oneshot(request);
+        async move { answered.await.map(|answer| answer.map(|body| watch.answer(body))) }
     });
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(Box::pin(stream)), service));
     let ended = tokio::select! {
@@ -197,6 +227,7 @@ async fn attend(
 mod tests {
     use super::*;
     use axum::routing::get;
+    use std::sync::Arc;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::Notify;
     use tokio::task::JoinHandle;
@@ -300,18 +331,52 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_beyond_the_bound_wait_for_a_place() {
+    async fn connections_beyond_the_bound_wait_while_all_are_worked_on() {
+        let (router, reached, release) = gate();
         let settings = ServeSettings { connections_max: 1, ..ServeSettings::default() };
-        let server = start(greeting(), settings).await;
-        let mut first = TcpStream::connect(server.address).await.unwrap();
-        first.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-        let mut byte = [0];
-        first.read_exact(&mut byte).await.unwrap();
+        let server = start(router, settings).await;
+        let first = tokio::spawn(exchange(server.address, CLOSING));
+        reached.notified().await;
         let mut second = tokio::spawn(exchange(server.address, CLOSING));
         let early = tokio::time::timeout(Duration::from_millis(100), &mut second).await;
         assert!(early.is_err(), "the second was served while the first held the only place");
-        drop(first);
-        assert!(second.await.unwrap().contains("200 OK"));
+        release.notify_one();
+        assert!(first.await.unwrap().ends_with("done"), "who was being served is served to the end");
+        release.notify_one();
+        assert!(second.await.unwrap().ends_with("done"));
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_nothing_leaves_its_place_to_whoever_asks() {
+        let settings = ServeSettings { connections_max: 1, ..ServeSettings::default() };
+        let router = greeting().route("/body", axum::routing::post(|body: String| async move { body }));
+        let server = start(router, settings).await;
+        let head = "GET / HTTP/1.1\r\nhost:";
+        let body = "POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nbegun";
+        let served = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        for beginning in ["", head, body, served] {
+            let mut idle = TcpStream::connect(server.address).await.unwrap();
+            idle.write_all(beginning.as_bytes()).await.unwrap();
+            if beginning == served {
+                idle.read_exact(&mut [0]).await.unwrap();
+            }
+            // Far below the time-outs of slow clients.
+            let patience = Duration::from_secs(5);
+            let answer = tokio::time::timeout(patience, exchange(server.address, CLOSING)).await;
+            assert!(answer.expect("a place in time").contains("200 OK"), "behind {beginning:?}");
+            tokio::time::timeout(patience, read_all(&mut idle)).await.expect("the idle one is closed");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_listener_can_be_had_on_both_families_and_not_twice() {
+        let first = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let taken = first.local_addr().unwrap();
+        assert_eq!(listen(taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        // A machine without IPv6 cannot say more.
+        if let Err(error) = listen("[::1]:0".parse().unwrap()) {
+            assert_ne!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        }
     }
 
     #[test]

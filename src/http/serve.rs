@@ -130,7 +130,7 @@ pub async fn serve(
         let deadline = deadline.clone();
         connections.spawn(async move {
             let connection = attend(stream, peer, router, protocol, shutdown, &place);
-            deadline.run_until_cancelled(place.hold(connection)).await;
+            deadline.run_until_cancelled(connection).await;
         });
     }
     drop(listener);
@@ -210,9 +210,19 @@ async fn attend(
         async move { answered.await.map(|answer| answer.map(|body| watch.answer(body))) }
     });
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(Box::pin(stream)), service));
+    place.begin();
     let ended = tokio::select! {
+        biased;
+        // First, so that what has come by now is read before its client is given up.
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        () = place.given_up() => {
+            if !place.is_at_work() {
+                return;
+            }
             connection.as_mut().graceful_shutdown();
             connection.await
         }

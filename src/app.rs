@@ -331,6 +331,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         limits: Arc::new(request_limits(config)),
         webhooks: Arc::new(provider.trust.clone()),
         health: Arc::new(health),
+        worker: Arc::clone(&worker),
     };
     let manners = MannersSettings {
         request_timeout: config.http.request_timeout,

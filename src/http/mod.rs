@@ -10,7 +10,7 @@
 //! | [`serve`](mod@serve) | the listening socket: bounded connections, slow clients, graceful end |
 //! | [`docs`] | the API's documentation page |
 //!
-//! | [`state`], [`api`], [`health`], [`webhooks`] | the routes themselves, thin: parse, ask the service, answer |
+//! | [`state`], [`api`], [`health`], [`tasks`], [`webhooks`] | the routes themselves, thin: parse, ask the service, answer |
 //!
 //! Apart from the last row, nothing in here knows what an alert is.
 
@@ -24,6 +24,7 @@ pub mod problem;
 pub mod rate_limit;
 pub mod serve;
 pub mod state;
+pub mod tasks;
 pub mod webhooks;
 
 pub use serve::{ServeSettings, listen, serve};
@@ -53,7 +54,7 @@ use crate::ports::{Clock, Entropy};
         (name = "alerts", description = "The cases: look, take, close, override, audit"),
         (name = "consent", description = "What students have said"),
         (name = "webhooks", description = "Called by Twilio, signed"),
-        (name = "operations", description = "Health and figures"),
+        (name = "operations", description = "Health, figures, and work by call"),
     ),
 )]
 struct ApiDescription;
@@ -76,6 +77,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(api::routes())
         .merge(webhooks::routes())
         .merge(health::routes())
+        .merge(tasks::routes())
 }
 
 /// The OpenAPI description, as served at `/openapi.json`.

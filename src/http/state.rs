@@ -17,6 +17,7 @@ use crate::secret::Secret;
 use crate::service::Service;
 use crate::service::caller::{Caller, Deadline};
 use crate::twilio::callback::Party;
+use crate::worker::Worker;
 
 /// Bounds on what a request may carry, from the configuration.
 #[derive(Debug, Clone)]
@@ -77,6 +78,8 @@ pub struct AppState {
     pub webhooks: Arc<WebhookTrust>,
     /// Whether the service can do its work.
     pub health: Arc<Health>,
+    /// Does what is due.
+    pub worker: Arc<Worker>,
 }
 
 impl FromRef<AppState> for Arc<Authenticator> {

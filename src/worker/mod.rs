@@ -64,6 +64,9 @@ const LEFT_ALONE_MAX: usize = 4096;
 /// How often a recovery tries the same alerts while the store fails; after that, their leases run out.
 const RECOVERY_TRIES: u32 = 20;
 
+/// How often a call for due work looks whether it is done.
+const CAUGHT_UP_LOOK: Duration = Duration::from_millis(50);
+
 /// What came of waking alerts.
 #[derive(Debug, Default)]
 struct WokenAlerts {
@@ -133,6 +136,22 @@ pub struct Worker {
     /// When all of them are looked at once more, in microseconds; 0: never. Who read the clock just before it was set back
     /// commits just after.
     again_at: AtomicI64,
+    /// One round at a time: a call may ask for one while the poll makes another.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// What a call for due work came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ran {
+    /// Nothing is due any more, and nothing is in hand.
+    CaughtUp,
+    /// The time was over first.
+    OutOfTime {
+        /// Jobs still in hand.
+        in_hand: usize,
+    },
+    /// What is due could not be read.
+    StoreFailed,
 }
 
 impl Worker {
@@ -162,6 +181,7 @@ impl Worker {
             told_of_withheld: AtomicBool::new(false),
             sweep: Sweep::default(),
             again_at: AtomicI64::new(0),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 
@@ -292,6 +312,12 @@ impl Worker {
 
     /// Takes up what is due. Returns whether there may be more.
     pub async fn round(&self) -> bool {
+        self.try_round().await.unwrap_or(false)
+    }
+
+    /// The same; `None` where what is due could not be read.
+    async fn try_round(&self) -> Option<bool> {
+        let _turn = self.turn.lock().await;
         let now = self.clock.now();
         self.dispatch.look(now);
         self.service.metrics().worker_ran();
@@ -301,15 +327,36 @@ impl Worker {
         let more = match self.take_up_due(now).await {
             Ok(more) => {
                 self.health.round_ended(now);
-                more || walks_on
+                Some(more || walks_on)
             }
             Err(error) => {
                 tracing::error!(%error, "due work cannot be read; trying again");
-                false
+                None
             }
         };
         self.keep_house(now).await;
         more
+    }
+
+    /// Does what is due, and waits until it is done, but for no longer than `patience`: for whoever has no time between
+    /// requests. The jobs are performed where [`Worker::run`] takes them.
+    pub async fn run_due(&self, patience: Duration) -> Ran {
+        let until = self.clock.now().saturating_add(patience).unwrap_or(Timestamp::MAX);
+        loop {
+            let Some(more) = self.try_round().await else { return Ran::StoreFailed };
+            let in_hand = self.dispatch.in_hand();
+            if !more && in_hand == 0 {
+                return Ran::CaughtUp;
+            }
+            let now = self.clock.now();
+            if now >= until {
+                return Ran::OutOfTime { in_hand };
+            }
+            if !more {
+                let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+                self.clock.sleep(CAUGHT_UP_LOOK.min(left)).await;
+            }
+        }
     }
 
     /// Notices that the clock was set back, as far as rounds can tell: before the first one it may have been.

@@ -28,6 +28,7 @@ mod provider_unknown;
 mod reading;
 mod replies;
 mod roles;
+mod run_due;
 mod store_faults;
 mod store_two_instances;
 mod tokens;

@@ -6,9 +6,7 @@ use firestore::gcloud_sdk::google::firestore::v1::document_transform::FieldTrans
 use firestore::gcloud_sdk::google::firestore::v1::document_transform::field_transform::TransformType;
 use firestore::gcloud_sdk::google::firestore::v1::{ArrayValue, Value, Write, WriteResult};
 
-use super::change::{
-    Change, CommitNumber, Seen, contradiction, create, delete, hold, hold_absent, replace,
-};
+use super::change::{Change, CommitNumber, Seen, contradiction, create, delete, hold, hold_absent, replace};
 use super::client::Client;
 use super::documents::{self, Fields, Names, array, boolean, count, field, fields, int, micros, name, shard, text};
 use super::records;
@@ -54,7 +52,13 @@ impl AlertChange {
             data_key: commit.data_key.as_ref().map(|key| names.data_key(&key.organisation, key.person)),
             event: commit.event.as_ref().map(|details| names.event(alert.id, details.event)),
             audit: commit.audit.iter().map(|entry| names.audit_entry(&entry.stream, entry.seq)).collect(),
-            messages: commit.provider_ids.iter().map(|id| names.message(id)).collect::<BTreeSet<_>>().into_iter().collect(),
+            messages: commit
+                .provider_ids
+                .iter()
+                .map(|id| names.message(id))
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
         };
         if touched.audit.iter().collect::<BTreeSet<_>>().len() < touched.audit.len() {
             return Err(contradiction());

@@ -163,7 +163,11 @@ pub(super) trait Change {
 }
 
 /// Makes a change, or finds out what stands against it.
-pub(super) async fn make<C: Change>(client: &Client, number: &CommitNumber, mut change: C) -> Result<C::Outcome, StoreError> {
+pub(super) async fn make<C: Change>(
+    client: &Client,
+    number: &CommitNumber,
+    mut change: C,
+) -> Result<C::Outcome, StoreError> {
     let deadline = Instant::now() + client.limits.commit;
     // The code of a commit that may have been made, or may still be.
     let mut in_doubt: Option<Code> = None;
@@ -304,7 +308,9 @@ pub(super) async fn forget(client: &Client, before: jiff::Timestamp, limit: usiz
         match client.commit(deletes, client.limits.commit / CALL_SHARE).await {
             Ok(_) => forgotten += number,
             // Whether they are gone shows when it is looked again; they are not counted then, which harms nobody.
-            Err(CommitFault::Refused | CommitFault::NotMade(_) | CommitFault::Unknown(_)) => client.pause(attempt).await,
+            Err(CommitFault::Refused | CommitFault::NotMade(_) | CommitFault::Unknown(_)) => {
+                client.pause(attempt).await
+            }
             Err(CommitFault::Never(error)) => return Err(error),
         }
     }

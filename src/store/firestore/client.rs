@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use firestore::gcloud_sdk::google::firestore::v1::batch_get_documents_response::Result as Got;
 use firestore::gcloud_sdk::google::firestore::v1::firestore_client::FirestoreClient;
+use firestore::gcloud_sdk::google::firestore::v1::value::ValueType;
 use firestore::gcloud_sdk::google::firestore::v1::{
     BatchGetDocumentsRequest, CommitRequest, Document, DocumentMask, RunAggregationQueryRequest, RunQueryRequest,
     StructuredAggregationQuery, StructuredQuery, Write, WriteResult, run_aggregation_query_request, run_query_request,
     write,
 };
-use firestore::gcloud_sdk::google::firestore::v1::value::ValueType;
 use firestore::gcloud_sdk::tonic::{Code, ConnectError, Request, Status, Streaming};
 use firestore::gcloud_sdk::{GoogleAuthMiddleware, tonic};
-use firestore::FirestoreDb;
 
+use super::connect::Connection;
 use super::documents::{Names, corrupt};
 use super::queries::COUNT;
 use super::stamps::Stamps;
@@ -100,7 +100,7 @@ pub(super) enum CommitFault {
 
 /// The connection to one database.
 pub(super) struct Client {
-    db: FirestoreDb,
+    connection: Arc<Connection>,
     pub(super) names: Names,
     pub(super) limits: Limits,
     pub(super) counters: Counters,
@@ -111,13 +111,14 @@ pub(super) struct Client {
 type Api = FirestoreClient<GoogleAuthMiddleware>;
 
 impl Client {
-    pub(super) fn new(db: FirestoreDb, names: Names, limits: Limits, entropy: Arc<dyn Entropy>) -> Self {
-        Self { db, names, limits, counters: Counters::default(), stamps: Stamps::default(), entropy }
+    pub(super) fn new(connection: Arc<Connection>, names: Names, limits: Limits, entropy: Arc<dyn Entropy>) -> Self {
+        let (counters, stamps) = (Counters::default(), Stamps::default());
+        Self { connection, names, limits, counters, stamps, entropy }
     }
 
     fn api(&self) -> Api {
         add(&self.counters.calls, 1);
-        self.db.client().get().max_decoding_message_size(MESSAGE_BYTES_MAX)
+        self.connection.api().max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// Documents by their names, in the same order; `None` where there is none. All in one call. `fields` are the ones
@@ -129,7 +130,8 @@ impl Client {
             mask: (!fields.is_empty()).then(|| mask(fields)),
             ..BatchGetDocumentsRequest::default()
         };
-        let answers = self.read(request, |mut api, request| async move { api.batch_get_documents(request).await }).await?;
+        let answers =
+            self.read(request, |mut api, request| async move { api.batch_get_documents(request).await }).await?;
         add(&self.counters.reads, names.len());
         let mut found: std::collections::HashMap<String, Document> = answers
             .into_iter()
@@ -180,7 +182,8 @@ impl Client {
 
     /// Makes a change of several documents, wholly or not at all: one call, never repeated.
     pub(super) async fn commit(&self, writes: Vec<Write>, within: Duration) -> Result<Vec<WriteResult>, CommitFault> {
-        let deletes = writes.iter().filter(|write| matches!(write.operation, Some(write::Operation::Delete(_)))).count();
+        let deletes =
+            writes.iter().filter(|write| matches!(write.operation, Some(write::Operation::Delete(_)))).count();
         let updates = writes.len() - deletes;
         let request = CommitRequest { database: self.names.database.clone(), writes, ..CommitRequest::default() };
         let mut api = self.api();
@@ -191,8 +194,11 @@ impl Client {
                 add(&self.counters.deletes, deletes);
                 Ok(answer.into_inner().write_results)
             }
-            Ok(Err(status)) => Err(commit_fault(&status)),
-            Err(_elapsed) => Err(CommitFault::Unknown(Code::DeadlineExceeded)),
+            Ok(Err(status)) => {
+                self.heed(status.code());
+                Err(commit_fault(&status))
+            }
+            Err(_elapsed) => Err(CommitFault::Unknown(self.heed(Code::DeadlineExceeded))),
         }
     }
 
@@ -210,8 +216,8 @@ impl Client {
                 last = match tokio::time::timeout(attempt_limit, asked).await {
                     Ok(Ok(found)) => return Ok(found),
                     Ok(Err(status)) if !is_transient(status.code()) => return Err(status.code()),
-                    Ok(Err(status)) => status.code(),
-                    Err(_elapsed) => Code::DeadlineExceeded,
+                    Ok(Err(status)) => self.heed(status.code()),
+                    Err(_elapsed) => self.heed(Code::DeadlineExceeded),
                 };
                 self.pause(attempt).await;
             }
@@ -222,6 +228,14 @@ impl Client {
             Ok(Err(code)) => Err(unavailable(code)),
             Err(_elapsed) => Err(unavailable(last)),
         }
+    }
+
+    /// A call without an answer speaks against its connection. The client's own time-out is told as `Cancelled`.
+    fn heed(&self, code: Code) -> Code {
+        if matches!(code, Code::DeadlineExceeded | Code::Cancelled) {
+            self.connection.renew();
+        }
+        code
     }
 
     /// Waits before the repetition with this number: full jitter, so that many who failed together do not come together.

@@ -1,13 +1,18 @@
 //! How the connection is made.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use firestore::gcloud_sdk::google::firestore::v1::firestore_client::FirestoreClient;
 use firestore::gcloud_sdk::google_cloud_auth::credentials::{
     CacheableResource, Credentials, CredentialsProvider, EntityTag,
 };
 use firestore::gcloud_sdk::google_cloud_auth::errors::CredentialsError;
-use firestore::gcloud_sdk::{HeaderMap, tonic};
+use firestore::gcloud_sdk::{GoogleAuthMiddleware, HeaderMap, tonic};
 use firestore::{FirestoreDb, FirestoreDbOptions};
+use tokio::runtime::Handle;
 
 use super::{FirestoreSettings, OpenError};
 
@@ -33,7 +38,7 @@ pub(super) async fn connect(settings: &FirestoreSettings) -> Result<FirestoreDb,
     let connected = tokio::time::timeout(settings.connect_timeout, connected).await;
     connected.map_err(|_elapsed| OpenError::Connect {
         within: settings.connect_timeout,
-        source: last.map(|error| error.to_string()).unwrap_or_else(|| "no answer".to_owned()),
+        why: last.map_or_else(|| "no answer".to_owned(), |error| error.to_string()),
     })
 }
 
@@ -47,6 +52,43 @@ async fn attempt(settings: &FirestoreSettings) -> Result<FirestoreDb, firestore:
             FirestoreDb::with_options_auth(options, Credentials::from(Owner(EntityTag::new()))).await
         }
         None => FirestoreDb::with_options(options).await,
+    }
+}
+
+/// How long one attempt to make a second connection may take.
+const RENEWED_WITHIN: Duration = Duration::from_secs(10);
+
+/// The connection, which is made anew where it seems to be stuck: where the other end is gone without a word, the crate's
+/// own keep-alive finds out only after a minute or two, and until then every call would run into its time-out.
+pub(super) struct Connection {
+    db: ArcSwap<FirestoreDb>,
+    settings: FirestoreSettings,
+    threads: Handle,
+    renewing: AtomicBool,
+}
+
+impl Connection {
+    pub(super) fn new(db: FirestoreDb, settings: FirestoreSettings, threads: Handle) -> Arc<Self> {
+        let db = ArcSwap::from_pointee(db);
+        Arc::new(Self { db, settings, threads, renewing: AtomicBool::new(false) })
+    }
+
+    pub(super) fn api(&self) -> FirestoreClient<GoogleAuthMiddleware> {
+        self.db.load().client().get()
+    }
+
+    /// A call had no answer in time: later ones go out on a new connection, as soon as there is one.
+    pub(super) fn renew(self: &Arc<Self>) {
+        if self.renewing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let connection = Arc::clone(self);
+        self.threads.spawn(async move {
+            if let Ok(Ok(db)) = tokio::time::timeout(RENEWED_WITHIN, attempt(&connection.settings)).await {
+                connection.db.store(Arc::new(db));
+            }
+            connection.renewing.store(false, Ordering::Release);
+        });
     }
 }
 

@@ -17,7 +17,9 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::domain::audit::AuditStream;
-use crate::domain::ids::{AlertId, EventId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey};
+use crate::domain::ids::{
+    AlertId, EventId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
+};
 use crate::ports::StoreError;
 
 /// The collections, by the field's own words.
@@ -193,7 +195,7 @@ pub(super) const fn boolean(value: bool) -> Value {
     Value { value_type: Some(ValueType::BooleanValue(value)) }
 }
 
-pub(super) const fn micros(at: Timestamp) -> Value {
+pub(super) fn micros(at: Timestamp) -> Value {
     int(at.as_microsecond())
 }
 
@@ -296,7 +298,8 @@ mod tests {
 
     #[test]
     fn ids_of_one_moment_are_spread_over_all_names_and_are_read_back() {
-        let ids: Vec<AlertId> = (0..64_u8).map(|n| AlertId::new(Timestamp::UNIX_EPOCH, [n.wrapping_mul(151); 10])).collect();
+        let ids: Vec<AlertId> =
+            (0..64_u8).map(|n| AlertId::new(Timestamp::UNIX_EPOCH, [n.wrapping_mul(151); 10])).collect();
         let firsts: std::collections::BTreeSet<String> = ids.iter().map(|id| turned(id.0)[..4].to_owned()).collect();
         assert!(firsts.len() > 48, "the names begin alike: {firsts:?}");
         for id in ids {

@@ -113,7 +113,8 @@ pub const COLLECTIONS: &[&str] = &[
 ];
 
 /// Fields after whose time Firestore deletes the document by itself, within a day or so.
-pub const EXPIRIES: &[(&str, &str)] = &[(collection::ANSWERS, field::EXPIRES_AT), (collection::HEALTH, field::EXPIRES_AT)];
+pub const EXPIRIES: &[(&str, &str)] =
+    &[(collection::ANSWERS, field::EXPIRES_AT), (collection::HEALTH, field::EXPIRES_AT)];
 
 #[cfg(test)]
 mod tests {
@@ -145,9 +146,7 @@ mod tests {
         assert_eq!(told(&file["indexes"]), told(&json!(indexes)));
 
         let exempt = |collection: &&str| json!({"collectionGroup": collection, "fieldPath": "*", "indexes": []});
-        let expiry = |(collection, path): &(&str, &str)| {
-            json!({"collectionGroup": collection, "fieldPath": path, "ttl": true, "indexes": []})
-        };
+        let expiry = |(collection, path): &(&str, &str)| json!({"collectionGroup": collection, "fieldPath": path, "ttl": true, "indexes": []});
         let overrides: Vec<Value> = COLLECTIONS.iter().map(exempt).chain(EXPIRIES.iter().map(expiry)).collect();
         assert_eq!(told(&file["fieldOverrides"]), told(&json!(overrides)));
     }

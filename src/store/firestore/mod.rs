@@ -88,12 +88,12 @@ pub struct FirestoreSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// There is no connection.
-    #[error("no connection to Firestore within {within:?}: {source}")]
+    #[error("no connection to Firestore within {within:?}: {why}")]
     Connect {
         /// How long it was tried.
         within: Duration,
         /// What came of the last attempt.
-        source: String,
+        why: String,
     },
     /// The store's own threads failed.
     #[error("{0}")]
@@ -135,7 +135,8 @@ impl FirestoreStore {
         let names = Names::new(&settings.project_id, &settings.database_id);
         let health = names.of(collection::HEALTH, &data_encoding::HEXLOWER.encode(&random::<8>(entropy.as_ref())));
         let limits = Limits { read: settings.read_timeout, commit: settings.commit_timeout };
-        let client = Arc::new(Client::new(db, names, limits, entropy));
+        let connection = connect::Connection::new(db, settings.clone(), work.handle()?.clone());
+        let client = Arc::new(Client::new(connection, names, limits, entropy));
         Ok(Self { client, work, settings: settings.clone(), health, probed: Mutex::new(None) })
     }
 
@@ -182,9 +183,7 @@ impl FirestoreStore {
     /// Makes one document; `false`: it is there already.
     async fn create(&self, name: String, fields: documents::Fields) -> Result<bool, StoreError> {
         let client = Arc::clone(&self.client);
-        self.work
-            .change(client.limits, async move { change::create_once(&client, name, fields).await })
-            .await
+        self.work.change(client.limits, async move { change::create_once(&client, name, fields).await }).await
     }
 }
 
@@ -229,9 +228,7 @@ impl Store for FirestoreStore {
     async fn commit_alert(&self, commit: AlertCommit) -> Result<Committed, StoreError> {
         let client = Arc::clone(&self.client);
         let change = AlertChange::new(&client, commit, self.settings.answers_kept)?;
-        self.work
-            .change(client.limits, async move { change::make(&client, &change.number(), change).await })
-            .await
+        self.work.change(client.limits, async move { change::make(&client, &change.number(), change).await }).await
     }
 
     async fn keep_answer(&self, record: IdempotencyRecord) -> Result<bool, StoreError> {
@@ -314,9 +311,7 @@ impl Store for FirestoreStore {
     async fn commit_consent(&self, commit: ConsentCommit) -> Result<bool, StoreError> {
         let client = Arc::clone(&self.client);
         let change = ConsentChange::new(&client, &commit)?;
-        self.work
-            .change(client.limits, async move { change::make(&client, &change.number(), change).await })
-            .await
+        self.work.change(client.limits, async move { change::make(&client, &change.number(), change).await }).await
     }
 
     async fn data_key(
@@ -345,10 +340,7 @@ impl Store for FirestoreStore {
         let query = queries::audit_head(documents::audit_collection(stream), &documents::chain(stream));
         let found = self.find(query, 1).await?;
         let head = |last: &Document| {
-            Ok(AuditHead {
-                seq: last.count(field::SEQ)?,
-                hash: AuditHash::from_bytes(last.bytes_32(field::HASH)?),
-            })
+            Ok(AuditHead { seq: last.count(field::SEQ)?, hash: AuditHash::from_bytes(last.bytes_32(field::HASH)?) })
         };
         found.first().map_or(Ok(AuditHead::EMPTY), head)
     }
@@ -422,7 +414,9 @@ impl Store for FirestoreStore {
             *self.probed.lock() = Some(Instant::now());
         }
         let there = self.get(self.health.clone(), |_, found| found.at(field::AT)).await?;
-        there.map(|_| ()).ok_or_else(|| StoreError::Unavailable { what: "a probe that was written is not there".to_owned() })
+        there
+            .map(|_| ())
+            .ok_or_else(|| StoreError::Unavailable { what: "a probe that was written is not there".to_owned() })
     }
 
     fn is_exclusive(&self) -> bool {

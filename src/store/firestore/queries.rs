@@ -1,7 +1,9 @@
 //! The queries, in one place, so that a test can hold each of them to the list of indexes: in production Firestore
 //! refuses a query that no index serves, while the emulator walks through everything and answers.
 
-use firestore::gcloud_sdk::google::firestore::v1::structured_aggregation_query::aggregation::{Count, Operator as Aggregate};
+use firestore::gcloud_sdk::google::firestore::v1::structured_aggregation_query::aggregation::{
+    Count, Operator as Aggregate,
+};
 use firestore::gcloud_sdk::google::firestore::v1::structured_aggregation_query::{Aggregation, QueryType};
 use firestore::gcloud_sdk::google::firestore::v1::structured_query::composite_filter::Operator as Junction;
 use firestore::gcloud_sdk::google::firestore::v1::structured_query::field_filter::Operator;
@@ -93,10 +95,8 @@ pub(super) fn list(
     filters.extend(state.map(|state| filter(field::STATE, Operator::Equal, text(state.as_str()))));
     filters.push(any_shard());
     let order = vec![by(field::OPENED_AT, Direction::Descending), by(field::ALERT_ID, Direction::Descending)];
-    let start_at = after.map(|cursor| Cursor {
-        values: vec![micros(cursor.opened_at), text(cursor.id.to_string())],
-        before: false,
-    });
+    let start_at = after
+        .map(|cursor| Cursor { values: vec![micros(cursor.opened_at), text(cursor.id.to_string())], before: false });
     StructuredQuery { start_at, ..query(collection::ALERTS, filters, order, limit) }
 }
 
@@ -151,8 +151,8 @@ pub(super) fn streams(collection: &str, after: &str, limit: usize) -> Structured
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::indexes::{INDEXES, Kind};
+    use super::*;
 
     fn flat(filter: Option<Filter>, into: &mut Vec<(String, i32)>) {
         match filter.and_then(|filter| filter.filter_type) {

@@ -124,9 +124,7 @@ impl ConsentChange {
     pub(super) fn new(client: &Client, commit: &ConsentCommit) -> Result<Self, StoreError> {
         let record = &commit.record;
         let body = documents::body(json::write(record)?)?;
-        let entry = |entry: &AuditEntry| {
-            Ok((client.names.audit_entry(&entry.stream, entry.seq), audit_fields(entry)?))
-        };
+        let entry = |entry: &AuditEntry| Ok((client.names.audit_entry(&entry.stream, entry.seq), audit_fields(entry)?));
         Ok(Self {
             version: record.version,
             name: client.names.consent(&record.organisation, record.subject),

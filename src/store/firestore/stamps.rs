@@ -87,7 +87,10 @@ mod tests {
             stamps.keep(&number.to_string(), stamp(1));
             stamps.keep("used", stamp(1));
         }
-        let held = { let held = stamps.0.lock(); held.young.len() + held.old.len() };
+        let held = {
+            let held = stamps.0.lock();
+            held.young.len() + held.old.len()
+        };
         assert!(held <= 2 * GENERATION, "{held} are held");
         assert_eq!(stamps.at("used", 1), Some(stamp(1)));
         assert_eq!(stamps.at("0", 1), None, "the first is still held");

@@ -67,14 +67,11 @@ impl Work {
     pub(super) fn start() -> std::io::Result<Self> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(THREADS).thread_name("firestore").enable_all().build()?;
-        Ok(Self {
-            runtime: Some(runtime),
-            count: Arc::default(),
-            places: Arc::new(Semaphore::new(CHANGES_MAX)),
-        })
+        Ok(Self { runtime: Some(runtime), count: Arc::default(), places: Arc::new(Semaphore::new(CHANGES_MAX)) })
     }
 
-    fn handle(&self) -> Result<&Handle, StoreError> {
+    /// For what is no change, and may end unfinished.
+    pub(super) fn handle(&self) -> Result<&Handle, StoreError> {
         self.runtime.as_ref().map(Runtime::handle).ok_or_else(closed)
     }
 

@@ -14,9 +14,7 @@ use crate::domain::consent::ConsentRecord;
 use crate::domain::event::EventDetails;
 use crate::domain::ids::{AlertId, EventId, IdempotencyKey, OrganisationId, PersonKey, SubjectKey};
 use crate::domain::sealed::Sealed;
-use crate::ports::{
-    AlertCommit, Committed, ConsentCommit, IdempotencyRecord, ListCursor, StoreStats, WrappedDataKey,
-};
+use crate::ports::{AlertCommit, Committed, ConsentCommit, IdempotencyRecord, ListCursor, StoreStats, WrappedDataKey};
 
 type Result<T> = rusqlite::Result<T>;
 

@@ -165,11 +165,8 @@ async fn sixteen_workers_on_one_alert_lose_nothing_and_make_up_nothing() {
 /// A store behind a proxy, and one that sees the database directly.
 async fn behind_a_proxy(place: &FirestorePlace, commit_timeout: Duration) -> (Proxy, Arc<FirestoreStore>) {
     let proxy = Proxy::before(place.host).await;
-    let settings = FirestoreSettings {
-        commit_timeout,
-        read_timeout: commit_timeout,
-        ..place.settings_by(&proxy.host())
-    };
+    let settings =
+        FirestoreSettings { commit_timeout, read_timeout: commit_timeout, ..place.settings_by(&proxy.host()) };
     let store = Arc::new(FirestoreStore::open(&settings, Arc::new(SystemEntropy)).await.unwrap());
     (proxy, store)
 }
@@ -241,6 +238,19 @@ async fn a_commit_that_was_lost_on_its_way_is_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_stuck_is_made_anew() {
+    let Some(place) = FirestorePlace::fresh() else { return };
+    let (proxy, store) = behind_a_proxy(&place, Duration::from_secs(8)).await;
+    let college = College::new("north");
+
+    proxy.set(Way::FirstStuck);
+    let opening = college.open(1, at(0));
+
+    assert_eq!(store.commit_alert(opening.clone()).await.unwrap(), Committed::Committed);
+    assert_eq!(store.alert(opening.alert.id).await.unwrap(), Some(opening.alert));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_nobody_can_tell_of_is_unknown_and_an_outage_is_not() {
     let Some(place) = FirestorePlace::fresh() else { return };
     let direct = place.store().await;
@@ -273,9 +283,9 @@ async fn a_start_without_a_database_ends_with_a_reason() {
 
     let opened = FirestoreStore::open(&settings, Arc::new(SystemEntropy)).await;
 
-    let Err(OpenError::Connect { within, source }) = opened else { panic!("it connected to nobody") };
+    let Err(OpenError::Connect { within, why }) = opened else { panic!("it connected to nobody") };
     assert_eq!(within, connect_timeout);
-    assert!(!source.is_empty());
+    assert!(!why.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

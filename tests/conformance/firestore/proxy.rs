@@ -16,6 +16,26 @@ pub(super) enum Way {
     AnswersLost,
     /// Nothing passes, and nobody is told.
     Silent,
+    /// Nothing passes on the first connection, and nobody is told; further ones are as ever.
+    FirstStuck,
+}
+
+impl Way {
+    fn lets_calls_pass(self, connection: u32) -> bool {
+        match self {
+            Self::Open | Self::AnswersLost => true,
+            Self::Silent => false,
+            Self::FirstStuck => connection > 0,
+        }
+    }
+
+    fn lets_answers_pass(self, connection: u32) -> bool {
+        match self {
+            Self::Open => true,
+            Self::AnswersLost | Self::Silent => false,
+            Self::FirstStuck => connection > 0,
+        }
+    }
 }
 
 /// A proxy in front of the emulator.
@@ -58,14 +78,15 @@ impl Proxy {
 
 async fn accept(listener: TcpListener, target: String, way: watch::Sender<Way>, cut: watch::Sender<u32>) {
     let (way, cut) = (Arc::new(way), Arc::new(cut));
-    while let Ok((client, _)) = listener.accept().await {
+    for number in 0.. {
+        let Ok((client, _)) = listener.accept().await else { return };
         let (target, way, mut cut) = (target.clone(), Arc::clone(&way), cut.subscribe());
         tokio::spawn(async move {
             let Ok(server) = TcpStream::connect(&target).await else { return };
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
-            let calls = pass(from_client, to_server, way.subscribe(), |way| way != Way::Silent);
-            let answers = pass(from_server, to_client, way.subscribe(), |way| way == Way::Open);
+            let calls = pass(from_client, to_server, way.subscribe(), |way| way.lets_calls_pass(number));
+            let answers = pass(from_server, to_client, way.subscribe(), |way| way.lets_answers_pass(number));
             tokio::select! {
                 () = calls => {}
                 () = answers => {}

@@ -116,9 +116,9 @@ impl Client {
         Self { connection, names, limits, counters, stamps, entropy }
     }
 
-    fn api(&self) -> Api {
+    async fn api(&self) -> Api {
         add(&self.counters.calls, 1);
-        self.connection.api().max_decoding_message_size(MESSAGE_BYTES_MAX)
+        self.connection.api().await.max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// Documents by their names, in the same order; `None` where there is none. All in one call. `fields` are the ones
@@ -186,7 +186,7 @@ impl Client {
             writes.iter().filter(|write| matches!(write.operation, Some(write::Operation::Delete(_)))).count();
         let updates = writes.len() - deletes;
         let request = CommitRequest { database: self.names.database.clone(), writes, ..CommitRequest::default() };
-        let mut api = self.api();
+        let mut api = self.api().await;
         add(&self.counters.commits, 1);
         match tokio::time::timeout(within, api.commit(timed(request, within))).await {
             Ok(Ok(answer)) => {
@@ -212,7 +212,7 @@ impl Client {
         let attempt_limit = self.limits.read / ATTEMPT;
         let asked = async {
             for attempt in 0.. {
-                let asked = async { gather(ask(self.api(), timed(request.clone(), attempt_limit)).await?).await };
+                let asked = async { gather(ask(self.api().await, timed(request.clone(), attempt_limit)).await?).await };
                 last = match tokio::time::timeout(attempt_limit, asked).await {
                     Ok(Ok(found)) => return Ok(found),
                     Ok(Err(status)) if !is_transient(status.code()) => return Err(status.code()),

@@ -1,7 +1,6 @@
 //! How the connection is made.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,6 +12,7 @@ use firestore::gcloud_sdk::google_cloud_auth::errors::CredentialsError;
 use firestore::gcloud_sdk::{GoogleAuthMiddleware, HeaderMap, tonic};
 use firestore::{FirestoreDb, FirestoreDbOptions};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::{FirestoreSettings, OpenError};
 
@@ -58,28 +58,33 @@ async fn attempt(settings: &FirestoreSettings) -> Result<FirestoreDb, firestore:
 /// How long one attempt to make a second connection may take.
 const RENEWED_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a call waits for that, before it tries what is there.
+const RENEWED_SOON: Duration = Duration::from_secs(1);
+
 /// The connection, which is made anew where it seems to be stuck: where the other end is gone without a word, the crate's
 /// own keep-alive finds out only after a minute or two, and until then every call would run into its time-out.
 pub(super) struct Connection {
     db: ArcSwap<FirestoreDb>,
     settings: FirestoreSettings,
     threads: Handle,
-    renewing: AtomicBool,
+    renewing: watch::Sender<bool>,
 }
 
 impl Connection {
     pub(super) fn new(db: FirestoreDb, settings: FirestoreSettings, threads: Handle) -> Arc<Self> {
         let db = ArcSwap::from_pointee(db);
-        Arc::new(Self { db, settings, threads, renewing: AtomicBool::new(false) })
+        Arc::new(Self { db, settings, threads, renewing: watch::Sender::new(false) })
     }
 
-    pub(super) fn api(&self) -> FirestoreClient<GoogleAuthMiddleware> {
+    /// For one call. While the connection is made anew, it is waited for that, but not for long.
+    pub(super) async fn api(&self) -> FirestoreClient<GoogleAuthMiddleware> {
+        let _ = tokio::time::timeout(RENEWED_SOON, self.renewing.subscribe().wait_for(|renewing| !renewing)).await;
         self.db.load().client().get()
     }
 
     /// A call had no answer in time: later ones go out on a new connection, as soon as there is one.
     pub(super) fn renew(self: &Arc<Self>) {
-        if self.renewing.swap(true, Ordering::AcqRel) {
+        if self.renewing.send_replace(true) {
             return;
         }
         let connection = Arc::clone(self);
@@ -87,7 +92,7 @@ impl Connection {
             if let Ok(Ok(db)) = tokio::time::timeout(RENEWED_WITHIN, attempt(&connection.settings)).await {
                 connection.db.store(Arc::new(db));
             }
-            connection.renewing.store(false, Ordering::Release);
+            connection.renewing.send_replace(false);
         });
     }
 }

@@ -165,8 +165,10 @@ impl Change for AlertChange {
     }
 
     fn marks(&self) -> Vec<String> {
-        // An audit entry stays as it is; the alert's document bears the mark until the next change of it.
-        std::iter::once(&self.touched.alert).chain(&self.touched.audit).cloned().collect()
+        // What was created stays as it is; the alert's document bears the mark until the next change of it.
+        let touched = &self.touched;
+        let created = touched.audit.iter().chain(&touched.answer).chain(&touched.data_key).chain(&touched.event);
+        std::iter::once(&touched.alert).chain(created).cloned().collect()
     }
 
     fn writes(&self, client: &Client) -> Result<Option<Vec<Write>>, StoreError> {

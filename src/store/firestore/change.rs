@@ -171,7 +171,7 @@ pub(super) async fn make<C: Change>(
     let deadline = Instant::now() + client.limits.commit;
     // The code of a commit that may have been made, or may still be.
     let mut in_doubt: Option<Code> = None;
-    let mut last = Code::Aborted;
+    let mut last = unavailable(Code::Aborted);
     for attempt in 0..ATTEMPTS_MAX {
         let Some(within) = time_left(deadline) else { break };
         if let Some(writes) = change.writes(client)? {
@@ -180,13 +180,12 @@ pub(super) async fn make<C: Change>(
                 Err(CommitFault::Never(error)) => return Err(doubt(in_doubt).unwrap_or(error)),
                 Err(CommitFault::Refused) => {}
                 Err(CommitFault::NotMade(code)) => {
-                    last = code;
+                    last = unavailable(code);
                     client.pause(attempt).await;
                     continue;
                 }
                 Err(CommitFault::Unknown(code)) => {
                     in_doubt = Some(code);
-                    last = code;
                 }
             }
         }
@@ -196,7 +195,10 @@ pub(super) async fn make<C: Change>(
         let seen = match look(client, &change).await {
             Ok(seen) => seen,
             // As long as there is time, the commit itself is the better question.
-            Err(StoreError::Unavailable { .. }) if time_left(deadline).is_some() => continue,
+            Err(error @ StoreError::Unavailable { .. }) if time_left(deadline).is_some() => {
+                last = error;
+                continue;
+            }
             Err(error) => return Err(doubt(in_doubt).unwrap_or(error)),
         };
         if change.marks().iter().any(|name| seen.is_of(name, number)) {
@@ -206,7 +208,7 @@ pub(super) async fn make<C: Change>(
             return Ok(refused);
         }
     }
-    Err(doubt(in_doubt).unwrap_or_else(|| unavailable(last)))
+    Err(doubt(in_doubt).unwrap_or(last))
 }
 
 fn time_left(deadline: Instant) -> Option<Duration> {

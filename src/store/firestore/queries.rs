@@ -162,12 +162,14 @@ mod tests {
         }
     }
 
+    type Stands = Vec<(String, Kind)>;
+
     /// The index that a query needs: what is compared for equality in any order, then the order of the answers.
-    fn needed(query: StructuredQuery) -> Option<(String, Vec<(String, Kind)>, Vec<(String, Kind)>)> {
+    fn needed(query: StructuredQuery) -> Option<(String, Stands, Stands)> {
         let mut filters = Vec::new();
         flat(query.r#where, &mut filters);
         let equal = |op: i32| op == i32::from(Operator::Equal) || op == i32::from(Operator::In);
-        let mut first: Vec<(String, Kind)> = filters
+        let mut first: Stands = filters
             .iter()
             .filter_map(|(field, op)| match *op {
                 op if equal(op) => Some((field.clone(), Kind::Ascending)),
@@ -176,7 +178,7 @@ mod tests {
             })
             .collect();
         first.sort();
-        let then: Vec<(String, Kind)> = query
+        let then: Stands = query
             .order_by
             .into_iter()
             .map(|order| {

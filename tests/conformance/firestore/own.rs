@@ -143,11 +143,12 @@ async fn sixteen_workers_on_one_alert_lose_nothing_and_make_up_nothing() {
                 loop {
                     let alert = store.alert(id).await.unwrap().unwrap();
                     let joined = college.join(&alert, worker * 1000 + change, 0.9, at(1));
-                    match store.commit_alert(joined).await.unwrap() {
-                        Committed::Committed => break,
-                        Committed::VersionConflict => collisions += 1,
-                        other => panic!("{other:?}"),
+                    let came_to = store.commit_alert(joined).await.unwrap();
+                    if came_to == Committed::Committed {
+                        break;
                     }
+                    assert_eq!(came_to, Committed::VersionConflict);
+                    collisions += 1;
                 }
             }
             collisions

@@ -79,6 +79,26 @@ async fn what_a_student_said_is_held_without_being_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_word_taken_back_at_another_instance_counts_here() {
+    let Some(place) = FirestorePlace::fresh() else { return };
+    let (here, elsewhere) = (place.store().await, place.store().await);
+    let college = College::new("north");
+    let first = college.consent(subject(1), None, at(0));
+    assert!(elsewhere.commit_consent(first.clone()).await.unwrap());
+    // What is remembered here is the first word; only the condition of the commit can tell that it is no longer the last.
+    let known = here.intake_context(&college.organisation, subject(1), None).await.unwrap();
+    assert_eq!(known.consent.as_ref(), Some(&first.record));
+    assert!(elsewhere.commit_consent(college.consent(subject(1), Some(&first.record), at(1))).await.unwrap());
+    assert!(elsewhere.commit_consent(college.consent(subject(2), None, at(1))).await.unwrap());
+
+    for (number, read) in [(1, 1), (2, 0)] {
+        let resting = AlertCommit { consent_version: Some(read), ..college.open(number, at(2)) };
+        assert_eq!(here.commit_alert(resting.clone()).await.unwrap(), Committed::ConsentChanged, "student {number}");
+        assert_eq!(here.alert(resting.alert.id).await.unwrap(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_several_refusals_the_first_in_the_ports_order_is_told() {
     let Some(place) = FirestorePlace::fresh() else { return };
     let store = place.store().await;

@@ -18,6 +18,10 @@ use crate::builders::{College, answer, data_key, details, person, provider_id};
 
 /// Where a store lives.
 pub(crate) trait Place: Sized + Send + Sync + 'static {
+    /// Whether there is such a place on this machine. Where there is none, whoever answers this has said so, aloud.
+    fn is_there() -> bool {
+        true
+    }
     /// An empty place of its own.
     async fn new() -> Self;
     /// Opens the store here. Opened again, it finds what was stored before.
@@ -37,6 +41,7 @@ macro_rules! conformance {
             alerts::a_change_needs_the_version_it_was_made_from,
             alerts::an_id_is_inserted_once,
             alerts::a_student_has_one_open_alert,
+            alerts::a_late_change_of_a_closed_alert_leaves_the_next_one_alone,
             alerts::a_reference_is_taken_within_its_organisation_only,
             alerts::a_used_idempotency_key_is_told_before_anything_else,
             alerts::a_data_key_is_given_once,
@@ -87,7 +92,9 @@ macro_rules! promises {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $promise() {
-                $crate::suite::$topic::$promise::<$place>().await;
+                if <$place as $crate::suite::Place>::is_there() {
+                    $crate::suite::$topic::$promise::<$place>().await;
+                }
             }
         )*
     };

@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::ports::Operations;
+
 /// One label with a value from a closed list.
 macro_rules! label {
     ($name:ident, $field:ident) => {
@@ -46,6 +48,7 @@ pub struct Metrics {
     breaker_open: Gauge,
     worker_runs: Counter,
     store_commits: Counter,
+    store_operations: Counters<ByKind>,
 }
 
 /// 0.5 ms to about 65 s.
@@ -84,6 +87,7 @@ impl Metrics {
             breaker_open: Gauge::default(),
             worker_runs: Counter::default(),
             store_commits: Counter::default(),
+            store_operations: Counters::default(),
         };
         metrics.register();
         metrics
@@ -110,8 +114,11 @@ impl Metrics {
         r.register("in_hand", "Deliveries taken in hand and not settled", self.in_hand.clone());
         r.register("provider_breaker_open", "1 while the circuit breaker holds calls back", self.breaker_open.clone());
         r.register("worker_runs", "Rounds the worker has made", self.worker_runs.clone());
-        let help = "Commits of the store, each flushed to the disk; changes of one moment share one";
+        let help =
+            "Commits of the store; in an embedded one each is flushed to the disk, and changes of one moment share one";
         r.register("store_commits", help, self.store_commits.clone());
+        let help = "What a store over the network was asked, by kind: calls, and documents read, written, deleted";
+        r.register("store_operations", help, self.store_operations.clone());
     }
 
     /// An event was decided on.
@@ -169,9 +176,13 @@ impl Metrics {
         self.oldest_due.set(seconds);
     }
 
-    /// How many commits the store has made.
-    pub fn set_store_commits(&self, count: u64) {
-        self.store_commits.inner().store(count, Ordering::Relaxed);
+    /// What was asked of the store's engine so far.
+    pub fn set_store_operations(&self, asked: Operations) {
+        let Operations { calls, commits, reads, writes, deletes } = asked;
+        self.store_commits.inner().store(commits, Ordering::Relaxed);
+        for (kind, count) in [("call", calls), ("read", reads), ("write", writes), ("delete", deletes)] {
+            self.store_operations.get_or_create(&ByKind { kind }).inner().store(count, Ordering::Relaxed);
+        }
     }
 
     /// How many deliveries are in hand.

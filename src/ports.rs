@@ -378,6 +378,21 @@ pub struct StoreStats {
     pub next_due_at: Option<Timestamp>,
 }
 
+/// What was asked of the engine behind a store: what it costs. 0 where an engine has no such thing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Operations {
+    /// Calls over the network, repeated ones included.
+    pub calls: u64,
+    /// Commits. In an embedded store changes of one moment share one.
+    pub commits: u64,
+    /// Documents read; a query that finds nothing counts as one, and so does a document that is not there.
+    pub reads: u64,
+    /// Documents written in commits that succeeded, guards that change nothing included.
+    pub writes: u64,
+    /// Documents deleted in commits that succeeded, guards that delete nothing included.
+    pub deletes: u64,
+}
+
 /// Where everything is kept. One method, one intention, one transaction. No rule lives in here: it compares and swaps,
 /// and says what it found. One conformance suite runs against every implementation.
 ///
@@ -478,9 +493,9 @@ pub trait Store: Send + Sync {
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError>;
     /// Whether this process alone works on the store: then leases of others are void when it starts.
     fn is_exclusive(&self) -> bool;
-    /// How many commits this process has made here, where changes share them; 0 where each change is one.
-    fn commits(&self) -> u64 {
-        0
+    /// What this process has asked of the engine behind the store since it was opened, as far as that is counted.
+    fn operations(&self) -> Operations {
+        Operations::default()
     }
     /// Waits for what is under way and closes. Later calls fail as unavailable. A store that is dropped without it
     /// loses nothing that was answered, and writes nothing any more once the drop has returned.

@@ -5,11 +5,13 @@
 //!     cargo bench --bench relay -- --stored 1000000   the same on a database that holds so many alerts already
 //!     cargo bench --bench relay -- --stored 1000000 --keep FOLDER   … and keeps it for the next run
 //!     cargo bench --bench relay -- soak --minutes 5   300 events a second, a tenth of all calls going wrong
+//!     cargo bench --bench relay -- firestore          the same load on Firestore's emulator, with 1, 2 and 4 instances
 //!     cargo bench --bench relay -- load --help        the same load against any other service
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports to a terminal")]
 #![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
 mod fill;
+mod firestore;
 mod load;
 mod other;
 mod plot;
@@ -60,6 +62,8 @@ struct Options {
 enum What {
     /// Holds a load with faults for a while, and watches the memory.
     Soak(soak::SoakOptions),
+    /// Measures the Firestore store on the emulator that FIRESTORE_EMULATOR_HOST names, with several instances.
+    Firestore(firestore::FirestoreOptions),
     /// Puts the load on another service.
     Load(other::LoadOptions),
 }
@@ -71,6 +75,7 @@ fn main() -> Result<(), Failure> {
     match &options.what {
         None => all(&options),
         Some(What::Soak(soak)) => soak::soak(soak, &folder(&options)?),
+        Some(What::Firestore(several)) => firestore::firestore(several, &folder(&options)?),
         Some(What::Load(load)) => other::load(load),
     }
 }

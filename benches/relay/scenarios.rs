@@ -28,7 +28,7 @@ const HELD_P99: Duration = Duration::from_secs(1);
 /// A generator that is later with its own requests does not hold the rate either.
 const LAG_P99: Duration = Duration::from_millis(100);
 /// How long the last requests may take to come before they count as lost.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A run of events at one rate.
 pub(crate) struct Run {
@@ -227,24 +227,24 @@ pub(crate) fn highest_held(
     }
 }
 
-fn accepted(shots: &[Shot]) -> impl Iterator<Item = &Shot> {
+pub(crate) fn accepted(shots: &[Shot]) -> impl Iterator<Item = &Shot> {
     shots.iter().filter(|shot| shot.status == 202)
 }
 
 /// The word of the answer that stands in the message, too.
-fn reference(shot: &Shot) -> Option<String> {
+pub(crate) fn reference(shot: &Shot) -> Option<String> {
     let answer: serde_json::Value = serde_json::from_slice(&shot.answer).ok()?;
     answer["reference"].as_str().map(str::to_owned)
 }
 
 /// A name for each run, so that no student of one is a student of another, nor of an earlier process's on the same database.
-fn next_run() -> String {
+pub(crate) fn next_run() -> String {
     static RUNS: AtomicUsize = AtomicUsize::new(0);
     let begun = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
     format!("{begun:x}-{}", RUNS.fetch_add(1, Ordering::Relaxed))
 }
 
-fn events(address: SocketAddr, run: String, from: usize) -> Target {
+pub(crate) fn events(address: SocketAddr, run: String, from: usize) -> Target {
     Target {
         address,
         headers: vec![

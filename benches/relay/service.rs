@@ -44,6 +44,10 @@ pub(crate) struct Usage {
 impl Service {
     /// Starts the binary and returns at once: nothing is known of its state.
     pub(crate) fn spawn(folder: &Path, provider: SocketAddr) -> io::Result<Self> {
+        Self::spawn_with(folder, provider, &[])
+    }
+
+    fn spawn_with(folder: &Path, provider: SocketAddr, further: &[(&str, &str)]) -> io::Result<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut child = Command::new(env!("CARGO_BIN_EXE_crisis-relay"))
@@ -51,6 +55,7 @@ impl Service {
             .current_dir(folder)
             .env_clear()
             .envs(settings(folder, address, provider))
+            .envs(further.iter().copied())
             .envs(std::env::vars().filter(|(name, _)| name == "TOKIO_WORKER_THREADS"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -66,7 +71,12 @@ impl Service {
 
     /// Starts the binary and waits until it answers.
     pub(crate) fn start(folder: &Path, provider: SocketAddr) -> io::Result<Self> {
-        let mut service = Self::spawn(folder, provider)?;
+        Self::start_with(folder, provider, &[])
+    }
+
+    /// The same, with further variables.
+    pub(crate) fn start_with(folder: &Path, provider: SocketAddr, further: &[(&str, &str)]) -> io::Result<Self> {
+        let mut service = Self::spawn_with(folder, provider, further)?;
         let begun = Instant::now();
         while !service.is_ready() {
             if service.child.try_wait()?.is_some() || begun.elapsed() > START_PATIENCE {
@@ -85,9 +95,14 @@ impl Service {
 
     /// How many commits its store has made.
     pub(crate) fn commits(&self) -> u64 {
+        self.counted("crisis_relay_store_commits_total")
+    }
+
+    /// What `/metrics` says of a counter, by its name with labels.
+    pub(crate) fn counted(&self, name: &str) -> u64 {
         let metrics = get(self.address, "/metrics").unwrap_or_default();
-        let line = metrics.lines().find(|line| line.starts_with("crisis_relay_store_commits_total "));
-        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or(0)
     }
 
     pub(crate) fn usage(&self) -> Usage {

@@ -193,7 +193,7 @@ async fn readyz(State(state): State<AppState>, StrictQuery(query): StrictQuery<R
     (status = 200, description = "OpenMetrics text", content_type = "application/openmetrics-text"),
 ))]
 async fn metrics(State(state): State<AppState>) -> Response {
-    state.service.metrics().set_store_commits(state.service.store().commits());
+    state.service.metrics().set_store_operations(state.service.store().operations());
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], state.service.metrics().encode()).into_response()
 }

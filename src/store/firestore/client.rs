@@ -22,7 +22,7 @@ use super::connect::Connection;
 use super::documents::{Names, corrupt};
 use super::queries::COUNT;
 use super::stamps::Stamps;
-use crate::ports::{Entropy, StoreError, jitter};
+use crate::ports::{Entropy, Operations, StoreError, jitter};
 
 /// How long is waited.
 #[derive(Debug, Clone, Copy)]
@@ -51,21 +51,6 @@ pub(super) struct Counters {
     reads: AtomicU64,
     writes: AtomicU64,
     deletes: AtomicU64,
-}
-
-/// What this process has asked of Firestore since the store was opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Operations {
-    /// Calls, repeated ones included.
-    pub calls: u64,
-    /// Those of them that were commits.
-    pub commits: u64,
-    /// Documents read; a query that finds nothing counts as one, and so does a document that is not there.
-    pub reads: u64,
-    /// Documents written in commits that succeeded, guards that change nothing included.
-    pub writes: u64,
-    /// Documents deleted in commits that succeeded, guards that delete nothing included.
-    pub deletes: u64,
 }
 
 impl Counters {

@@ -45,8 +45,6 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub use client::Operations;
-
 use self::alerts::AlertChange;
 use self::client::{Client, Limits};
 use self::documents::{Names, Read, collection, field, fields, micros, text, time};
@@ -60,8 +58,8 @@ use crate::domain::ids::{
     AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
 };
 use crate::ports::{
-    AlertCommit, Committed, ConsentCommit, Entropy, IdempotencyRecord, IntakeContext, ListCursor, Store, StoreError,
-    StoreStats, WrappedDataKey, random,
+    AlertCommit, Committed, ConsentCommit, Entropy, IdempotencyRecord, IntakeContext, ListCursor, Operations, Store,
+    StoreError, StoreStats, WrappedDataKey, random,
 };
 use crate::store::json;
 
@@ -138,11 +136,6 @@ impl FirestoreStore {
         let connection = connect::Connection::new(db, settings.clone(), work.handle()?.clone());
         let client = Arc::new(Client::new(connection, names, limits, entropy));
         Ok(Self { client, work, settings: settings.clone(), health, probed: Mutex::new(None) })
-    }
-
-    /// What was asked of Firestore since the store was opened.
-    pub fn operations(&self) -> Operations {
-        self.client.counters.told()
     }
 
     /// What is kept under `name` by [`Store::keep_fact`], if anything is. Writes nothing.
@@ -421,6 +414,10 @@ impl Store for FirestoreStore {
 
     fn is_exclusive(&self) -> bool {
         false
+    }
+
+    fn operations(&self) -> Operations {
+        self.client.counters.told()
     }
 
     async fn close(&self) {

@@ -37,8 +37,8 @@ use crate::domain::ids::{
     AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
 };
 use crate::ports::{
-    AlertCommit, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Store, StoreError, StoreStats,
-    WrappedDataKey,
+    AlertCommit, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Operations, Store, StoreError,
+    StoreStats, WrappedDataKey,
 };
 use crate::store::json;
 
@@ -455,8 +455,8 @@ impl Store for SqliteStore {
             .map(|_| ())
     }
 
-    fn commits(&self) -> u64 {
-        self.writer.commits()
+    fn operations(&self) -> Operations {
+        Operations { commits: self.writer.commits(), ..Operations::default() }
     }
 
     fn is_exclusive(&self) -> bool {

@@ -221,9 +221,15 @@ def known_settings():
     """Every name of .env.example, and every key of config/default.toml in the environment's form."""
     names = set(re.findall(r"^#?([A-Z][A-Z0-9_]+)=", (TOP / ".env.example").read_text(), re.M))
     defaults = tomllib.loads((TOP / "config" / "default.toml").read_text())
-    for section, keys in defaults.items():
-        for key in keys if isinstance(keys, dict) else []:
-            names.add(f"CRISIS_RELAY__{section.upper()}__{key.upper()}")
+
+    def walk(prefix, value):
+        for key, inner in value.items():
+            name = f"{prefix}__{key.upper()}"
+            names.add(name)
+            if isinstance(inner, dict):
+                walk(name, inner)
+
+    walk("CRISIS_RELAY", defaults)
     return names
 
 

@@ -27,8 +27,9 @@ locals {
       # Cloud Run appends the caller's address to X-Forwarded-For.
       CRISIS_RELAY__HTTP__TRUSTED_PROXIES = var.ingress == "INGRESS_TRAFFIC_ALL" ? "1" : "2"
       # Cloud Run kills ten seconds after SIGTERM: everything that may be under way must be over before.
-      CRISIS_RELAY__HTTP__SHUTDOWN_GRACE    = "9s"
-      CRISIS_RELAY__TWILIO__REQUEST_TIMEOUT = "8s"
+      CRISIS_RELAY__HTTP__SHUTDOWN_GRACE             = "9s"
+      CRISIS_RELAY__TWILIO__REQUEST_TIMEOUT          = "8s"
+      CRISIS_RELAY__STORE__FIRESTORE__COMMIT_TIMEOUT = "8s"
       # Twilio's limit is one for the sender: each instance takes its share.
       CRISIS_RELAY__TWILIO__WHATSAPP_PER_SECOND = tostring(floor(var.whatsapp_per_second / var.instances_max))
     },

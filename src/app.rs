@@ -14,7 +14,7 @@ use url::Url;
 
 use self::composer::OrganisationComposer;
 use crate::clock::{SystemClock, SystemEntropy};
-use crate::config::{self, Config, Mode};
+use crate::config::{self, Config, Mode, StoreKind};
 use crate::domain::alert::Rules;
 use crate::domain::contact::{Channel, ContactRole, Directory, PhoneNumber};
 use crate::domain::delivery::DeliveryRules;
@@ -37,6 +37,7 @@ use crate::service::dispatch::{Dispatch, Jobs};
 use crate::service::people::{ConfiguredContact, enrol};
 use crate::service::{Organisation, Service, ServiceError, Settings};
 use crate::simulator::{CallbackMode, Simulator, SimulatorConfig};
+use crate::store::firestore::{self, FirestoreSettings, FirestoreStore};
 use crate::store::sqlite::{OpenError, SqliteSettings, SqliteStore};
 use crate::twilio::breaker::{Breaker, BreakerLimits};
 use crate::twilio::pace::Pace;
@@ -55,6 +56,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("store.path: {0}")]
     Store(#[from] OpenError),
+    /// Firestore cannot be used.
+    #[error("store.firestore: {0}")]
+    Firestore(#[from] firestore::OpenError),
     /// An address cannot be listened on.
     #[error("{key}: cannot listen on {address}: {source}")]
     Listen {
@@ -163,6 +167,55 @@ pub fn sqlite_settings(config: &Config) -> SqliteSettings {
         group_commit_max: config.store.group_commit_max,
         write_queue_max: config.store.write_queue_max,
         busy_timeout: config.store.busy_timeout,
+    }
+}
+
+/// Which Firestore database is used, and how.
+pub fn firestore_settings(config: &Config) -> FirestoreSettings {
+    let store = &config.store.firestore;
+    FirestoreSettings {
+        // The configuration sees to it that it is there where it is used.
+        project_id: store.project_id.clone().unwrap_or_default(),
+        database_id: store.database_id.clone(),
+        emulator_host: store.emulator_host.clone(),
+        connect_timeout: store.connect_timeout,
+        read_timeout: store.read_timeout,
+        commit_timeout: store.commit_timeout,
+        answers_kept: config.idempotency.keep,
+    }
+}
+
+/// The configured store, to work on.
+///
+/// # Errors
+/// It cannot be opened.
+pub async fn open_store(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Arc<dyn Store>, StartError> {
+    Ok(match config.store.kind {
+        StoreKind::Sqlite => Arc::new(SqliteStore::open(&sqlite_settings(config))?),
+        StoreKind::Firestore => Arc::new(FirestoreStore::open(&firestore_settings(config), entropy).await?),
+    })
+}
+
+/// The configured store, to read what others may be working on.
+///
+/// # Errors
+/// It cannot be opened.
+pub async fn open_store_to_read(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Arc<dyn Store>, StartError> {
+    match config.store.kind {
+        StoreKind::Sqlite => Ok(Arc::new(SqliteStore::open_to_read(&sqlite_settings(config))?)),
+        StoreKind::Firestore => open_store(config, entropy).await,
+    }
+}
+
+/// What the configured store is called, for a person.
+pub fn store_name(config: &Config) -> String {
+    match config.store.kind {
+        StoreKind::Sqlite => config.store.path.display().to_string(),
+        StoreKind::Firestore => {
+            let FirestoreSettings { project_id, database_id, emulator_host, .. } = firestore_settings(config);
+            let emulator = emulator_host.map(|host| format!(" in the emulator at {host}")).unwrap_or_default();
+            format!("Firestore database {database_id} of project {project_id}{emulator}")
+        }
     }
 }
 
@@ -367,7 +420,7 @@ fn organisation_origin(config: &Config) -> Origin {
     let otherwise = fault(
         "organisation.id",
         "is not the organisation that this database was begun with: nobody would be told of its open alerts",
-        "Give the id that the database was begun with, or begin another database (store.path).",
+        "Give the id that the database was begun with, or begin another database.",
     );
     Origin { name: "organisation_id", present: config.organisation.id.to_string(), otherwise }
 }
@@ -383,21 +436,21 @@ async fn require_origin(config: &Config, store: &dyn Store, keyring: &dyn Keyrin
     if faults.is_empty() { Ok(()) } else { Err(StartError::Faults(faults)) }
 }
 
-/// What of this set-up is not what the database was begun with. Nothing is written; what the database does not keep yet
+/// What of this set-up is not what the database was begun with; `fact` reads what it keeps. Nothing is written; what the database does not keep yet
 /// is no fault.
 ///
 /// # Errors
 /// The store cannot be read.
 pub async fn origin_faults(
     config: &Config,
-    store: &SqliteStore,
+    fact: impl AsyncFn(&'static str) -> Result<Option<String>, crate::ports::StoreError>,
     keyring: Option<&dyn Keyring>,
 ) -> Result<Vec<Fault>, crate::ports::StoreError> {
     let mut faults = Vec::new();
     for Origin { name, present, otherwise } in
         keyring.map(index_origin).into_iter().chain([organisation_origin(config)])
     {
-        if store.fact(name).await?.is_some_and(|kept| kept != present) {
+        if fact(name).await?.is_some_and(|kept| kept != present) {
             faults.push(otherwise);
         }
     }
@@ -637,7 +690,7 @@ pub async fn start(config: &Config) -> Result<Running, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let keyring = Arc::new(open_keyring(&config, Arc::clone(&entropy))?);
-    let store = Arc::new(SqliteStore::open(&sqlite_settings(&config))?);
+    let store = open_store(&config, Arc::clone(&entropy)).await?;
     let twilio = Arc::new(rest_client(&provider, Arc::clone(&clock))?);
     let adapters = Adapters { store, keyring, twilio, clock, entropy };
     let app = assemble(&config, &provider, adapters).await?;

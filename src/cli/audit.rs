@@ -8,10 +8,9 @@ use crate::app;
 use crate::clock::SystemEntropy;
 use crate::config::Config;
 use crate::domain::ids::Reference;
-use crate::ports::{Keyring, Store as _};
+use crate::ports::{Keyring, Store};
 use crate::service::report::report;
 use crate::service::verification::verify_all;
-use crate::store::sqlite::SqliteStore;
 
 /// What is done with the audit.
 #[derive(clap::Subcommand)]
@@ -32,23 +31,23 @@ pub(super) enum AuditCommand {
 
 pub(super) fn run(config: &Config, command: &AuditCommand) -> ExitCode {
     block_on(async {
-        let store = match SqliteStore::open_to_read(&app::sqlite_settings(config)) {
+        let store = match app::open_store_to_read(config, Arc::new(SystemEntropy)).await {
             Ok(store) => store,
             Err(error) => {
-                say_error(&format!("{}: {error}", config.store.path.display()));
+                say_error(&format!("{}: {error}", app::store_name(config)));
                 return ExitCode::from(2);
             }
         };
         let status = match command {
-            AuditCommand::Verify => verify(config, &store).await,
-            AuditCommand::Report { reference } => print_report(config, &store, *reference).await,
+            AuditCommand::Verify => verify(config, store.as_ref()).await,
+            AuditCommand::Report { reference } => print_report(config, store.as_ref(), *reference).await,
         };
         store.close().await;
         status
     })
 }
 
-async fn verify(config: &Config, store: &SqliteStore) -> ExitCode {
+async fn verify(config: &Config, store: &dyn Store) -> ExitCode {
     match verify_all(store, std::slice::from_ref(&config.organisation.id)).await {
         Ok(found) if found.faults.is_empty() => {
             say(&format!(
@@ -75,7 +74,7 @@ async fn verify(config: &Config, store: &SqliteStore) -> ExitCode {
     }
 }
 
-async fn print_report(config: &Config, store: &SqliteStore, reference: Reference) -> ExitCode {
+async fn print_report(config: &Config, store: &dyn Store, reference: Reference) -> ExitCode {
     // Without the keys the report is as true, but what is sealed stays so. A report must not make a key file.
     let has_key = config.keyring.master_key.is_some() || config.keyring.development_key_path.exists();
     let keyring = if has_key { app::open_keyring(config, Arc::new(SystemEntropy)).ok() } else { None };

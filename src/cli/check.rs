@@ -8,9 +8,10 @@ use std::time::Duration;
 use super::{block_on, say, say_error};
 use crate::app::{self, Provider, StartError};
 use crate::clock::{SystemClock, SystemEntropy};
-use crate::config::{self, Config, Sid};
+use crate::config::{self, Config, Sid, StoreKind};
 use crate::keyring::LocalKeyring;
 use crate::ports::{Clock as _, Fault, Keyring, Store as _, TwilioClient as _};
+use crate::store::firestore::FirestoreStore;
 use crate::store::sqlite::{OpenError, SqliteStore};
 
 /// What was found, part by part.
@@ -112,6 +113,35 @@ fn keyring(config: &Config, findings: &mut Findings) -> Option<LocalKeyring> {
 }
 
 async fn store(config: &Config, keyring: Option<&LocalKeyring>, findings: &mut Findings) {
+    match config.store.kind {
+        StoreKind::Sqlite => sqlite(config, keyring, findings).await,
+        StoreKind::Firestore => firestore(config, keyring, findings).await,
+    }
+}
+
+/// A database that others may be working on is only read.
+async fn firestore(config: &Config, keyring: Option<&LocalKeyring>, findings: &mut Findings) {
+    let name = app::store_name(config);
+    let fault = |error: &dyn std::fmt::Display| Fault {
+        subject: "store.firestore".to_owned(),
+        problem: error.to_string(),
+        remedy: "See docs/firestore.md: the database, the credentials, and what they must be allowed to do.".to_owned(),
+    };
+    let store = match FirestoreStore::open(&app::firestore_settings(config), Arc::new(SystemEntropy)).await {
+        Ok(store) => store,
+        Err(error) => return findings.faults("store", vec![fault(&error)]),
+    };
+    let keyring = keyring.map(|keyring| keyring as &dyn Keyring);
+    let origin = app::origin_faults(config, async |name| store.fact(name).await, keyring).await;
+    store.close().await;
+    match origin {
+        Ok(faults) if faults.is_empty() => findings.fine("store", &format!("{name} can be read")),
+        Ok(faults) => findings.faults("store", faults),
+        Err(error) => findings.faults("store", vec![fault(&error)]),
+    }
+}
+
+async fn sqlite(config: &Config, keyring: Option<&LocalKeyring>, findings: &mut Findings) {
     let path = config.store.path.display().to_string();
     let settings = app::sqlite_settings(config);
     if !config.store.path.exists() {
@@ -128,7 +158,7 @@ async fn store(config: &Config, keyring: Option<&LocalKeyring>, findings: &mut F
     let probed = if store.is_exclusive() { store.probe(SystemClock.now()).await } else { Ok(()) };
     let keyring = keyring.map(|keyring| keyring as &dyn Keyring);
     let origin = match probed {
-        Ok(()) => app::origin_faults(config, &store, keyring).await,
+        Ok(()) => app::origin_faults(config, async |name| store.fact(name).await, keyring).await,
         Err(error) => Err(error),
     };
     store.close().await;

@@ -6,7 +6,7 @@ use url::{Host, Url};
 
 use super::reader::Reader;
 use super::settings::{Config, JwtKey};
-use super::values::Mode;
+use super::values::{Mode, StoreKind};
 
 /// Twilio's shared WhatsApp sandbox. Members have to join it, and drop out after three days.
 ///
@@ -259,6 +259,10 @@ fn counsellor(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
 }
 
 fn storage(config: &Config, r: &mut Reader<'_>) {
+    match config.store.kind {
+        StoreKind::Sqlite => {}
+        StoreKind::Firestore => firestore(config, r),
+    }
     let keyring = &config.keyring;
     if production(config) && !r.is_set("keyring.master_key") {
         let remedy = "make one with: head -c 32 /dev/urandom | base64; keep a copy where the database is not";
@@ -269,6 +273,30 @@ fn storage(config: &Config, r: &mut Reader<'_>) {
     if !all.all(|key| seen.insert(key.expose())) {
         r.fault("keyring.former_master_keys", "holds a key twice, or the present one", "name each former key once");
     }
+}
+
+fn firestore(config: &Config, r: &mut Reader<'_>) {
+    const PROJECT: &str = "store.firestore.project_id";
+    const EMULATOR: &str = "store.firestore.emulator_host";
+    if !r.is_set(PROJECT) {
+        r.fault(PROJECT, "is missing, while store.kind is firestore", "set the Google Cloud project's id");
+    }
+    if production(config) && r.is_set(EMULATOR) {
+        let rule = "is refused in production: the emulator forgets accepted alerts when it ends";
+        r.fault(EMULATOR, rule, "leave it empty: then Google's service is used");
+    }
+    let store = &config.store.firestore;
+    ordered(
+        r,
+        ("store.firestore.read_timeout", store.read_timeout),
+        ("store.firestore.commit_timeout", store.commit_timeout),
+    );
+    // A change that its caller no longer waits for is still made.
+    ordered(
+        r,
+        ("store.firestore.commit_timeout", store.commit_timeout),
+        ("http.shutdown_grace", config.http.shutdown_grace),
+    );
 }
 
 fn callers(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {

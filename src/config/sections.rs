@@ -316,20 +316,53 @@ fn required_path(r: &mut Reader<'_>, key: &str) -> PathBuf {
 }
 
 fn store(r: &mut Reader<'_>) -> Store {
-    let kind = if r.is_text("store.kind", "firestore") {
-        r.fault("store.kind", "cannot be firestore yet: this version has no Firestore engine", "choose sqlite");
-        StoreKind::Sqlite
-    } else {
-        r.word("store.kind", StoreKind::WORDS, StoreKind::from_word, StoreKind::Sqlite)
-    };
     Store {
-        kind,
+        kind: r.word("store.kind", StoreKind::WORDS, StoreKind::from_word, StoreKind::Sqlite),
         path: required_path(r, "store.path"),
         readers: r.whole("store.readers", 1..=64),
         group_commit_max: r.whole("store.group_commit_max", 1..=10_000),
         write_queue_max: r.whole("store.write_queue_max", 1..=1_000_000),
         busy_timeout: r.duration("store.busy_timeout", ms(100)..=m(1)),
+        firestore: firestore(r),
     }
+}
+
+fn firestore(r: &mut Reader<'_>) -> Firestore {
+    const PROJECT: Rule = Rule {
+        rule: "must be a project's id: 6 to 30 lower-case letters, digits and hyphens, a letter first",
+        remedy: "copy it from the Google Cloud console (not the project's name or number)",
+    };
+    const DATABASE: Rule = Rule {
+        rule: "must be (default), or 4 to 63 lower-case letters, digits and hyphens, a letter first",
+        remedy: "leave it as it is, or copy it from: gcloud firestore databases list",
+    };
+    const EMULATOR: Rule =
+        Rule { rule: "must be a host and a port, such as 127.0.0.1:8080", remedy: "take off anything before the host" };
+    let named = |text: &str, length: std::ops::RangeInclusive<usize>| {
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+        (begins && length.contains(&text.len()) && text.bytes().all(fits)).then(|| text.to_owned())
+    };
+    let database = |text: &str| if text == DEFAULT_DATABASE { Some(text.to_owned()) } else { named(text, 4..=63) };
+    let quoted = |text: &String| format!("\"{text}\"");
+    let default = DEFAULT_DATABASE.to_owned();
+    Firestore {
+        project_id: r.optional("store.firestore.project_id", &PROJECT, |text| named(text, 6..=30), quoted),
+        database_id: r.required("store.firestore.database_id", &DATABASE, database, quoted, default),
+        emulator_host: r.optional("store.firestore.emulator_host", &EMULATOR, host_and_port, quoted),
+        connect_timeout: r.duration("store.firestore.connect_timeout", s(1)..=m(5)),
+        read_timeout: r.duration("store.firestore.read_timeout", ms(500)..=m(1)),
+        commit_timeout: r.duration("store.firestore.commit_timeout", s(1)..=m(2)),
+    }
+}
+
+/// What a project's first database is called.
+const DEFAULT_DATABASE: &str = "(default)";
+
+fn host_and_port(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    let fits = !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0);
+    fits.then(|| text.to_owned())
 }
 
 fn keyring(r: &mut Reader<'_>) -> KeyringConfig {

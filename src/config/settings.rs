@@ -259,6 +259,25 @@ pub struct Store {
     pub write_queue_max: usize,
     /// How long a connection waits for a lock of another process.
     pub busy_timeout: Duration,
+    /// Google Cloud Firestore, where `kind` says so.
+    pub firestore: Firestore,
+}
+
+/// Google Cloud Firestore.
+#[derive(Debug, Clone)]
+pub struct Firestore {
+    /// The Google Cloud project; always there where this engine is used.
+    pub project_id: Option<String>,
+    /// The database within it.
+    pub database_id: String,
+    /// Host and port of an emulator: development only.
+    pub emulator_host: Option<String>,
+    /// How long a start tries to connect.
+    pub connect_timeout: Duration,
+    /// For a read, its repetitions included.
+    pub read_timeout: Duration,
+    /// For a change, with all that is looked at and tried again.
+    pub commit_timeout: Duration,
 }
 
 /// The keys that seal personal data.

@@ -287,7 +287,7 @@ fn all_faults_are_told_at_once_each_with_key_variable_and_remedy() {
         "twilio.account_sid",
         "twilio.auth_token",
         "twilio.whatsapp_from",
-        "store.kind",
+        "store.firestore.project_id",
     ];
     assert_eq!(found, keys(&expected), "{faults}");
     for fault in faults.iter() {

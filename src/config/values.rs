@@ -65,6 +65,8 @@ words!(
     StoreKind {
         /// Embedded, one instance.
         Sqlite = "sqlite",
+        /// Google Cloud Firestore, any number of instances.
+        Firestore = "firestore",
     }
 );
 words!(

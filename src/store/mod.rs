@@ -1,3 +1,5 @@
 //! Where everything is kept: the implementations of [`crate::ports::Store`].
 
+pub mod firestore;
+mod json;
 pub mod sqlite;

@@ -40,6 +40,7 @@ use crate::ports::{
     AlertCommit, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Store, StoreError, StoreStats,
     WrappedDataKey,
 };
+use crate::store::json;
 
 /// How the file is used.
 #[derive(Debug, Clone)]
@@ -294,7 +295,7 @@ impl Store for SqliteStore {
     }
 
     async fn commit_alert(&self, commit: AlertCommit) -> Result<Committed, StoreError> {
-        let body = rows::to_json(&commit.alert)?;
+        let body = json::write(&commit.alert)?;
         let hurry = if commit.may_wait { Hurry::MayWait } else { Hurry::AtOnce };
         self.writer.write_in(hurry, move |connection| rows::commit_alert(connection, &commit, &body)).await
     }
@@ -404,7 +405,7 @@ impl Store for SqliteStore {
     }
 
     async fn commit_consent(&self, commit: ConsentCommit) -> Result<bool, StoreError> {
-        let body = rows::to_json(&commit.record)?;
+        let body = json::write(&commit.record)?;
         self.writer.write(move |connection| rows::commit_consent(connection, &commit, &body)).await
     }
 

@@ -5,7 +5,6 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::sql;
@@ -16,14 +15,10 @@ use crate::domain::event::EventDetails;
 use crate::domain::ids::{AlertId, EventId, IdempotencyKey, OrganisationId, PersonKey, SubjectKey};
 use crate::domain::sealed::Sealed;
 use crate::ports::{
-    AlertCommit, Committed, ConsentCommit, IdempotencyRecord, ListCursor, StoreError, StoreStats, WrappedDataKey,
+    AlertCommit, Committed, ConsentCommit, IdempotencyRecord, ListCursor, StoreStats, WrappedDataKey,
 };
 
 type Result<T> = rusqlite::Result<T>;
-
-pub(super) fn to_json<T: Serialize>(value: &T) -> std::result::Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|_| StoreError::Corrupt { what: "a value cannot be written".to_owned() })
-}
 
 /// A limit as SQLite counts.
 pub(super) fn bound(limit: usize) -> i64 {

@@ -18,6 +18,10 @@ use crate::builders::{College, answer, data_key, details, person, provider_id};
 
 /// Where a store lives.
 pub(crate) trait Place: Sized + Send + Sync + 'static {
+    /// Whether there is such a place on this machine. Where there is none, whoever answers this has said so, aloud.
+    fn is_there() -> bool {
+        true
+    }
     /// An empty place of its own.
     async fn new() -> Self;
     /// Opens the store here. Opened again, it finds what was stored before.
@@ -87,7 +91,9 @@ macro_rules! promises {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $promise() {
-                $crate::suite::$topic::$promise::<$place>().await;
+                if <$place as $crate::suite::Place>::is_there() {
+                    $crate::suite::$topic::$promise::<$place>().await;
+                }
             }
         )*
     };

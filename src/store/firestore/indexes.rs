@@ -114,3 +114,41 @@ pub const COLLECTIONS: &[&str] = &[
 
 /// Fields after whose time Firestore deletes the document by itself, within a day or so.
 pub const EXPIRIES: &[(&str, &str)] = &[(collection::ANSWERS, field::EXPIRES_AT), (collection::HEALTH, field::EXPIRES_AT)];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const FILE: &str = include_str!("../../../migrations/firestore/firestore.indexes.json");
+
+    fn told(value: &Value) -> BTreeSet<String> {
+        value.as_array().unwrap().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_file_that_tools_read_has_these_indexes_exemptions_and_expiries_and_no_others() {
+        let file: Value = serde_json::from_str(FILE).unwrap();
+        let field = |(path, kind): &(&str, Kind)| match kind {
+            Ascending => json!({"fieldPath": path, "order": "ASCENDING"}),
+            Descending => json!({"fieldPath": path, "order": "DESCENDING"}),
+            Contains => json!({"fieldPath": path, "arrayConfig": "CONTAINS"}),
+        };
+        let index = |index: &Index| {
+            let fields: Vec<Value> = index.fields.iter().map(field).collect();
+            json!({"collectionGroup": index.collection, "queryScope": "COLLECTION", "fields": fields})
+        };
+        let indexes: Vec<Value> = INDEXES.iter().map(index).collect();
+        assert_eq!(told(&file["indexes"]), told(&json!(indexes)));
+
+        let exempt = |collection: &&str| json!({"collectionGroup": collection, "fieldPath": "*", "indexes": []});
+        let expiry = |(collection, path): &(&str, &str)| {
+            json!({"collectionGroup": collection, "fieldPath": path, "ttl": true, "indexes": []})
+        };
+        let overrides: Vec<Value> = COLLECTIONS.iter().map(exempt).chain(EXPIRIES.iter().map(expiry)).collect();
+        assert_eq!(told(&file["fieldOverrides"]), told(&json!(overrides)));
+    }
+}

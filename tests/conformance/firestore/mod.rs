@@ -1,5 +1,8 @@
 //! The distributed store, on Google's own emulator: the suite, and what is Firestore's own.
 
+mod own;
+mod proxy;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Alerts: what a commit keeps, and what it refuses.
 
 use crisis_relay::clock::SeededEntropy;
-use crisis_relay::domain::alert::{Input, StateName};
+use crisis_relay::domain::alert::{Alert, Input, StateName};
 use crisis_relay::domain::audit::{AuditStream, verify_chain};
 use crisis_relay::domain::event::Score;
 use crisis_relay::ports::{AlertCommit, Committed, StoreError, jitter, random};
@@ -125,6 +125,32 @@ pub(crate) async fn a_student_has_one_open_alert<P: Place>() {
     let withheld = commit(&store, north.withhold(5, at(4))).await;
     let again = north.open_for(6, withheld.subject, at(5));
     assert_eq!(store.commit_alert(again).await.unwrap(), Committed::SubjectHasOpenAlert);
+}
+
+pub(crate) async fn a_late_change_of_a_closed_alert_leaves_the_next_one_alone<P: Place>() {
+    let place = P::new().await;
+    let college = College::new("north");
+    let mut store = place.open().await;
+    let first = commit(&store, college.open_for(1, subject(1), at(0))).await;
+    let mut closed = commit(&store, college.resolve(&first, at(1))).await;
+    let second = commit(&store, college.open_for(2, subject(1), at(2))).await;
+
+    // Once by whoever closed it, and once by somebody who has not seen it before.
+    for number in [3, 4] {
+        let mut late = college.join(&first, number, 0.9, at(3));
+        late.from_version = Some(closed.version);
+        late.alert = Alert { version: closed.version + 1, ..closed };
+        late.audit.clear();
+        closed = commit(&store, late).await;
+
+        let known = store.intake_context(&college.organisation, subject(1), None).await.unwrap();
+        assert_eq!(known.open_alert.as_ref(), Some(&second), "the open alert is not the student's any more");
+        let third = college.open_for(number, subject(1), at(4));
+        assert_eq!(store.commit_alert(third).await.unwrap(), Committed::SubjectHasOpenAlert);
+        store.close().await;
+        drop(store);
+        store = place.open().await;
+    }
 }
 
 pub(crate) async fn a_reference_is_taken_within_its_organisation_only<P: Place>() {

@@ -41,6 +41,7 @@ macro_rules! conformance {
             alerts::a_change_needs_the_version_it_was_made_from,
             alerts::an_id_is_inserted_once,
             alerts::a_student_has_one_open_alert,
+            alerts::a_late_change_of_a_closed_alert_leaves_the_next_one_alone,
             alerts::a_reference_is_taken_within_its_organisation_only,
             alerts::a_used_idempotency_key_is_told_before_anything_else,
             alerts::a_data_key_is_given_once,

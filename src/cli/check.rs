@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::migrate::{FirestoreTarget, setup_faults};
 use super::{block_on, say, say_error};
 use crate::app::{self, Provider, StartError};
 use crate::clock::{SystemClock, SystemEntropy};
@@ -115,7 +116,10 @@ fn keyring(config: &Config, findings: &mut Findings) -> Option<LocalKeyring> {
 async fn store(config: &Config, keyring: Option<&LocalKeyring>, findings: &mut Findings) {
     match config.store.kind {
         StoreKind::Sqlite => sqlite(config, keyring, findings).await,
-        StoreKind::Firestore => firestore(config, keyring, findings).await,
+        StoreKind::Firestore => {
+            firestore(config, keyring, findings).await;
+            set_up(&FirestoreTarget::of(config), findings).await;
+        }
     }
 }
 
@@ -139,6 +143,27 @@ async fn firestore(config: &Config, keyring: Option<&LocalKeyring>, findings: &m
         Ok(faults) => findings.faults("store", faults),
         Err(error) => findings.faults("store", vec![fault(&error)]),
     }
+}
+
+/// Indexes, TTL policies and rules: without its index a query fails, and with it whatever rests on it.
+async fn set_up(target: &FirestoreTarget, findings: &mut Findings) {
+    const PART: &str = "indexes, TTL, rules";
+    if target.emulator.is_some() {
+        return findings.unproven(PART, "an emulator needs none and enforces none: production is stricter");
+    }
+    let looked = async { target.admin().await?.survey().await };
+    let survey = match looked.await {
+        Ok(survey) => survey,
+        Err(error) => return findings.unproven(PART, &format!("{error}. {}", error.remedy())),
+    };
+    if let Some(error) = &survey.rules_unseen {
+        findings.unproven(PART, &format!("{error}. The service's own account may not see them; who deploys may"));
+    }
+    let faults = setup_faults(&survey);
+    if !faults.is_empty() {
+        return findings.faults(PART, faults);
+    }
+    findings.fine(PART, &format!("{} pieces are in place", survey.pieces.len()));
 }
 
 async fn sqlite(config: &Config, keyring: Option<&LocalKeyring>, findings: &mut Findings) {

@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod end;
 pub mod logging;
+mod migrate;
 mod serve;
 mod tools;
 
@@ -50,6 +51,12 @@ enum Command {
     /// Says everything that is wrong, with how to mend it, all at once. Sends no message; may run beside the service. Exit
     /// status 1: something is at fault; 2: the settings cannot even be read.
     Check,
+    /// Bring the store to what this build needs.
+    ///
+    /// SQLite: the schema, as a start of the service does. Firestore: indexes, TTL policies and security rules, with the
+    /// credentials of who deploys (`gcloud auth application-default login`); what is there is left as it is. Exit status
+    /// 1: it could not be done; 3: all is asked for, and Google has not finished building.
+    Migrate(migrate::MigrateArgs),
     /// Run the Twilio simulator alone.
     ///
     /// It speaks Twilio's HTTP API, shows messages on a phone page, and misbehaves on request. A service talks to it with
@@ -89,6 +96,7 @@ pub fn run() -> ExitCode {
         Command::Serve => with_config(file, serve::serve),
         Command::Demo(args) => demo::demo(&args),
         Command::Check => check::check(file),
+        Command::Migrate(args) => with_config(file, |config| migrate::migrate(config, &args)),
         Command::SimulateTwilio(args) => tools::simulate(&args),
         Command::Audit(command) => with_config(file, |config| audit::run(config, &command)),
         Command::ApiKey { id } => tools::api_key(&id),

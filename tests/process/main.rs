@@ -159,3 +159,51 @@ fn an_end_that_is_asked_for_while_the_service_starts_comes_though_the_start_hang
     assert_eq!(ended.and_then(|status| status.code()), Some(0), "{said}");
     assert!(said.contains("asked to end while starting"), "{said}");
 }
+
+/// What `migrate` says with this environment, and how it ends.
+fn migrate(folder: &Path, environment: &[(&str, &str)]) -> (String, Option<i32>) {
+    let ended = command("migrate", folder).envs(environment.iter().copied()).output().unwrap();
+    let told = String::from_utf8([ended.stdout, ended.stderr].concat()).unwrap();
+    (told, ended.status.code())
+}
+
+#[test]
+fn migrate_brings_a_file_up_to_date_and_a_second_run_finds_nothing_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (told, status) = migrate(folder.path(), &[]);
+    assert!(status == Some(0) && told.contains("went from schema version 0 to "), "{status:?}: {told}");
+    let (told, status) = migrate(folder.path(), &[]);
+    assert!(status == Some(0) && told.contains("nothing to do"), "{status:?}: {told}");
+}
+
+#[test]
+fn migrate_leaves_a_file_alone_that_a_service_is_using() {
+    let mut relay = Relay::start(Stdio::null());
+    relay.wait_for_life();
+    let (told, status) = migrate(relay.folder.path(), &[]);
+    assert!(status == Some(1) && told.contains("another process is using this database"), "{status:?}: {told}");
+    assert!(relay.is_alive(), "the service goes on");
+}
+
+const FIRESTORE: [(&str, &str); 2] = [("STORE", "firestore"), ("FIRESTORE_PROJECT_ID", "college-1")];
+
+#[test]
+fn migrate_says_that_an_emulator_needs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nobody listens there, and nobody is asked.
+    let emulator = [("FIRESTORE_EMULATOR_HOST", "127.0.0.1:9")];
+    let (told, status) = migrate(folder.path(), &[FIRESTORE.as_slice(), &emulator].concat());
+    assert!(status == Some(0) && told.contains("needs no indexes"), "{status:?}: {told}");
+}
+
+#[test]
+fn migrate_without_googles_credentials_says_how_to_get_them() {
+    let folder = tempfile::tempdir().unwrap();
+    // A file that is none: off Google's machines the search would go on to a metadata server, in vain and for long.
+    let key = folder.path().join("key.json");
+    std::fs::write(&key, "{}").unwrap();
+    let credentials = [("GOOGLE_APPLICATION_CREDENTIALS", key.to_str().unwrap())];
+    let (told, status) = migrate(folder.path(), &[FIRESTORE.as_slice(), &credentials].concat());
+    assert_eq!(status, Some(1), "{told}");
+    assert!(told.contains("gcloud auth application-default login"), "{told}");
+}

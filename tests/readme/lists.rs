@@ -11,17 +11,20 @@ use crisis_relay::metrics::Metrics;
 
 use crate::document::read;
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 13] = [
     "README.md",
     "ARCHITECTURE.md",
     "BENCHMARKS.md",
     "CHANGELOG.md",
     "docs/api.md",
+    "docs/deploy.md",
+    "docs/firestore.md",
     "docs/webhooks.md",
     "docs/operations.md",
     "docs/privacy.md",
     "docs/templates.md",
     "docs/troubleshooting.md",
+    "migrations/firestore/README.md",
 ];
 
 fn root() -> &'static Path {
@@ -60,7 +63,7 @@ fn every_link_leads_somewhere() {
 
 #[test]
 fn every_path_that_is_named_exists() {
-    let roots = ["src/", "docs/", "config/", "tests/", "migrations/", ".ci/", "benches/", "fuzz/"];
+    let roots = ["src/", "docs/", "config/", "tests/", "migrations/", "deploy/", ".ci/", "benches/", "fuzz/"];
     for name in DOCUMENTS {
         let text = read(name);
         for path in between(&text, "`", "`").filter(|path| roots.iter().any(|root| path.starts_with(root))) {

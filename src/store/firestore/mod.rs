@@ -8,6 +8,7 @@
 //! | `alerts`, `records` | what an alert's change consists of; everything else that is kept |
 //! | `queries`, `indexes` | what is searched for, and the indexes that this needs |
 //! | `client`, `connect` | calls, time-outs, repetitions, counting |
+//! | `admin` | indexes, TTL policies and rules: what is there, and making what is missing |
 //! | `stamps` | what is remembered of documents, so that a change need not read first |
 //! | `work` | the threads that changes run on |
 //!
@@ -24,6 +25,7 @@
 //! each receipt; receipts that come together collide, and the loser is told `VersionConflict` and tries again from what is
 //! there then, as on any store.
 
+pub mod admin;
 mod alerts;
 mod change;
 mod client;

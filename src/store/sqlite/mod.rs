@@ -96,6 +96,15 @@ pub enum OpenError {
     Sqlite(#[from] rusqlite::Error),
 }
 
+/// The schema's versions before and after a migration; 0 is a file that was not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migrated {
+    /// Before.
+    pub from: usize,
+    /// After: the version that this build writes.
+    pub to: usize,
+}
+
 /// A store in one SQLite file.
 pub struct SqliteStore {
     writer: Writer,
@@ -106,6 +115,20 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the file for this process alone, makes it if need be, and brings its schema up to date.
     pub fn open(settings: &SqliteSettings) -> Result<Self, OpenError> {
+        let (connection, lock, _) = Self::open_migrated(settings)?;
+        Self::with(connection, settings, Some(lock))
+    }
+
+    /// Brings the file's schema up to date, as [`SqliteStore::open`] does, and lets go of it.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub fn migrate(settings: &SqliteSettings) -> Result<Migrated, OpenError> {
+        let (_, _, moved) = Self::open_migrated(settings)?;
+        Ok(moved)
+    }
+
+    fn open_migrated(settings: &SqliteSettings) -> Result<(Connection, File, Migrated), OpenError> {
         if let Some(folder) = settings.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder)?;
         }
@@ -119,8 +142,8 @@ impl SqliteStore {
         }
         restrict(&settings.path)?;
         prepare(&connection)?;
-        migrate::migrate(&mut connection, migrate::LATEST)?;
-        Self::with(connection, settings, Some(lock))
+        let from = migrate::migrate(&mut connection, migrate::LATEST)?;
+        Ok((connection, lock, Migrated { from, to: migrate::LATEST }))
     }
 
     /// Opens a file that another process may be using, to read it: for the audit's commands.

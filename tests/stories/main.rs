@@ -4,6 +4,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/emulator.rs"]
+mod emulator;
 
 mod bad_input;
 mod clock;
@@ -12,6 +14,7 @@ mod consent_races;
 mod crash_running;
 mod crash_steps;
 mod decisions;
+mod firestore;
 mod humans;
 mod idempotency;
 mod ladder;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crisis_relay::clock::SystemEntropy;
 use crisis_relay::domain::audit::{AuditStream, verify_chain};
 use crisis_relay::domain::sealed::Sealed;
-use crisis_relay::ports::{AlertCommit, Committed, Store, StoreError};
-use crisis_relay::store::firestore::{FirestoreSettings, FirestoreStore, OpenError, Operations};
+use crisis_relay::ports::{AlertCommit, Committed, Operations, Store, StoreError};
+use crisis_relay::store::firestore::{FirestoreSettings, FirestoreStore, OpenError};
 
 use super::FirestorePlace;
 use super::proxy::{Proxy, Way};

@@ -105,9 +105,8 @@ async fn there_and_back_again_everything_is_as_it_was() {
     assert_eq!(there.read_mark(MOVED_TO).await.unwrap().as_deref(), Some("sqlite:back"));
     assert_eq!(back.read_mark(COPYING).await.unwrap(), None, "the copy is done, and still marked");
 
-    let due = |store: &dyn Store| store.due_alerts(at(1_000_000), 100);
-    let mut expected = due(source.as_ref()).await.unwrap();
-    let mut found = due(there.as_ref()).await.unwrap();
+    let mut expected = source.due_alerts(at(1_000_000), 100).await.unwrap();
+    let mut found = there.due_alerts(at(1_000_000), 100).await.unwrap();
     expected.sort_unstable_by_key(|id| id.0);
     found.sort_unstable_by_key(|id| id.0);
     assert_eq!(found, expected, "not the same is due");

@@ -31,6 +31,7 @@ use crate::http::state::{AppState, RequestLimits, WebhookTrust};
 use crate::http::{ServeSettings, application, serve};
 use crate::keyring::{LocalKeyring, MasterKeys};
 use crate::metrics::Metrics;
+use crate::ports::transfer::{COPYING, MOVED_TO, Transfer};
 use crate::ports::{Clock, Entropy, Fault, Keyring, Store, TwilioClient, random};
 use crate::secret::Secret;
 use crate::service::dispatch::{Dispatch, Jobs};
@@ -188,12 +189,36 @@ pub fn firestore_settings(config: &Config) -> FirestoreSettings {
 /// The configured store, to work on.
 ///
 /// # Errors
-/// It cannot be opened.
+/// It cannot be opened; or it was moved elsewhere, or is an unfinished copy.
 pub async fn open_store(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Arc<dyn Store>, StartError> {
     Ok(match config.store.kind {
-        StoreKind::Sqlite => Arc::new(SqliteStore::open(&sqlite_settings(config))?),
-        StoreKind::Firestore => Arc::new(FirestoreStore::open(&firestore_settings(config), entropy).await?),
+        StoreKind::Sqlite => {
+            let store = SqliteStore::open(&sqlite_settings(config))?;
+            refuse_moved(&store).await?;
+            Arc::new(store)
+        }
+        StoreKind::Firestore => {
+            let store = FirestoreStore::open(&firestore_settings(config), entropy).await?;
+            refuse_moved(&store).await?;
+            Arc::new(store)
+        }
     })
+}
+
+/// A store that was moved has a second life elsewhere, and one that is not wholly copied lacks alerts: neither is served.
+async fn refuse_moved(store: &dyn Transfer) -> Result<(), StartError> {
+    let mark = async |name| store.read_mark(name).await.map_err(ServiceError::from);
+    if mark(COPYING).await?.is_some() {
+        let problem = "holds a copy that was not finished";
+        let remedy = "Run crisis-relay copy again as before; it goes on.";
+        return Err(StartError::Faults(vec![fault("store", problem, remedy)]));
+    }
+    if let Some(elsewhere) = mark(MOVED_TO).await? {
+        let problem = format!("was moved to {elsewhere}: served here as well, everybody would be told twice");
+        let remedy = "Name that store in the settings, as docs/moving.md says.";
+        return Err(StartError::Faults(vec![fault("store", problem, remedy)]));
+    }
+    Ok(())
 }
 
 /// The configured store, to read what others may be working on.
@@ -203,7 +228,7 @@ pub async fn open_store(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Ar
 pub async fn open_store_to_read(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Arc<dyn Store>, StartError> {
     match config.store.kind {
         StoreKind::Sqlite => Ok(Arc::new(SqliteStore::open_to_read(&sqlite_settings(config))?)),
-        StoreKind::Firestore => open_store(config, entropy).await,
+        StoreKind::Firestore => Ok(Arc::new(FirestoreStore::open(&firestore_settings(config), entropy).await?)),
     }
 }
 
@@ -462,7 +487,7 @@ pub async fn origin_faults(
 /// beside the longest call, so that none waits in here until a call could outlast its lease.
 fn places(config: &Config, longest_call: Duration) -> usize {
     let patience = config.delivery.lease.saturating_sub(longest_call).as_secs_f64() / 2.0;
-    let within_lease = f64::from(config.twilio.whatsapp_per_second) * patience;
+    let within_lease = share(config, config.twilio.whatsapp_per_second) * patience;
     // Small and positive: the cast cannot go wrong.
     config.worker.queue_max.min(within_lease as usize).max(1)
 }
@@ -542,10 +567,20 @@ fn rules(config: &Config) -> Rules {
     }
 }
 
+/// What one instance may send of a sender's pace. It may be less than one a second: else many instances together would
+/// go beyond what the sender is allowed.
+fn share(config: &Config, per_second: u32) -> f64 {
+    f64::from(per_second) / f64::from(config.worker.instances.max(1))
+}
+
 fn paces(config: &Config) -> Paces {
     // A tenth of a second's worth may go at once: Twilio measures by the second, and a crisis should not wait for a
     // place that is free.
-    let pace = |per_second: u32| Pace::new(f64::from(per_second), (per_second / 10).max(1));
+    let pace = |per_second: u32| {
+        let share = share(config, per_second);
+        // Small and positive: the cast cannot go wrong.
+        Pace::new(share, ((share / 10.0) as u32).max(1))
+    };
     Paces::new(pace(config.twilio.whatsapp_per_second), pace(config.twilio.sms_per_second))
 }
 

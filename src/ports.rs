@@ -1,5 +1,7 @@
 //! The ports: what the service needs from the world, as traits. Adapters implement them; only `app.rs` names adapters.
 
+pub mod transfer;
+
 use std::fmt;
 use std::time::Duration;
 

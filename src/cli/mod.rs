@@ -2,6 +2,7 @@
 
 mod audit;
 mod check;
+mod copy;
 mod demo;
 mod end;
 pub mod logging;
@@ -57,6 +58,12 @@ enum Command {
     /// credentials of who deploys (`gcloud auth application-default login`); what is there is left as it is. Exit status
     /// 1: it could not be done; 3: all is asked for, and Google has not finished building.
     Migrate(migrate::MigrateArgs),
+    /// Move an installation into another store, such as from a file to Firestore: everything, once, and proven.
+    ///
+    /// Stop the service first. Sends nothing and needs no keys. What was cut off is finished by the same call again; until
+    /// then the service refuses to start on the destination. Exit status 1: refused, broken off, or something differs; 2: a
+    /// store cannot be opened.
+    Copy(copy::CopyArgs),
     /// Run the Twilio simulator alone.
     ///
     /// It speaks Twilio's HTTP API, shows messages on a phone page, and misbehaves on request. A service talks to it with
@@ -97,6 +104,7 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => demo::demo(&args),
         Command::Check => check::check(file),
         Command::Migrate(args) => with_config(file, |config| migrate::migrate(config, &args)),
+        Command::Copy(args) => with_config(file, |config| copy::copy(config, &args)),
         Command::SimulateTwilio(args) => tools::simulate(&args),
         Command::Audit(command) => with_config(file, |config| audit::run(config, &command)),
         Command::ApiKey { id } => tools::api_key(&id),

@@ -260,7 +260,7 @@ fn counsellor(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
 
 fn storage(config: &Config, r: &mut Reader<'_>) {
     match config.store.kind {
-        StoreKind::Sqlite => {}
+        StoreKind::Sqlite => one_instance(config, r),
         StoreKind::Firestore => firestore(config, r),
     }
     let keyring = &config.keyring;
@@ -272,6 +272,14 @@ fn storage(config: &Config, r: &mut Reader<'_>) {
     let mut all = keyring.master_key.iter().chain(&keyring.former_master_keys);
     if !all.all(|key| seen.insert(key.expose())) {
         r.fault("keyring.former_master_keys", "holds a key twice, or the present one", "name each former key once");
+    }
+}
+
+/// A file belongs to one process: further instances would not start, and this one would send too slowly.
+fn one_instance(config: &Config, r: &mut Reader<'_>) {
+    const KEY: &str = "worker.instances";
+    if config.worker.instances > 1 && !r.any_faulty(&[KEY, "store.kind"]) {
+        r.fault(KEY, "must be 1, while store.kind is sqlite", "leave it at 1, or keep the data in firestore");
     }
 }
 

@@ -42,6 +42,7 @@ pub(super) const NAMED: &[Named] = &[
     plain("TWILIO_CONTENT_SID_EN", "templates.content_sids.en"),
     plain("TWILIO_CONTENT_SID_HI", "templates.content_sids.hi"),
     plain("DASHBOARD_URL", "templates.dashboard_url"),
+    plain("INSTANCES", "worker.instances"),
     plain("STORE", "store.kind"),
     plain("DATABASE_PATH", "store.path"),
     plain("FIRESTORE_PROJECT_ID", "store.firestore.project_id"),

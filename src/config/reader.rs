@@ -231,6 +231,16 @@ impl<'a> Reader<'a> {
         )
     }
 
+    /// Hands out `value` in the place of the default of `key`, and shows it.
+    pub(super) fn duration_instead(&mut self, key: &str, range: RangeInclusive<Duration>, value: Duration) -> Duration {
+        #[cfg(test)]
+        self.ranges
+            .push((key.to_owned(), format!("{} to {}", show_duration(*range.start()), show_duration(*range.end()))));
+        let value = value.clamp(*range.start(), *range.end());
+        self.show(key, format!("\"{}\"", show_duration(value)));
+        value
+    }
+
     fn ranged<T: Copy + PartialOrd>(
         &mut self,
         key: &str,

@@ -49,7 +49,8 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
         twilio: twilio(r),
         templates: templates(r),
         worker: Worker {
-            poll: r.duration("worker.poll", ms(50)..=s(10)),
+            poll: poll(r),
+            instances: r.whole("worker.instances", 1..=1_000),
             queue_max: r.whole("worker.queue_max", 1..=1_000_000),
             due_batch: r.whole("worker.due_batch", 1..=10_000),
         },
@@ -314,6 +315,19 @@ fn required_path(r: &mut Reader<'_>, key: &str) -> PathBuf {
     }
     path(r, key).unwrap_or_default()
 }
+
+/// Each look is at least one read, and Firestore's are paid for: unless somebody has chosen, there are fewer there.
+fn poll(r: &mut Reader<'_>) -> Duration {
+    const KEY: &str = "worker.poll";
+    let range = ms(50)..=s(10);
+    if r.is_default(KEY) && r.is_text("store.kind", "firestore") {
+        return r.duration_instead(KEY, range, FIRESTORE_POLL);
+    }
+    r.duration(KEY, range)
+}
+
+/// Between two looks for due alerts, where the store is Firestore and nothing else was chosen.
+const FIRESTORE_POLL: Duration = s(2);
 
 fn store(r: &mut Reader<'_>) -> Store {
     Store {

@@ -238,6 +238,8 @@ pub struct Templates {
 pub struct Worker {
     /// Between two looks for due alerts: the guarantee behind the wake-up signal.
     pub poll: Duration,
+    /// How many instances run beside each other: each takes its share of the senders' paces.
+    pub instances: u32,
     /// Most alerts in hand.
     pub queue_max: usize,
     /// Most alerts taken by one look.

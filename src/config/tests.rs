@@ -428,6 +428,32 @@ fn no_pace_is_taken_that_twilio_does_not_allow_but_a_simulator_may_be_as_fast_as
 }
 
 #[test]
+fn several_instances_need_a_store_that_they_can_share() {
+    const FIRESTORE: [(&str, &str); 2] = [("STORE", "firestore"), ("FIRESTORE_PROJECT_ID", "relay-north")];
+    assert_eq!(load("", &[]).unwrap().worker.instances, 1);
+    assert_eq!(faulty(load("", &[("INSTANCES", "2")])), keys(&["worker.instances"]));
+    let shared = [&FIRESTORE[..], &[("INSTANCES", "4")]].concat();
+    assert_eq!(load("", &shared).unwrap().worker.instances, 4);
+    for beyond in ["0", "1001"] {
+        let shared = [&FIRESTORE[..], &[("INSTANCES", beyond)]].concat();
+        assert_eq!(faulty(load("", &shared)), keys(&["worker.instances"]), "{beyond}");
+    }
+}
+
+#[test]
+fn firestore_is_polled_less_often_unless_somebody_has_chosen() {
+    const FIRESTORE: [(&str, &str); 2] = [("STORE", "firestore"), ("FIRESTORE_PROJECT_ID", "relay-north")];
+    for (file, variables, millis) in
+        [("", &[][..], 500), ("", &FIRESTORE[..], 2_000), ("worker.poll = '500ms'", &FIRESTORE[..], 500)]
+    {
+        let config = load(file, variables).unwrap();
+        assert_eq!(config.worker.poll.as_millis(), millis, "{file} {variables:?}");
+    }
+    let summary = load("", &FIRESTORE).unwrap().summary();
+    assert!(summary.contains("2s"), "the summary does not show the pause that counts: {summary}");
+}
+
+#[test]
 fn a_database_in_memory_is_refused_in_every_mode() {
     let memory = [("DATABASE_PATH", ":memory:")];
     for found in [load("", &memory), production_with(&memory)] {

@@ -8,6 +8,7 @@ pub mod consent;
 pub mod dispatch;
 pub mod humans;
 pub mod intake;
+pub mod moving;
 pub mod people;
 pub mod reading;
 pub mod receipts;
@@ -217,6 +218,14 @@ impl Service {
         Ok(stored.first().is_some_and(|stored| stored.hash == entry.hash))
     }
 
+    /// What is not stored yet may still be made: a distributed store's commit can arrive after its answer was given up, and
+    /// after this look. That is safe, because it keeps its conditions:
+    ///
+    /// - A change of an alert at version `n` and the next try, which is made from `n` again, exclude each other. If the late
+    ///   one comes first, the try is refused, loads what is there and decides anew; else the late one is refused.
+    /// - A new alert is told as unavailable, and the caller posts again. If the late one comes, that repetition finds its
+    ///   idempotency key used, or joins the open alert; and nobody has its message in hand, so its lease runs out and the
+    ///   message is looked up and sent. An event too many is the worst, never one too few.
     async fn look_up_commit(&self, transition: &Transition, what: String) -> Result<Committed, StoreError> {
         let Some(entry) = transition.audit.last() else { return Err(StoreError::Unknown { what }) };
         if self.is_stored(entry).await? {

@@ -15,5 +15,6 @@ mod firestore;
 #[expect(dead_code, clippy::expect_used, reason = "the simulation looks further into it")]
 mod memory;
 mod memory_place;
+mod moving;
 mod sqlite;
 mod suite;

@@ -11,7 +11,7 @@ use crisis_relay::metrics::Metrics;
 
 use crate::document::read;
 
-const DOCUMENTS: [&str; 13] = [
+const DOCUMENTS: [&str; 14] = [
     "README.md",
     "ARCHITECTURE.md",
     "BENCHMARKS.md",
@@ -19,6 +19,7 @@ const DOCUMENTS: [&str; 13] = [
     "docs/api.md",
     "docs/deploy.md",
     "docs/firestore.md",
+    "docs/moving.md",
     "docs/webhooks.md",
     "docs/operations.md",
     "docs/privacy.md",

@@ -12,6 +12,7 @@ use super::documents::{self, Fields, Names, array, boolean, count, field, fields
 use super::records;
 use super::stamps::Stamp;
 use crate::domain::alert::{Alert, AlertState};
+use crate::domain::ids::AlertId;
 use crate::ports::{AlertCommit, Committed, StoreError};
 use crate::store::json;
 
@@ -112,7 +113,7 @@ impl AlertChange {
             writes.push(create(name.clone(), records::data_key_fields(key), number));
         }
         for message in &self.touched.messages {
-            writes.push(create(message.clone(), points_to(names, alert), number));
+            writes.push(create(message.clone(), points_to(names, alert.id), number));
         }
         Ok(writes)
     }
@@ -178,9 +179,9 @@ impl Change for AlertChange {
         match self.commit.from_version {
             None => {
                 writes.push(self.alert_write(None)?);
-                writes.push(create(touched.reference.clone(), points_to(&client.names, alert), &self.number));
+                writes.push(create(touched.reference.clone(), points_to(&client.names, alert.id), &self.number));
                 if alert.is_open() {
-                    writes.push(create(touched.open_alert.clone(), points_to(&client.names, alert), &self.number));
+                    writes.push(create(touched.open_alert.clone(), points_to(&client.names, alert.id), &self.number));
                 }
             }
             Some(version) => {
@@ -226,7 +227,7 @@ impl Change for AlertChange {
     }
 }
 
-fn alert_fields(alert: &Alert, body: Value) -> Result<Fields, StoreError> {
+pub(super) fn alert_fields(alert: &Alert, body: Value) -> Result<Fields, StoreError> {
     let id = alert.id.to_string();
     let mut all = fields([
         (field::BODY, body),
@@ -250,6 +251,6 @@ fn told(alert: &Alert) -> Vec<Value> {
     keys.into_iter().map(|key| text(key.to_string())).collect()
 }
 
-fn points_to(names: &Names, alert: &Alert) -> Fields {
-    fields([(field::ALERT, name(names.alert(alert.id)))])
+pub(super) fn points_to(names: &Names, alert: AlertId) -> Fields {
+    fields([(field::ALERT, name(names.alert(alert)))])
 }

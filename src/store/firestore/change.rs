@@ -273,12 +273,16 @@ pub(super) async fn create_once(client: &Client, name: String, fields: Fields) -
 
 /// Writes a document whatever was there, and again if need be: the same thing twice is the same thing.
 pub(super) async fn overwrite(client: &Client, name: String, fields: Fields) -> Result<(), StoreError> {
+    write_over(client, vec![update(name, fields)]).await
+}
+
+/// The same of several documents, in one commit.
+pub(super) async fn write_over(client: &Client, writes: Vec<Write>) -> Result<(), StoreError> {
     let deadline = Instant::now() + client.limits.commit;
     let mut last = Code::DeadlineExceeded;
     for attempt in 0..ATTEMPTS_MAX {
         let Some(within) = time_left(deadline) else { break };
-        let writes = vec![update(name.clone(), fields.clone())];
-        match client.commit(writes, within.min(client.limits.commit / CALL_SHARE)).await {
+        match client.commit(writes.clone(), within.min(client.limits.commit / CALL_SHARE)).await {
             Ok(_) => return Ok(()),
             Err(CommitFault::Never(error)) => return Err(error),
             Err(CommitFault::Refused) => last = Code::Aborted,

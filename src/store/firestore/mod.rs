@@ -10,6 +10,7 @@
 //! | `client`, `connect` | calls, time-outs, repetitions, counting |
 //! | `admin` | indexes, TTL policies and rules: what is there, and making what is missing |
 //! | `stamps` | what is remembered of documents, so that a change need not read first |
+//! | `transfer` | everything, out and in: `crisis-relay copy` |
 //! | `work` | the threads that changes run on |
 //!
 //! **One call for one change.** A change is one `Commit` whose writes have preconditions: created documents must not be
@@ -35,6 +36,7 @@ pub mod indexes;
 mod queries;
 mod records;
 mod stamps;
+mod transfer;
 mod work;
 
 use std::sync::Arc;

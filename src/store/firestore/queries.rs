@@ -135,6 +135,12 @@ pub(super) fn named(collection: &str, prefix: &str, after: Option<String>, limit
     query(collection, vec![from, to], vec![by(NAME, Direction::Ascending)], limit)
 }
 
+/// All documents of a collection, in the order of their names, after another.
+pub(super) fn every(collection: &str, after: Option<String>, limit: usize) -> StructuredQuery {
+    let filters = after.map(|after| filter(NAME, Operator::GreaterThan, name(after))).into_iter().collect();
+    query(collection, filters, vec![by(NAME, Direction::Ascending)], limit)
+}
+
 /// The last entry of a chain.
 pub(super) fn audit_head(collection: &str, chain: &str) -> StructuredQuery {
     let filters = vec![filter(field::CHAIN, Operator::Equal, text(chain))];
@@ -209,6 +215,8 @@ mod tests {
             escalating_of(&organisation, AddressKey::from_bytes([1; 32]), 1),
             answers_before(Timestamp::UNIX_EPOCH, 1),
             named(collection::EVENTS, "a", None, 1),
+            every(collection::ALERTS, None, 1),
+            every(collection::ALERTS, Some("a".to_owned()), 1),
         ];
         for collection in [collection::ALERT_AUDIT, collection::ACCESS_AUDIT, collection::CONSENT_AUDIT] {
             all.extend([audit_head(collection, "a"), streams(collection, "a", 1), named(collection, "a", None, 1)]);

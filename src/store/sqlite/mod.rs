@@ -12,6 +12,7 @@ mod rows;
 mod sql;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod writer;
 
 use std::fs::File;

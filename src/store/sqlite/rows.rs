@@ -29,7 +29,7 @@ fn unreadable(column: usize, what: &'static str) -> rusqlite::Error {
 }
 
 /// A count as SQLite keeps it. One that does not fit is refused: a number that was bent would pass for another.
-fn count(number: u64) -> Result<i64> {
+pub(super) fn count(number: u64) -> Result<i64> {
     i64::try_from(number).map_err(|_| rusqlite::Error::ToSqlConversionFailure("number too large".into()))
 }
 
@@ -70,7 +70,7 @@ pub(super) fn all<T, P: Params>(
     connection.prepare_cached(sql)?.query_map(values, read)?.collect()
 }
 
-fn exists<P: Params>(connection: &Connection, sql: &str, values: P) -> Result<bool> {
+pub(super) fn exists<P: Params>(connection: &Connection, sql: &str, values: P) -> Result<bool> {
     connection.prepare_cached(sql)?.exists(values)
 }
 
@@ -178,7 +178,7 @@ fn refusal(connection: &Connection, commit: &AlertCommit) -> Result<Option<Commi
     }
 }
 
-fn insert_alert(connection: &Connection, alert: &Alert, body: &str) -> Result<()> {
+pub(super) fn insert_alert(connection: &Connection, alert: &Alert, body: &str) -> Result<()> {
     let sql = "INSERT INTO alerts (id, organisation, reference, subject, kind, state, open, version, opened_at, \
                next_action_at, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     connection.prepare_cached(sql)?.execute(params![
@@ -231,7 +231,7 @@ fn write_addresses(connection: &Connection, commit: &AlertCommit) -> Result<()> 
     Ok(())
 }
 
-fn insert_event_details(connection: &Connection, alert: AlertId, details: &EventDetails) -> Result<()> {
+pub(super) fn insert_event_details(connection: &Connection, alert: AlertId, details: &EventDetails) -> Result<()> {
     let sql = "INSERT INTO event_details (alert, event, received_at, message, metadata) VALUES (?1, ?2, ?3, ?4, ?5)";
     connection.prepare_cached(sql)?.execute(params![
         alert.0.as_bytes(),

@@ -121,7 +121,9 @@ fn conclude(survey: &Survey) -> ExitCode {
             Standing::Ready => {}
             Standing::Building => say(&format!("  building  {piece}")),
             Standing::Missing => say_error(&format!("  missing   {piece}")),
-            Standing::Failed => say_error(&format!("  failed    {piece}: delete it in the console, and run this again")),
+            Standing::Failed => {
+                say_error(&format!("  failed    {piece}: delete it in the console, and run this again"))
+            }
         }
     }
     if survey.pieces.iter().any(|(_, standing)| matches!(standing, Standing::Missing | Standing::Failed)) {

@@ -161,6 +161,16 @@ pub(crate) fn is_in_hand_of(alert: &Alert, owner: &str) -> bool {
     })
 }
 
+/// The cases that these students' events open at one instance: all at once, and all accepted.
+pub(crate) async fn accepted_by(relay: &Relay, students: &[String]) -> Vec<String> {
+    futures::future::join_all(students.iter().map(|student| relay.escalated(student))).await
+}
+
+/// Students of this name.
+pub(crate) fn students(name: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{name}-{number}")).collect()
+}
+
 /// Whether Twilio has every message of the alert, and it is booked.
 pub(crate) fn is_settled(alert: &Alert) -> bool {
     alert.deliveries.iter().all(|delivery| matches!(delivery.state, DeliveryState::Accepted { .. }))

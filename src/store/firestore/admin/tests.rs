@@ -348,7 +348,11 @@ async fn waiting_ends_where_the_building_does_not() {
     let survey = admin.wait(Duration::from_secs(60)).await.unwrap();
     let wanted = Wanted::of_this_build();
     let ttl = wanted.field_overrides.iter().filter(|field| field.ttl).count();
-    assert_eq!(survey.of(Standing::Building).count(), wanted.indexes.len() + ttl, "exemptions are not built: {survey:#?}");
+    assert_eq!(
+        survey.of(Standing::Building).count(),
+        wanted.indexes.len() + ttl,
+        "exemptions are not built: {survey:#?}"
+    );
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
-//! Several real processes on one Firestore and one Twilio: one of them is killed, cut off or stopped, and
+//! Several real processes on one Firestore and one Twilio: one of them is killed, cut off, stopped or has another clock, and
 //! every event that any of them has taken reaches the phone all the same, twice only where it had to.
 //!
 //! ```text
 //! college   what the instances share        burst    one is killed in the midst of a burst
 //! load      backends that insist            cut      one no longer reaches the store
 //! verdict   what must hold at the end       stopped  one stands still for longer than its lease
+//!                                           skew     their clocks differ
 //!                                           zero     nobody runs, until a scheduler calls
 //! ```
 //!
@@ -32,6 +33,7 @@ mod proxy;
 #[path = "../trouble/relay.rs"]
 #[expect(dead_code, reason = "troubles of one process are another binary's")]
 mod relay;
+mod skew;
 mod stopped;
 mod verdict;
 mod zero;

@@ -67,7 +67,8 @@ async fn one_of_three_is_killed_in_a_burst_and_every_accepted_event_arrives() {
         let relay = college.start(college.setting()).await;
         college.callbacks_go_to(&relay);
         let (name, reference) = college.name_of(&relay, &format!("first-of-{number}")).await;
-        (names.push(name), references.push(reference));
+        names.push(name);
+        references.push(reference);
         instances.push(relay);
     }
     let survivor = &instances[(kill.victim + 1) % INSTANCES];

@@ -20,8 +20,9 @@ use crate::service::dispatch::Job;
 use crate::twilio::breaker::{Admission, BreakerState};
 use crate::twilio::pace::Pace;
 
-/// How far Twilio's clock may be behind ours when a message is looked for by its time.
-const CLOCKS_APART: Duration = Duration::from_secs(5);
+/// How far Twilio's clock may be behind ours when a message is looked for by its time. It costs only a longer listing: the
+/// reference says whose a message is. One that is overlooked is sent again.
+const CLOCKS_APART: Duration = Duration::from_secs(30);
 /// How long a delivery waits whose lease left no time for its call.
 const LATE_PAUSE: Duration = Duration::from_millis(500);
 /// So lately a case was looked at that it need not be looked at again before a call.

@@ -43,7 +43,8 @@ async fn fill(store: &dyn Store) {
         store.commit_alert(changed).await.unwrap();
         let mut head = AuditHead::EMPTY;
         for _ in 0..3 {
-            let entry = head.append(AuditStream::Access(alert.id), at(4), &Actor::Service, &"looked");
+            let entry =
+                head.append(AuditStream::Access(alert.id), at(4), &Actor::Service, &serde_json::json!({"looked": 1}));
             assert!(store.append_audit(entry).await.unwrap());
         }
     }

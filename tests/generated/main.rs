@@ -96,5 +96,6 @@ operations! {
     readyz: "GET" "/readyz" -> 200 400 422;
     metrics: "GET" "/metrics" -> 200;
     webhook_status: "POST" "/webhooks/twilio/status" -> 204 400 403;
+    run_due: "POST" "/api/v1/tasks/run-due" -> 200 401 403;
     webhook_incoming: "POST" "/webhooks/twilio/incoming" -> 200 400 403;
 }

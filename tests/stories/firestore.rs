@@ -64,7 +64,10 @@ async fn a_case_on_firestore_asks_no_more_than_the_documents_say() {
     let outcome = asked(store.as_ref(), &mut before);
 
     let found = [taken_in, sent, receipt, reply, outcome];
-    assert_eq!(found, [[0; 5]; 5], "calls, commits, documents read, written, deleted: event, send, receipt, reply, outcome");
+    assert_eq!(
+        found, [[0; 5]; 5],
+        "calls, commits, documents read, written, deleted: event, send, receipt, reply, outcome"
+    );
     assert_eq!(idle, [0; 5], "an idle round");
     world.holds_its_promises().await;
 }

@@ -17,7 +17,9 @@ fn nothing(_: usize) -> Option<Value> {
     None
 }
 
-const TABLE: [Row; 15] = [
+const TABLE: [Row; 16] = [
+    // First, for it answers once nothing is in hand any more.
+    Row("POST", "/api/v1/tasks/run-due", nothing, [401, 401, 401, 200, 403, 200, 403]),
     Row("POST", "/api/v1/crisis/events", event, [401, 401, 401, 202, 403, 403, 403]),
     Row("POST", "/api/v1/crisis/escalate", raised, [401, 401, 401, 403, 202, 202, 403]),
     Row("GET", "/api/v1/crisis/alerts", nothing, [401, 401, 401, 403, 200, 200, 403]),

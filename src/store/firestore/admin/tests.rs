@@ -157,11 +157,9 @@ fn finish(member: &mut Value) {
     if member["ttlConfig"]["state"] == "CREATING" {
         member["ttlConfig"]["state"] = "ACTIVE".into();
     }
-    if let Some(indexes) = member["indexConfig"]["indexes"].as_array_mut() {
+    if let Some(indexes) = member.pointer_mut("/indexConfig/indexes").and_then(Value::as_array_mut) {
         indexes.iter_mut().for_each(|index| index["state"] = "READY".into());
     }
-    let Some(member) = member.as_object_mut() else { return };
-    member.retain(|_, value| !value.is_null());
 }
 
 fn ok(body: &Value) -> ResponseTemplate {

@@ -462,8 +462,8 @@ async fn require_origin(config: &Config, store: &dyn Store, keyring: &dyn Keyrin
     if faults.is_empty() { Ok(()) } else { Err(StartError::Faults(faults)) }
 }
 
-/// What of this set-up is not what the database was begun with; `fact` reads what it keeps. Nothing is written; what the database does not keep yet
-/// is no fault.
+/// What of this set-up is not what the database was begun with; `fact` reads what it keeps. Nothing is written; what the
+/// database does not keep yet is no fault.
 ///
 /// # Errors
 /// The store cannot be read.

@@ -2,7 +2,7 @@
 //!
 //! A client that sends its head slowly, or keeps a connection open without asking anything, is cut off after the header
 //! read time-out; one that sends its body slowly runs into the request time-out of [`manners`](super::manners). When all
-//! connections are taken, the one that has waited longest for its client is closed for each new one (`places`), and only
+//! connections are taken, those that have waited longest for their clients are closed for new ones (`places`), and only
 //! where every one is being worked on do new ones wait. TLS and HTTP/2 are the business of the proxy in front.
 
 mod places;

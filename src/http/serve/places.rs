@@ -2,8 +2,8 @@
 //!
 //! A connection either waits for its client (for a whole request, head and body), or the client waits for us. When a new
 //! connection finds no place, those that have waited longest for their clients are closed: so clients that hold connections
-//! and ask nothing, however many, cost an honest one no more than the time in which they connect. What is being worked on
-//! or answered is never closed for somebody new.
+//! and ask nothing, however many, keep an honest one out for seconds and not for their time-outs. Nobody is closed within
+//! the first second of waiting for them, and what is being worked on or answered is never closed for somebody new.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -86,8 +86,7 @@ impl Places {
         Some(self.hand_out(permit))
     }
 
-    /// Takes a place, and has the connection closed for it that has waited longest for its client (and
-    /// of many, some more). If none waits for its client, waits until one does or ends.
+    /// Takes a place, and has the connection closed for it that has waited longest for its client (of many, some more). If none waits for its client, waits until one does or ends.
     pub(super) async fn take_from_the_idlest(self: &Arc<Self>) -> Place {
         let free = Arc::clone(&self.free).acquire_owned();
         tokio::pin!(free);

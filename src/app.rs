@@ -307,8 +307,10 @@ pub fn provider(config: &Config, simulator: Option<&SimulatorAccess>) -> Provide
     }
     rest.base_url = base_url;
     rest.whatsapp_from = twilio.whatsapp_from.clone().or_else(|| simulated.then(sandbox_sender).flatten());
-    rest.sms_from = twilio.sms_from.clone().map(SmsSender::Number);
     rest.messaging_service_sid = twilio.messaging_service_sid.as_ref().map(|sid| sid.as_str().to_owned());
+    let unset = simulated && rest.messaging_service_sid.is_none();
+    let sms_from = twilio.sms_from.clone().or_else(|| unset.then(sandbox_sender).flatten());
+    rest.sms_from = sms_from.map(SmsSender::Number);
     rest.status_callback_base = Some(public_base.clone());
     rest.connect_timeout = twilio.connect_timeout;
     rest.request_timeout = twilio.request_timeout;
@@ -330,7 +332,7 @@ fn senders(rest: &RestConfig) -> Vec<(Channel, PhoneNumber)> {
     whatsapp.into_iter().chain(sms).collect()
 }
 
-/// Twilio's WhatsApp sandbox number, which the simulator owns too.
+/// Twilio's WhatsApp sandbox number, which the simulator owns too, and sends text messages from.
 fn sandbox_sender() -> Option<PhoneNumber> {
     "+14155238886".parse().ok()
 }
@@ -501,48 +503,68 @@ async fn organisation(
 ) -> Result<Organisation, StartError> {
     let composer = OrganisationComposer::new(config, load_templates(config)?)?;
     let id = config.organisation.id.clone();
-    let number = config.counsellor.whatsapp_to.clone();
-    let number = number.or_else(|| if provider.simulated { SIMULATED_COUNSELLOR.parse().ok() } else { None });
-    let configured = ConfiguredContact {
-        id: config.counsellor.contact_id.clone(),
-        role: ContactRole::Counsellor,
-        language: config.counsellor.language.clone(),
-        methods: number.into_iter().map(|number| (Channel::Whatsapp, number)).collect(),
-    };
-    let contact = enrol(store, keyring, clock.now(), &id, &configured).await?;
+    let mut contacts = Vec::new();
+    for configured in configured_contacts(config, provider) {
+        contacts.push(enrol(store, keyring, clock.now(), &id, &configured).await?);
+    }
     let threshold = Score::new(config.decision.threshold).ok_or_else(|| {
         StartError::Faults(vec![fault("decision.threshold", "is out of range", "Give a number from 0 to 1.")])
     })?;
     Ok(Organisation {
         id,
-        directory: Directory::new(vec![contact]),
-        policy: Arc::new(one_step_policy(config)?),
+        directory: Directory::new(contacts),
+        policy: Arc::new(policy(config)?),
         threshold,
         composer: Arc::new(composer),
     })
 }
 
-/// The ladder of this version: one step, the configured counsellor over WhatsApp, who is also the last responder.
-fn one_step_policy(config: &Config) -> Result<Policy, StartError> {
-    let counsellor = Target::Contact(config.counsellor.contact_id.clone());
+/// The people of the configuration, the counsellor first.
+fn configured_contacts(config: &Config, provider: &Provider) -> Vec<ConfiguredContact> {
+    let counsellor = &config.counsellor;
+    let number = counsellor.whatsapp_to.clone();
+    let number = number.or_else(|| if provider.simulated { SIMULATED_COUNSELLOR.parse().ok() } else { None });
+    let methods = [(Channel::Whatsapp, number), (Channel::Sms, counsellor.sms_to.clone())];
+    let first = ConfiguredContact {
+        id: counsellor.contact_id.clone(),
+        role: ContactRole::Counsellor,
+        language: counsellor.language.clone(),
+        methods: methods.into_iter().filter_map(|(channel, number)| Some((channel, number?))).collect(),
+    };
+    let further = config.contacts.iter().map(|contact| ConfiguredContact {
+        id: contact.id.clone(),
+        role: contact.role,
+        language: contact.language.clone(),
+        methods: contact.methods.clone(),
+    });
+    std::iter::once(first).chain(further).collect()
+}
+
+/// The ladder of the configuration.
+fn policy(config: &Config) -> Result<Policy, StartError> {
     let policy = &config.policy;
     let id = "default".parse().map_err(|error| StartError::Faults(vec![fault("policy", error, "")]))?;
     Ok(Policy {
         id,
         version: 1,
-        steps: vec![Step {
-            after: Duration::ZERO,
-            targets: vec![counsellor.clone()],
-            channels: vec![Channel::Whatsapp],
-        }],
+        steps: policy.steps.iter().map(step).collect(),
         rounds: policy.rounds,
         repeat_every: policy.repeat_every,
-        last_responder: counsellor,
-        last_responder_channels: vec![Channel::Whatsapp],
+        last_responder: Target::Contact(policy.last_responder.clone()),
+        last_responder_channels: policy.last_responder_channels.clone(),
+        fall_over_after: policy.fall_over_after,
         last_responder_every: policy.last_responder_every,
         act_within: policy.acknowledged_action_within,
         respond_within: policy.respond_within,
     })
+}
+
+fn step(step: &crate::config::Step) -> Step {
+    Step {
+        after: step.after,
+        targets: step.contacts.iter().cloned().map(Target::Contact).collect(),
+        channels: step.channels.clone(),
+    }
 }
 
 fn rules(config: &Config) -> Rules {

@@ -342,6 +342,7 @@ fn in_words(said: &Value) -> Option<String> {
         ("delivery", "retry_planned") => "not executed: it will be tried again".to_owned(),
         ("delivery", "outcome_unknown") => "outcome unknown: Twilio is asked before anything is sent again".to_owned(),
         ("delivery", "failed") => format!("message {} failed: {}", number("/delivery"), at("/reason")),
+        ("delivery", "fell_over") => format!("message {} goes over {} instead", number("/next"), at("/channel")),
         ("acknowledged", _) => format!("acknowledged via {}: a human has taken the case", at("/via")),
         ("reopened", _) => "opened again: somebody is told once more".to_owned(),
         ("resolved", _) => format!("resolved: {}", at("/outcome")),

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use url::{Host, Url};
 
 use super::reader::Reader;
-use super::settings::{Config, JwtKey};
+use super::settings::{Config, Contact, JwtKey};
 use super::values::{Mode, StoreKind};
+use crate::domain::contact::Channel;
 
 /// Twilio's shared WhatsApp sandbox. Members have to join it, and drop out after three days.
 ///
@@ -27,6 +28,7 @@ pub(super) fn check(config: &Config, r: &mut Reader<'_>) -> Vec<String> {
     timing(config, r);
     credentials(config, r, &mut notes);
     senders(config, r, &mut notes);
+    text_sender(config, r);
     pace(config, r, &mut notes);
     addresses(config, r, &mut notes);
     templates(config, r, &mut notes);
@@ -154,6 +156,18 @@ fn senders(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
     }
 }
 
+/// Text messages need a sender, too, where somebody is told by them.
+fn text_sender(config: &Config, r: &mut Reader<'_>) {
+    const FROM: &str = "twilio.sms_from";
+    let policy = &config.policy;
+    let mut channels = policy.steps.iter().flat_map(|step| &step.channels).chain(&policy.last_responder_channels);
+    let has = r.is_set(FROM) || r.is_set("twilio.messaging_service_sid");
+    if channels.any(|channel| *channel == Channel::Sms) && wants_twilio(config, r) && !has {
+        let rule = "is missing, and so is twilio.messaging_service_sid, while people are told by text message";
+        r.fault(FROM, rule, "set one of the two, or leave sms out of the ladder");
+    }
+}
+
 fn addresses(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
     let twilio = &config.twilio;
     let [base, region, edge] = ["twilio.api_base_url", "twilio.region", "twilio.edge"];
@@ -231,18 +245,23 @@ fn is_public(url: &Url) -> bool {
 }
 
 fn templates(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
-    let language = &config.counsellor.language;
-    let key = format!("templates.content_sids.{language}");
-    let has = config.templates.content_sids.contains_key(language);
-    if has || !wants_twilio(config, r) || r.any_faulty(&[&key, "counsellor.language"]) {
-        return;
-    }
-    if production(config) {
-        let rule =
-            "is missing: outside the 24 hours after a person's last message WhatsApp takes only approved templates";
-        r.fault(&key, rule, "have the template approved, and set its HX… id");
-    } else {
-        notes.push(format!("{key} is not set: WhatsApp takes free text only for 24 hours after a person's message"));
+    let over_whatsapp = |contact: &&Contact| contact.methods.iter().any(|(channel, _)| *channel == Channel::Whatsapp);
+    let further = config.contacts.iter().filter(over_whatsapp).map(|contact| &contact.language);
+    let languages: BTreeSet<_> = further.chain([&config.counsellor.language]).collect();
+    for language in languages {
+        let key = format!("templates.content_sids.{language}");
+        let has = config.templates.content_sids.contains_key(language);
+        if has || !wants_twilio(config, r) || r.any_faulty(&[&key, "counsellor.language"]) {
+            continue;
+        }
+        if production(config) {
+            let rule =
+                "is missing: outside the 24 hours after a person's last message WhatsApp takes only approved templates";
+            r.fault(&key, rule, "have the template approved, and set its HX… id");
+        } else {
+            notes
+                .push(format!("{key} is not set: WhatsApp takes free text only for 24 hours after a person's message"));
+        }
     }
 }
 

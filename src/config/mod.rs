@@ -21,12 +21,14 @@
 //! | `layers` | default, file and environment become one map; unknown keys |
 //! | `reader` | typed reads with ranges; notes each fault and each value's origin |
 //! | `sections` | every key is read here, section by section |
+//! | `ladder` | people and rungs, which are lists of tables |
 //! | `checks` | the rules between keys |
 //! | `fault` | what is reported |
 //! | `process` | the real environment and files |
 
 mod checks;
 mod fault;
+mod ladder;
 mod layers;
 mod names;
 mod process;

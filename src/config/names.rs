@@ -26,6 +26,7 @@ pub(super) const NAMED: &[Named] = &[
     plain("ORGANISATION_NAME", "organisation.name"),
     plain("ORGANISATION_TIME_ZONE", "organisation.time_zone"),
     plain("COUNSELLOR_WHATSAPP_TO", "counsellor.whatsapp_to"),
+    plain("COUNSELLOR_SMS_TO", "counsellor.sms_to"),
     plain("COUNSELLOR_LANGUAGE", "counsellor.language"),
     plain("CRISIS_THRESHOLD", "decision.threshold"),
     plain("TWILIO_ACCOUNT_SID", "twilio.account_sid"),

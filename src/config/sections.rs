@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use url::Url;
 
+use super::ladder;
 use super::names::{CONTENT_SIDS, meant};
 use super::reader::{Reader, Rule, is_placeholder};
 use super::settings::*;
@@ -39,12 +40,15 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
     let mode = r.word("mode", Mode::WORDS, Mode::from_word, Mode::Development);
     let http = http(r);
     let organisation = organisation(r);
+    let counsellor = counsellor(r);
+    let contacts = ladder::contacts(r);
     Config {
         mode,
         http,
-        counsellor: counsellor(r),
         decision: decision(r),
-        policy: policy(r),
+        policy: policy(r, &counsellor, &contacts),
+        counsellor,
+        contacts,
         delivery: delivery(r),
         twilio: twilio(r),
         templates: templates(r),
@@ -164,6 +168,7 @@ fn counsellor(r: &mut Reader<'_>) -> Counsellor {
     Counsellor {
         contact_id: slug::<ContactId>(r, "counsellor.contact_id"),
         whatsapp_to: phone(r, "counsellor.whatsapp_to"),
+        sms_to: phone(r, "counsellor.sms_to"),
         language: r.required(
             "counsellor.language",
             &LANGUAGE,
@@ -188,8 +193,15 @@ fn decision(r: &mut Reader<'_>) -> Decision {
     }
 }
 
-fn policy(r: &mut Reader<'_>) -> Policy {
+fn policy(r: &mut Reader<'_>, counsellor: &Counsellor, contacts: &[Contact]) -> Policy {
+    let people = ladder::People::new(counsellor, contacts);
+    let steps = ladder::steps(r, &people);
+    let (last_responder, last_responder_channels) = ladder::last_responder(r, &people);
     Policy {
+        steps,
+        last_responder,
+        last_responder_channels,
+        fall_over_after: r.duration("policy.fall_over_after", s(5)..=m(10)),
         repeat_every: r.duration("policy.repeat_every", s(10)..=h(1)),
         rounds: r.whole("policy.rounds", 1..=100),
         last_responder_every: r.duration("policy.last_responder_every", s(10)..=h(1)),

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::reader::Line;
 use super::values::{ApiRole, KeyHash, LogFormat, MasterKey, Mode, Sid, StoreKind};
-use crate::domain::contact::{Language, PhoneNumber};
+use crate::domain::contact::{Channel, ContactRole, Language, PhoneNumber};
 use crate::domain::ids::{ContactId, OrganisationId};
 use crate::secret::Secret;
 
@@ -27,6 +27,8 @@ pub struct Config {
     pub organisation: Organisation,
     /// The person who is told first.
     pub counsellor: Counsellor,
+    /// Further people.
+    pub contacts: Vec<Contact>,
     /// What a score means.
     pub decision: Decision,
     /// How often, and how long, people are told.
@@ -94,8 +96,34 @@ pub struct Counsellor {
     pub contact_id: ContactId,
     /// The WhatsApp number; always there in production.
     pub whatsapp_to: Option<PhoneNumber>,
+    /// The number for text messages.
+    pub sms_to: Option<PhoneNumber>,
     /// The language the person is told in.
     pub language: Language,
+}
+
+/// A person who can be told.
+#[derive(Debug, Clone)]
+pub struct Contact {
+    /// The contact's id.
+    pub id: ContactId,
+    /// Why they are told.
+    pub role: ContactRole,
+    /// The language they are told in.
+    pub language: Language,
+    /// Their numbers.
+    pub methods: Vec<(Channel, PhoneNumber)>,
+}
+
+/// One rung of the ladder.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// After the rung before it.
+    pub after: Duration,
+    /// Who is told: at least one, and each has one of the channels.
+    pub contacts: Vec<ContactId>,
+    /// Over which channels, in this order.
+    pub channels: Vec<Channel>,
 }
 
 /// What a score means, and what an event may carry.
@@ -121,9 +149,17 @@ pub struct Decision {
     pub metadata_keys_max: usize,
 }
 
-/// How often, and how long, people are told.
+/// Who is told, how often, and how long.
 #[derive(Debug, Clone)]
 pub struct Policy {
+    /// The rungs; never empty.
+    pub steps: Vec<Step>,
+    /// Who is told when every round was in vain.
+    pub last_responder: ContactId,
+    /// Over which channels, in this order.
+    pub last_responder_channels: Vec<Channel>,
+    /// From one channel to the next, where a message has not arrived.
+    pub fall_over_after: Duration,
     /// Between two rounds.
     pub repeat_every: Duration,
     /// Rounds before the last responder.

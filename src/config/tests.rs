@@ -16,7 +16,7 @@ fn no_file(_: &str) -> io::Result<String> {
     Err(io::ErrorKind::NotFound.into())
 }
 
-fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigFaults> {
+pub(super) fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigFaults> {
     let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     load_map(Some(file), environment)
 }
@@ -27,11 +27,11 @@ fn load_map(file: Option<&str>, environment: BTreeMap<String, String>) -> Result
 }
 
 /// The keys that have a fault, each once.
-fn faulty(result: Result<Config, ConfigFaults>) -> BTreeSet<String> {
+pub(super) fn faulty(result: Result<Config, ConfigFaults>) -> BTreeSet<String> {
     result.err().into_iter().flatten().map(|fault| fault.key).collect()
 }
 
-fn keys(names: &[&str]) -> BTreeSet<String> {
+pub(super) fn keys(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
@@ -59,7 +59,7 @@ fn production() -> BTreeMap<String, String> {
 }
 
 /// Production with some variables changed; an empty one is taken away.
-fn production_with(changes: &[(&str, &str)]) -> Result<Config, ConfigFaults> {
+pub(super) fn production_with(changes: &[(&str, &str)]) -> Result<Config, ConfigFaults> {
     let mut environment = production();
     environment.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     load_map(None, environment)

@@ -32,6 +32,11 @@ impl Channel {
             Self::Voice => "voice",
         }
     }
+
+    /// The channel of this name.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|channel| channel.as_str() == word)
+    }
 }
 
 /// A phone number in E.164 form (`+` and 2 to 15 digits). Its `Debug` and `Display` show the last two digits only.
@@ -89,6 +94,14 @@ pub enum ContactRole {
 }
 
 impl ContactRole {
+    /// Everybody's role who works for the college.
+    pub const STAFF: [Self; 3] = [Self::Counsellor, Self::Lead, Self::DutyManager];
+
+    /// The role of this name, among those who work for the college.
+    pub fn staff_from_word(word: &str) -> Option<Self> {
+        Self::STAFF.into_iter().find(|role| role.as_str() == word)
+    }
+
     /// The role's name, as in the API and the audit.
     pub const fn as_str(self) -> &'static str {
         match self {

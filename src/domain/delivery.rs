@@ -267,6 +267,10 @@ pub struct Delivery {
     pub score: Option<Score>,
     /// When it was planned.
     pub planned_at: Timestamp,
+    /// When the same person is told over the next channel, unless this message has arrived by then; `None` where there
+    /// is no next channel, or it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fall_over_at: Option<Timestamp>,
     /// Whether the pause that an error code asked for was already granted: it is granted once.
     #[serde(default)]
     pub paused_once: bool,
@@ -314,6 +318,11 @@ pub enum Settled {
 impl Delivery {
     /// When this delivery must be looked at next, if ever.
     pub fn next_action_at(&self) -> Option<Timestamp> {
+        self.state_due_at().into_iter().chain(self.fall_over_at).min()
+    }
+
+    /// When its state must be looked at next, whatever becomes of the next channel.
+    pub(super) fn state_due_at(&self) -> Option<Timestamp> {
         match &self.state {
             DeliveryState::Due { at } => Some(*at),
             DeliveryState::Sending { lease, .. } => Some(lease.until),
@@ -329,6 +338,11 @@ impl Delivery {
             DeliveryState::Due { .. } | DeliveryState::Sending { .. } | DeliveryState::Unknown { .. } => true,
             DeliveryState::Accepted { .. } | DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. } => false,
         }
+    }
+
+    /// Whether the phone has it.
+    pub fn has_arrived(&self) -> bool {
+        matches!(&self.state, DeliveryState::Accepted { status, .. } if status.has_arrived())
     }
 
     /// The attempt with this number.
@@ -371,6 +385,10 @@ impl Delivery {
         }
         if matches!(outcome, SendOutcome::NotBegun { .. }) && self.attempts.last().is_some_and(|last| last.no != no) {
             // Somebody has gone on from it: what was booked since stands, and no number is given twice.
+            return Settled::Unchanged;
+        }
+        if matches!(outcome, SendOutcome::Unknown { .. }) && !self.holds(no) {
+            // Somebody has found out meanwhile what came of it.
             return Settled::Unchanged;
         }
         let Some(attempt) = self.attempt_mut(no) else { return Settled::Unchanged };

@@ -54,12 +54,21 @@ pub struct Policy {
     /// How often the last responder is told again.
     #[serde(with = "millis")]
     pub last_responder_every: Duration,
+    /// How long after it was planned a message may be without a receipt of its arrival before the same person is told
+    /// over the next channel.
+    #[serde(with = "millis", default = "fall_over_after")]
+    pub fall_over_after: Duration,
     /// How soon after an acknowledgement an outcome must follow, else the case is escalated again.
     #[serde(with = "millis")]
     pub act_within: Duration,
     /// The respond-by time that a message names, counted from when it is planned.
     #[serde(with = "millis")]
     pub respond_within: Duration,
+}
+
+/// What alerts run on that were opened before there was a next channel: half a minute.
+const fn fall_over_after() -> Duration {
+    Duration::from_secs(30)
 }
 
 impl Policy {

@@ -214,8 +214,12 @@ impl Page<'_> {
                 at(entry, "/disclosed/language"),
                 at(entry, "/disclosed/text_sha256"),
             ));
+            let of_delivery = |other: &&Value| other.get("delivery") == entry.get("delivery");
+            let is_last = begun.iter().rfind(|other| of_delivery(other)).is_some_and(|last| std::ptr::eq(*last, entry));
+            // What names no attempt is the end of the delivery.
             let same = |other: &&Value| {
-                other.get("delivery") == entry.get("delivery") && other.get("attempt") == entry.get("attempt")
+                let attempt = other.get("attempt");
+                of_delivery(other) && (attempt == entry.get("attempt") || (attempt.is_none() && is_last))
             };
             let answers: Vec<String> = said
                 .iter()
@@ -272,6 +276,7 @@ fn answer(entry: &Value) -> String {
         "receipt" => format!("{when}  {}, error {code}", at(entry, "/status")),
         "retry_planned" => format!("{when}  not executed (error {code}); tried again from {}", at(entry, "/due_at")),
         "deferred" => format!("{when}  held back by our own pace or circuit breaker; nothing was sent"),
+        "fell_over" => format!("{when}  told over {} instead, by message {}", at(entry, "/channel"), shown(entry, "/next")),
         "cancelled" => format!("{when}  no longer wanted before it was handed to Twilio, as far as is known; not sent"),
         "outcome_unknown" => format!("{when}  outcome unknown; Twilio is asked"),
         "failed" => format!("{when}  failed: {}, error {code}", at(entry, "/reason")),

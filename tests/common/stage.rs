@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crisis_relay::app::App;
 use crisis_relay::clock::{ManualClock, SeededEntropy};
 use crisis_relay::domain::alert::Alert;
-use crisis_relay::ports::Clock;
+use crisis_relay::ports::{Clock, Store};
 use crisis_relay::service::dispatch::Jobs;
 use crisis_relay::simulator::{CallbackMode, FaultRule, SimMessage, Simulator, SimulatorConfig};
 use crisis_relay::worker::Worker;
@@ -177,11 +177,15 @@ impl World {
 
     /// A further instance on the same store, with leases, places, pace and breaker of its own.
     pub async fn further_instance(&self) -> Instance {
+        self.further_instance_on(&self.running.store).await
+    }
+
+    /// The same, by another way to the store.
+    pub async fn further_instance_on(&self, store: &Arc<dyn Store>) -> Instance {
         let clock = ServiceClock::new(&self.clock);
-        let App { worker, jobs, .. } =
-            assemble(&self.running.config, &self.running.provider, &clock, &self.running.store)
-                .await
-                .expect("a second worker is put together");
+        let App { worker, jobs, .. } = assemble(&self.running.config, &self.running.provider, &clock, store)
+            .await
+            .expect("a second worker is put together");
         Instance { worker, jobs, clock }
     }
 

@@ -34,6 +34,7 @@ pub(crate) fn college() -> World {
         last_responder: Target::Contact(contact_id(2)),
         last_responder_channels: channels.clone(),
         last_responder_every: 5 * MINUTE,
+        fall_over_after: MINUTE / 2,
         act_within: 15 * MINUTE,
         respond_within: 5 * MINUTE,
     };

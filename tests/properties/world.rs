@@ -225,10 +225,10 @@ fn step(channels_min: usize) -> impl Strategy<Value = Step> {
 
 pub(crate) fn policy(channels_min: usize) -> impl Strategy<Value = Policy> {
     let ladder = (proptest::collection::vec(step(channels_min), 1..=4), 1u32..=3, seconds(10..=3600));
-    let last = (0..PEOPLE, channels(channels_min), seconds(10..=3600));
+    let last = (0..PEOPLE, channels(channels_min), seconds(10..=3600), seconds(5..=600));
     (ladder, last, seconds(60..=86_400), seconds(60..=3600)).prop_map(|(ladder, last, act_within, respond_within)| {
         let (steps, rounds, repeat_every) = ladder;
-        let (last_responder, last_responder_channels, last_responder_every) = last;
+        let (last_responder, last_responder_channels, last_responder_every, fall_over_after) = last;
         Policy {
             id: "ladder".parse().unwrap(),
             version: 2,
@@ -238,6 +238,7 @@ pub(crate) fn policy(channels_min: usize) -> impl Strategy<Value = Policy> {
             last_responder: Target::Contact(contact_id(last_responder)),
             last_responder_channels,
             last_responder_every,
+            fall_over_after,
             act_within,
             respond_within,
         }

@@ -110,6 +110,7 @@ pub(crate) fn policy(setup: &Setup) -> Policy {
         last_responder: counsellor(2),
         last_responder_channels: vec![Channel::Sms, Channel::Whatsapp],
         last_responder_every: s(100),
+        fall_over_after: s(30),
         act_within: s(300),
         respond_within: s(300),
     }

@@ -25,9 +25,9 @@ fn less(asked: Asked, idle: Asked) -> Asked {
     std::array::from_fn(|at| asked[at] - idle[at])
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_case_on_firestore_asks_no_more_than_the_documents_say() {
-    let Some(host) = emulator() else { return };
+/// A database of its own in the emulator; `None` where there is no emulator.
+pub(crate) async fn on_emulator() -> Option<Arc<dyn Store>> {
+    let host = emulator()?;
     let patience = Duration::from_secs(30);
     let settings = FirestoreSettings {
         project_id: project(),
@@ -38,7 +38,12 @@ async fn a_case_on_firestore_asks_no_more_than_the_documents_say() {
         commit_timeout: patience,
         answers_kept: Duration::from_secs(48 * 3600),
     };
-    let store: Arc<dyn Store> = Arc::new(FirestoreStore::open(&settings, Arc::new(SystemEntropy)).await.unwrap());
+    Some(Arc::new(FirestoreStore::open(&settings, Arc::new(SystemEntropy)).await.unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_case_on_firestore_asks_no_more_than_the_documents_say() {
+    let Some(store) = on_emulator().await else { return };
     let on_firestore = Arc::clone(&store);
     let mut world = Setting::default().with_store(move |_| Arc::clone(&on_firestore)).start().await;
     // The first round reads figures and walks over all that waits; what an idle one reads is not the case's.

@@ -6,6 +6,11 @@
 mod common;
 #[path = "../common/emulator.rs"]
 mod emulator;
+#[path = "../common/memory.rs"]
+#[expect(dead_code, reason = "the simulation uses more of it")]
+mod memory;
+#[path = "../common/turnstile.rs"]
+mod turnstile;
 
 mod bad_input;
 mod clock;
@@ -14,9 +19,11 @@ mod consent_races;
 mod crash_running;
 mod crash_steps;
 mod decisions;
+mod fall_over;
 mod firestore;
 mod humans;
 mod idempotency;
+mod interleavings;
 mod ladder;
 mod lost_keys;
 mod main_job;

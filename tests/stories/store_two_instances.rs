@@ -147,6 +147,14 @@ async fn a_slow_worker_cannot_fail_what_another_has_sent_since() {
 }
 
 #[tokio::test]
+async fn a_slow_worker_that_knows_nothing_does_not_unsay_what_another_has_found_out() {
+    let (world, reference) = booked_too_late(Fault::DropBeforeAccepting).await;
+    let delivery = world.last_delivery(&reference).await;
+    assert_eq!(delivery["attempts"][0]["result"], "not_found", "the other one looked for it: {delivery}");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
 async fn a_slow_worker_whose_message_was_found_by_another_changes_nothing() {
     let (gate, mut world) = shared().await;
     let mut other = world.further_instance().await;

@@ -169,6 +169,13 @@ pub enum DeliveryDeed<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         fault: Option<ProviderFault>,
     },
+    /// It failed, or nothing told in time that it arrived: the same person is told over the next channel.
+    FellOver {
+        /// Over which.
+        channel: Channel,
+        /// The message that is to do it.
+        next: DeliveryNo,
+    },
     /// It is no longer wanted.
     Cancelled {
         /// The attempt that was in hand: nothing of it was sent.

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream};
 use crate::domain::consent::Ground;
+use crate::domain::contact::Contact;
 use crate::domain::delivery::{Delivery, DeliveryState, Settled, later};
 use crate::domain::event::{Score, Trigger};
 use crate::domain::ids::{
@@ -19,6 +20,7 @@ use crate::domain::policy::{Policy, Stage, Target};
 use crate::domain::provider::{Receipt, SendOutcome};
 use crate::domain::sealed::Sealed;
 
+mod fall_over;
 mod outcomes;
 mod time;
 
@@ -245,6 +247,7 @@ impl<'a, 'b> Changing<'a, 'b> {
 
     fn finish(mut self) -> Transition {
         if self.something_failed {
+            self.fall_over();
             self.hurry_if_all_failed();
         }
         self.drop_oldest();
@@ -415,7 +418,7 @@ impl<'a, 'b> Changing<'a, 'b> {
         }
         self.alert.state = AlertState::Escalating { stage, next_step_at };
         let (targets, channels) = stage.targets(&policy);
-        let told = targets.iter().filter(|target| self.plan(stage, target, channels)).count();
+        let told = targets.iter().filter(|target| self.plan(stage, target, channels).is_some()).count();
         self.alert.paged_severity = self.alert.paged_severity.max(Some(self.alert.severity));
         let deliveries = u32::try_from(told).unwrap_or(u32::MAX);
         self.record(&Deed::StageBegun { stage, next_step_at, deliveries });
@@ -432,19 +435,24 @@ impl<'a, 'b> Changing<'a, 'b> {
         self.alert.deliveries.iter().any(Delivery::is_pending)
     }
 
-    /// Plans one message, unless one to the same number is still on its way out: that one takes the newer score.
-    fn plan(&mut self, stage: Stage, target: &Target, channels: &[super::Channel]) -> bool {
+    /// Plans a message to whom a stage names; says which carries the news, if anybody can be told.
+    fn plan(&mut self, stage: Stage, target: &Target, channels: &[super::Channel]) -> Option<DeliveryNo> {
         let Target::Contact(id) = target;
         // An alert keeps its ladder. If a person on it is no longer set up, somebody who is shall be told instead.
-        let Some(contact) = self.cx.directory.contact(id).or(self.cx.directory.anybody()) else { return false };
+        let contact = self.cx.directory.contact(id).or(self.cx.directory.anybody())?;
+        self.plan_over(stage, contact, channels)
+    }
+
+    /// Plans one message over the first of these channels that reaches the person and is allowed, unless one to the same
+    /// number is still on its way out: that one takes the newer score.
+    fn plan_over(&mut self, stage: Stage, contact: &Contact, channels: &[super::Channel]) -> Option<DeliveryNo> {
         let allowed = |channel| self.alert.ground.as_ref().is_some_and(|ground| ground.allows(channel));
-        let Some(method) = channels
+        let mut usable = channels
             .iter()
             .filter(|channel| allowed(**channel))
-            .find_map(|channel| contact.methods.iter().find(|method| method.channel == *channel))
-        else {
-            return false;
-        };
+            .filter_map(|channel| contact.methods.iter().find(|method| method.channel == *channel));
+        let method = usable.next()?;
+        let fall_over_at = usable.next().map(|_| later(self.cx.now, self.alert.policy.fall_over_after));
         let score = self.alert.trigger.score.map(|_| self.alert.severity);
         let to_same_phone = |delivery: &Delivery| {
             delivery.address_key == method.address_key && delivery.channel == method.channel && delivery.is_pending()
@@ -452,17 +460,18 @@ impl<'a, 'b> Changing<'a, 'b> {
         let mut waiting = self.alert.deliveries.iter_mut().filter(|delivery| to_same_phone(delivery));
         if let Some(waiting) = waiting.find(|delivery| matches!(delivery.state, DeliveryState::Due { .. })) {
             waiting.score = score;
-            return true;
+            return Some(waiting.no);
         }
         // In hand or unknown: that message shows the older score. A new one is planned only for news.
         let gravity = |score: Option<Score>| score.unwrap_or(Score::HIGHEST);
         let mut in_hand = self.alert.deliveries.iter().filter(|delivery| to_same_phone(delivery));
-        if in_hand.any(|delivery| gravity(delivery.score) >= gravity(score)) {
-            return true;
+        if let Some(in_hand) = in_hand.find(|delivery| gravity(delivery.score) >= gravity(score)) {
+            return Some(in_hand.no);
         }
         self.alert.deliveries_planned += 1;
+        let no = DeliveryNo(self.alert.deliveries_planned);
         self.alert.deliveries.push(Delivery {
-            no: DeliveryNo(self.alert.deliveries_planned),
+            no,
             stage,
             contact: contact.id.clone(),
             person: contact.person,
@@ -473,11 +482,12 @@ impl<'a, 'b> Changing<'a, 'b> {
             address_key: method.address_key,
             score,
             planned_at: self.cx.now,
+            fall_over_at,
             paused_once: false,
             attempts: Vec::new(),
             state: DeliveryState::Due { at: self.cx.now },
         });
-        true
+        Some(no)
     }
 
     /// If nothing of the ladder is under way or with Twilio any more, waiting for the next stage helps nobody.
@@ -487,7 +497,8 @@ impl<'a, 'b> Changing<'a, 'b> {
         // The bottom of the ladder may have been climbed before: what somebody was told last counts.
         let is_last = |delivery: &Delivery| {
             let after = |later: &&Delivery| later.no > delivery.no && later.stage == stage;
-            !deliveries.iter().filter(after).any(|later| later.contact == delivery.contact)
+            let same = |later: &Delivery| later.contact == delivery.contact && later.channel == delivery.channel;
+            !deliveries.iter().filter(after).any(same)
         };
         let mut counting = deliveries
             .iter()
@@ -545,6 +556,9 @@ impl<'a, 'b> Changing<'a, 'b> {
 
     fn cancel_outstanding(&mut self) {
         let now: Timestamp = self.cx.now;
+        for delivery in &mut self.alert.deliveries {
+            delivery.fall_over_at = None;
+        }
         let cancelled: Vec<DeliveryNo> = self
             .alert
             .deliveries

@@ -60,6 +60,9 @@ impl<'a> Changing<'a, '_> {
         let (delivery, cx) = self.delivery_mut(no)?;
         let before = delivery.attempt(attempt).ok_or(Rejection::NoSuchDelivery)?.clone();
         let settled = change(delivery, &cx);
+        if delivery.has_arrived() {
+            delivery.fall_over_at = None;
+        }
         let after = delivery.attempt(attempt).ok_or(Rejection::NoSuchDelivery)?.clone();
         if before == after && settled == Settled::Unchanged {
             return Ok(());
@@ -74,6 +77,9 @@ impl<'a> Changing<'a, '_> {
             }
         }
         self.note(no, attempt, settled);
+        if matches!(settled, Settled::Failed { .. }) {
+            self.fall_over();
+        }
         Ok(())
     }
 

@@ -33,20 +33,24 @@ impl Changing<'_, '_> {
             | AlertState::Withheld { .. }
             | AlertState::Resolved { .. } => {}
         }
+        self.fall_over();
         self.ask_provider();
     }
 
     /// Where the clock was set back, nothing waits until it has caught up: see [`Delivery::pull_in`].
     fn pull_in(&mut self) {
-        let (now, policy) = (self.cx.now, &self.alert.policy);
+        let (now, policy) = (self.cx.now, std::sync::Arc::clone(&self.alert.policy));
         self.changed |= match &mut self.alert.state {
-            AlertState::Escalating { stage, next_step_at } => nearer(next_step_at, later(now, stage.patience(policy))),
+            AlertState::Escalating { stage, next_step_at } => nearer(next_step_at, later(now, stage.patience(&policy))),
             AlertState::Acknowledged { action_due_at, .. } => nearer(action_due_at, later(now, policy.act_within)),
             AlertState::Withheld { .. } | AlertState::Resolved { .. } => false,
         };
         let Some(lease) = self.cx.lease else { return };
         for delivery in &mut self.alert.deliveries {
             self.changed |= delivery.pull_in(now, lease, &self.cx.rules.delivery);
+            if let Some(at) = &mut delivery.fall_over_at {
+                self.changed |= nearer(at, later(now, policy.fall_over_after));
+            }
         }
     }
 
@@ -99,7 +103,7 @@ impl Changing<'_, '_> {
         let change = self.delivery_change();
         for place in 0..self.alert.deliveries.len() {
             let delivery = &mut self.alert.deliveries[place];
-            if delivery.next_action_at().is_none_or(|at| at > now) {
+            if delivery.state_due_at().is_none_or(|at| at > now) {
                 continue;
             }
             match delivery.state {

@@ -1,0 +1,291 @@
+//! Who is told, and in which order: `[[contacts]]`, `[[policy.steps]]`, and the last responder.
+
+use std::time::Duration;
+
+use super::names::meant;
+use super::reader::{Reader, parse_duration, show_duration};
+use super::settings::{Contact, Counsellor, Step};
+use crate::domain::contact::{Channel, ContactRole, Language, PhoneNumber};
+use crate::domain::ids::ContactId;
+
+/// The longest that a rung may wait for.
+const AFTER_MAX: Duration = Duration::from_secs(3_600);
+/// What can be told over now.
+const CHANNELS: [Channel; 2] = [Channel::Whatsapp, Channel::Sms];
+
+/// One table of a list, read field by field.
+struct Fields<'r, 'l> {
+    r: &'r mut Reader<'l>,
+    /// `contacts[0]`.
+    at: String,
+    table: &'l toml::Table,
+}
+
+impl<'l> Fields<'_, 'l> {
+    fn refuse_others(&mut self, known: &[&str]) {
+        for field in self.table.keys().filter(|field| !known.contains(&field.as_str())) {
+            let remedy = meant(field, known.iter().copied())
+                .map_or_else(|| "remove it".to_owned(), |near| format!("did you mean {near}?"));
+            self.r.fault(&self.at, format!("has a field that is none of {}", known.join(", ")), remedy);
+        }
+    }
+
+    fn fault(&mut self, field: &str, rule: &str, remedy: &str) {
+        self.r.fault(&format!("{}.{field}", self.at), rule, remedy);
+    }
+
+    /// A text; `None` where there is none, and where it does not fit, which is a fault.
+    fn text<T>(&mut self, field: &str, rule: &str, remedy: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let value = self.table.get(field)?;
+        let parsed = value.as_str().map(str::trim).and_then(parse);
+        if parsed.is_none() {
+            self.fault(field, rule, remedy);
+        }
+        parsed
+    }
+
+    /// A list of words; each that does not fit is a fault.
+    fn words<T>(&mut self, field: &str, rule: &str, remedy: &str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
+        let Some(value) = self.table.get(field) else { return Vec::new() };
+        let words = value.as_array().map(|words| words.iter().map(toml::Value::as_str).collect::<Vec<_>>());
+        let parsed: Option<Vec<T>> =
+            words.and_then(|words| words.into_iter().map(|word| parse(word?.trim())).collect());
+        if parsed.is_none() {
+            self.fault(field, rule, remedy);
+        }
+        parsed.unwrap_or_default()
+    }
+}
+
+/// The people of `[[contacts]]`. What is not in order is left out, and is a fault.
+pub(super) fn contacts(r: &mut Reader<'_>) -> Vec<Contact> {
+    let tables = r.tables("contacts");
+    tables.into_iter().enumerate().filter_map(|(index, table)| contact(r, format!("contacts[{index}]"), table)).collect()
+}
+
+fn contact<'l>(r: &mut Reader<'l>, at: String, table: &'l toml::Table) -> Option<Contact> {
+    const NUMBER: (&str, &str) = ("must be a phone number in E.164 form", "write + and the country code, digits only");
+    let mut fields = Fields { r, at, table };
+    fields.refuse_others(&["id", "role", "language", "whatsapp_to", "sms_to"]);
+    let (rule, remedy) = ("must be 1 to 64 letters, digits, '-' or '_'", "choose an id that is not a name");
+    let id = fields.text("id", rule, remedy, |text| text.parse::<ContactId>().ok());
+    if !table.contains_key("id") {
+        fields.fault("id", "is missing", remedy);
+    }
+    let (rule, remedy) = ("must be counsellor, lead or duty_manager", "choose one of these words");
+    let role = fields.text("role", rule, remedy, ContactRole::staff_from_word);
+    if !table.contains_key("role") {
+        fields.fault("role", "is missing", remedy);
+    }
+    let (rule, remedy) = ("must be a language tag of two or three small letters", "write it like en or hi");
+    let language = match table.contains_key("language") {
+        true => fields.text("language", rule, remedy, |text| text.parse::<Language>().ok()),
+        false => "en".parse().ok(),
+    };
+    let mut methods = Vec::new();
+    for (channel, field) in [(Channel::Whatsapp, "whatsapp_to"), (Channel::Sms, "sms_to")] {
+        let number = fields.text(field, NUMBER.0, NUMBER.1, |text| text.parse::<PhoneNumber>().ok());
+        methods.extend(number.map(|number| (channel, number)));
+    }
+    if !table.contains_key("whatsapp_to") && !table.contains_key("sms_to") {
+        fields.fault("whatsapp_to", "is missing, and so is sms_to: this person cannot be told", NUMBER.1);
+    }
+    Some(Contact { id: id?, role: role?, language: language?, methods })
+}
+
+/// Everybody who can be told.
+pub(super) struct People {
+    all: Vec<(ContactId, ContactRole, Vec<Channel>)>,
+    counsellor: ContactId,
+}
+
+impl People {
+    pub(super) fn new(counsellor: &Counsellor, contacts: &[Contact]) -> Self {
+        let first = (counsellor.contact_id.clone(), ContactRole::Counsellor, counsellor_channels(counsellor));
+        let further = contacts.iter().map(|contact| {
+            let channels = contact.methods.iter().map(|(channel, _)| *channel).collect();
+            (contact.id.clone(), contact.role, channels)
+        });
+        Self { all: std::iter::once(first).chain(further).collect(), counsellor: counsellor.contact_id.clone() }
+    }
+
+    fn channels_of(&self, id: &ContactId) -> Option<&[Channel]> {
+        self.all.iter().find(|(known, ..)| known == id).map(|(.., channels)| channels.as_slice())
+    }
+
+    fn with_role(&self, role: ContactRole) -> impl Iterator<Item = &ContactId> {
+        self.all.iter().filter(move |(_, of, _)| *of == role).map(|(id, ..)| id)
+    }
+}
+
+/// The counsellor's channels. In development nobody may be set: then the simulator has a phone for them.
+fn counsellor_channels(counsellor: &Counsellor) -> Vec<Channel> {
+    let sms = counsellor.sms_to.is_some().then_some(Channel::Sms);
+    [Channel::Whatsapp].into_iter().chain(sms).collect()
+}
+
+/// The rungs. What is not in order is left out, and is a fault.
+pub(super) fn steps(r: &mut Reader<'_>, people: &People) -> Vec<Step> {
+    let mut seen = std::collections::BTreeSet::new();
+    for (id, ..) in &people.all {
+        if !seen.insert(id) {
+            r.fault("contacts", format!("hold the id {id} twice (one is counsellor.contact_id)"), "give each an id of its own");
+        }
+    }
+    let tables = r.tables("policy.steps");
+    if tables.is_empty() {
+        let contacts = vec![people.counsellor.clone()];
+        let channels = people.channels_of(&people.counsellor).unwrap_or_default().to_vec();
+        return vec![Step { after: Duration::ZERO, contacts, channels }];
+    }
+    let steps = tables.into_iter().enumerate();
+    steps.map(|(index, table)| step(r, index, table, people)).collect()
+}
+
+fn step<'l>(r: &mut Reader<'l>, index: usize, table: &'l toml::Table, people: &People) -> Step {
+    let mut fields = Fields { r, at: format!("policy.steps[{index}]"), table };
+    fields.refuse_others(&["after", "contacts", "roles", "channels"]);
+    let rule = format!("must be a span of time up to {}", show_duration(AFTER_MAX));
+    let span = |text: &str| parse_duration(text).filter(|span| *span <= AFTER_MAX);
+    let after = fields.text("after", &rule, "write it like 90s", span);
+    if index > 0 && !table.contains_key("after") {
+        fields.fault("after", "is missing", "write how long after the rung before it, like 90s");
+    }
+    const LIKE: &str = "write it like [\"whatsapp\", \"sms\"]";
+    let (rule, remedy) = ("must be a list of whatsapp and sms", LIKE);
+    let channel = |word: &str| Channel::from_word(word).filter(|channel| CHANNELS.contains(channel));
+    let channels = fields.words("channels", rule, remedy, channel);
+    let (rule, remedy) = ("must be a list of ids", "write it like [\"counsellor\"]");
+    let mut contacts = fields.words("contacts", rule, remedy, |word| word.parse::<ContactId>().ok());
+    let (rule, remedy) = ("must be a list of counsellor, lead and duty_manager", "write it like [\"lead\"]");
+    let roles = fields.words("roles", rule, remedy, ContactRole::staff_from_word);
+    for role in roles {
+        if people.with_role(role).next().is_none() {
+            fields.fault("roles", &format!("name {}, and nobody has that role", role.as_str()), "add such a contact");
+        }
+        contacts.extend(people.with_role(role).cloned());
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    contacts.retain(|id| seen.insert(id.clone()));
+    if channels.is_empty() && !fields.r.any_faulty_under(&format!("{}.channels", fields.at)) {
+        fields.fault("channels", "is empty", LIKE);
+    }
+    if contacts.is_empty() && !fields.r.any_faulty_under(&fields.at) {
+        fields.fault("contacts", "is empty: this rung tells nobody", "name contacts, or roles");
+    }
+    for id in &contacts {
+        reachable(&mut fields, "contacts", id, &channels, people);
+    }
+    Step { after: after.unwrap_or_default(), contacts, channels }
+}
+
+fn reachable(fields: &mut Fields<'_, '_>, field: &str, id: &ContactId, channels: &[Channel], people: &People) {
+    match people.channels_of(id) {
+        None => fields.fault(field, &format!("name {id}, who is not among the contacts"), "add them to [[contacts]]"),
+        Some(theirs) if channels.is_empty() || theirs.iter().any(|channel| channels.contains(channel)) => {}
+        Some(_) => {
+            fields.fault(field, &format!("name {id}, who has a number on none of the channels"), "add one, or a channel");
+        }
+    }
+}
+
+/// Who is told at last, and over what: every channel they have a number on.
+pub(super) fn last_responder(r: &mut Reader<'_>, people: &People) -> (ContactId, Vec<Channel>) {
+    const KEY: &str = "policy.last_responder";
+    let rule = super::reader::Rule { rule: "must be the id of a contact", remedy: "name one of [[contacts]]" };
+    let named = r.optional(KEY, &rule, |text| text.parse::<ContactId>().ok(), |id| format!("\"{id}\""));
+    let id = named.unwrap_or_else(|| people.counsellor.clone());
+    let channels = people.channels_of(&id).map(<[Channel]>::to_vec);
+    if channels.is_none() {
+        r.fault(KEY, "is nobody among the contacts", rule.remedy);
+    }
+    (id, channels.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{faulty, keys, load, production_with};
+    use super::*;
+
+    const PEOPLE: &str = "[[contacts]]\nid = 'lead'\nrole = 'lead'\nsms_to = '+919876543211'\n\
+        [[contacts]]\nid = 'manager'\nrole = 'duty_manager'\nwhatsapp_to = '+919876543212'\nlanguage = 'hi'\n";
+
+    fn with(steps: &str) -> String {
+        format!("{PEOPLE}[policy]\nlast_responder = 'manager'\n{steps}")
+    }
+
+    #[test]
+    fn without_rungs_the_counsellor_is_told_over_what_they_have() {
+        let ladder = |variables: &[(&str, &str)]| {
+            let policy = load("", variables).unwrap().policy;
+            assert_eq!((policy.steps.len(), policy.last_responder.as_str()), (1, "counsellor"));
+            assert_eq!(policy.steps[0].channels, policy.last_responder_channels);
+            policy.last_responder_channels
+        };
+        assert_eq!(ladder(&[]), [Channel::Whatsapp]);
+        assert_eq!(ladder(&[("COUNSELLOR_SMS_TO", "+919876543219")]), [Channel::Whatsapp, Channel::Sms]);
+    }
+
+    #[test]
+    fn rungs_name_people_and_roles_each_person_once() {
+        let steps = "[[policy.steps]]\ncontacts = ['counsellor']\nchannels = ['whatsapp']\n\
+            [[policy.steps]]\nafter = '90s'\ncontacts = ['lead']\nroles = ['lead', 'counsellor']\n\
+            channels = ['sms', 'whatsapp']";
+        let policy = load(&with(steps), &[]).unwrap().policy;
+        let told = policy.steps.iter().map(|step| step.contacts.iter().map(ContactId::as_str).collect::<Vec<_>>());
+        assert_eq!(told.collect::<Vec<_>>(), [vec!["counsellor"], vec!["lead", "counsellor"]]);
+        assert_eq!(policy.steps[1].after, Duration::from_secs(90));
+        assert_eq!(policy.steps[1].channels, [Channel::Sms, Channel::Whatsapp]);
+        assert_eq!((policy.last_responder.as_str(), policy.last_responder_channels), ("manager", vec![Channel::Whatsapp]));
+    }
+
+    #[test]
+    fn each_fault_of_a_contact_is_told_by_its_place() {
+        for (contact, field) in [
+            ("id = 'a b'\nrole = 'lead'\nsms_to = '+919876543211'", "[0].id"),
+            ("role = 'lead'\nsms_to = '+919876543211'", "[0].id"),
+            ("id = 'a'\nsms_to = '+919876543211'", "[0].role"),
+            ("id = 'a'\nrole = 'emergency_contact'\nsms_to = '+919876543211'", "[0].role"),
+            ("id = 'a'\nrole = 'lead'\nsms_to = '0987'", "[0].sms_to"),
+            ("id = 'a'\nrole = 'lead'\nwhatsapp_to = 7", "[0].whatsapp_to"),
+            ("id = 'a'\nrole = 'lead'", "[0].whatsapp_to"),
+            ("id = 'a'\nrole = 'lead'\nlanguage = 'English'\nsms_to = '+919876543211'", "[0].language"),
+            ("id = 'a'\nrole = 'lead'\nsms = '+919876543211'\nsms_to = '+919876543211'", "[0]"),
+            ("id = 'counsellor'\nrole = 'lead'\nsms_to = '+919876543211'", ""),
+        ] {
+            let found = faulty(load(&format!("[[contacts]]\n{contact}"), &[]));
+            assert_eq!(found, keys(&[&format!("contacts{field}")]), "{contact}");
+        }
+    }
+
+    #[test]
+    fn a_rung_that_tells_nobody_is_refused() {
+        for (step, field) in [
+            ("channels = ['sms']", "[0].contacts"),
+            ("contacts = ['nobody']\nchannels = ['sms']", "[0].contacts"),
+            ("contacts = ['lead']\nchannels = ['whatsapp']", "[0].contacts"),
+            ("contacts = ['lead']", "[0].channels"),
+            ("contacts = ['lead']\nchannels = []", "[0].channels"),
+            ("contacts = ['lead']\nchannels = ['voice']", "[0].channels"),
+            ("contacts = ['lead']\nchannels = 'sms'", "[0].channels"),
+            ("roles = ['boss']\nchannels = ['sms']", "[0].roles"),
+            ("contacts = ['lead']\nchannels = ['sms']\nafter = '2h'", "[0].after"),
+            ("contacts = ['lead']\nchannels = ['sms']\nwait = '2m'", "[0]"),
+            ("contacts = ['lead']\nchannels = ['sms']\n[[policy.steps]]\ncontacts = ['lead']\nchannels = ['sms']", "[1].after"),
+        ] {
+            let found = faulty(load(&with(&format!("[[policy.steps]]\n{step}")), &[]));
+            assert_eq!(found, keys(&[&format!("policy.steps{field}")]), "{step}");
+        }
+        let file = "[[policy.steps]]\nroles = ['lead']\nchannels = ['sms']";
+        assert_eq!(faulty(load(file, &[])), keys(&["policy.steps[0].roles"]), "nobody has that role");
+        assert_eq!(faulty(load("policy.last_responder = 'nobody'", &[])), keys(&["policy.last_responder"]));
+    }
+
+    #[test]
+    fn text_messages_need_a_sender_where_twilio_sends() {
+        let missing = production_with(&[("COUNSELLOR_SMS_TO", "+919876543219")]);
+        assert_eq!(faulty(missing), keys(&["twilio.sms_from"]));
+        let there = production_with(&[("COUNSELLOR_SMS_TO", "+919876543219"), ("TWILIO_SMS_FROM", "+4915112345678")]);
+        assert_eq!(faulty(there), keys(&[]));
+    }
+}

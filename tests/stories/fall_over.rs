@@ -1,0 +1,272 @@
+//! Who is not reached over one channel is told over the next, and who does not answer is followed by the next person.
+
+use std::time::Duration;
+
+use crisis_relay::service::report::report;
+use crisis_relay::simulator::{Fault, FaultRule, SimMessage};
+use serde_json::{Value, json};
+
+use crate::common::stage::{ms, s};
+use crate::common::{AUDITOR, COUNSELLOR, SERVICE, Setting, World};
+
+/// Where the counsellor gets text messages.
+const TEXTS: &str = "+919800000027";
+/// A colleague of theirs, who has WhatsApp only.
+const COLLEAGUE: &str = "+919800000037";
+/// Whoever leads them, who has text messages only.
+const LEAD: &str = "+919800000047";
+/// The duty manager.
+const MANAGER: &str = "+919800000057";
+
+fn two_channels() -> Setting {
+    Setting::default().with("COUNSELLOR_SMS_TO", TEXTS)
+}
+
+/// A student who says this of the channels, and a case of theirs.
+async fn case(world: &mut World, said: &Value) -> String {
+    let path = "/api/v1/messaging/preferences/student-1";
+    world.request(reqwest::Method::PUT, path, Some(SERVICE), Some(said)).await.expect(200);
+    let event = json!({ "user_id": "student-1", "crisis_score": 0.93, "source": "chat" });
+    let reference = world.event(&event).await.expect(202).text_at("/reference");
+    world.work().await;
+    reference
+}
+
+fn both() -> Value {
+    json!({ "whatsapp": true, "sms": true, "source": "story" })
+}
+
+fn told(world: &World, phone: &str, reference: &str) -> Vec<SimMessage> {
+    let mut messages = world.sim().messages_to(phone);
+    messages.retain(|message| message.body.contains(reference));
+    messages
+}
+
+/// What the audit says of the deliveries, in its order.
+async fn deeds(world: &World, reference: &str) -> Vec<Value> {
+    let path = format!("/api/v1/crisis/alerts/{reference}/audit");
+    let audit = world.get(&path, AUDITOR).await.expect(200).json();
+    let entries = audit["entries"].as_array().unwrap().iter();
+    let said = entries.map(|entry| serde_json::from_str(entry["canonical"].as_str().unwrap()).unwrap());
+    said.filter(|entry: &Value| entry["deed"] == "delivery").collect()
+}
+
+#[tokio::test]
+async fn a_message_that_is_refused_is_followed_by_a_text_message_at_once() {
+    let mut world = two_channels().start_with(FaultRule::once(Fault::Refused { code: 63024, http_status: 400 })).await;
+    let reference = case(&mut world, &both()).await;
+    assert_eq!(told(&world, COUNSELLOR, &reference).len(), 0);
+    let texts = told(&world, TEXTS, &reference);
+    assert_eq!(texts.len(), 1, "nobody waits for the next step");
+    assert_eq!((texts[0].to.as_str(), texts[0].content_sid.as_ref()), (TEXTS, None), "a plain text message");
+    let fell_over: Vec<Value> =
+        deeds(&world, &reference).await.into_iter().filter(|deed| deed["what"] == "fell_over").collect();
+    assert_eq!(fell_over.len(), 1);
+    assert_eq!((&fell_over[0]["delivery"], &fell_over[0]["next"], &fell_over[0]["channel"]), (&json!(1), &json!(2), &json!("sms")));
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn the_report_tells_of_both_channels_and_why_there_were_two() {
+    let mut world = two_channels().start_with(FaultRule::once(Fault::Refused { code: 63024, http_status: 400 })).await;
+    let reference = case(&mut world, &both()).await;
+    let organisation = "default".parse().unwrap();
+    let report = report(world.store().as_ref(), None, &organisation, reference.parse().unwrap()).await.unwrap();
+    for told in ["counsellor (counsellor), whatsapp", "failed: refused, error 63024", "told over sms instead, by message 2", "counsellor (counsellor), sms"] {
+        assert!(report.contains(told), "it does not say {told}: {report}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_fails_on_its_way_is_followed_by_a_text_message_at_once() {
+    let fault = Fault::FailsLater { code: 63003, failed: false };
+    let mut world = two_channels().start_with(FaultRule::once(fault)).await;
+    let reference = case(&mut world, &both()).await;
+    assert_eq!(told(&world, TEXTS, &reference).len(), 0, "nothing is known of it yet");
+    world.receipts().await;
+    world.receipts().await;
+    assert_eq!(told(&world, TEXTS, &reference).len(), 1);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_message_without_a_receipt_is_followed_by_a_text_message_after_half_a_minute_and_only_one() {
+    let mut world = two_channels().start_with(FaultRule::always(Fault::NoReceipt)).await;
+    let reference = case(&mut world, &both()).await;
+    world.pass(s(30) - ms(1)).await;
+    assert_eq!(told(&world, TEXTS, &reference).len(), 0, "its time is not over");
+    world.pass(ms(1)).await;
+    assert_eq!(told(&world, TEXTS, &reference).len(), 1);
+    world.pass_in_steps(s(4 * 60), s(10)).await;
+    assert_eq!((told(&world, COUNSELLOR, &reference).len(), told(&world, TEXTS, &reference).len()), (1, 1));
+    // The next round begins with the first channel again.
+    world.pass_in_steps(s(60), s(10)).await;
+    assert_eq!((told(&world, COUNSELLOR, &reference).len(), told(&world, TEXTS, &reference).len()), (2, 2));
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_message_that_has_arrived_is_followed_by_none() {
+    let mut world = two_channels().start().await;
+    let reference = case(&mut world, &both()).await;
+    // Sent is not delivered.
+    world.receipts().await;
+    world.receipts().await;
+    world.pass_in_steps(s(4 * 60), s(10)).await;
+    assert_eq!((told(&world, COUNSELLOR, &reference).len(), told(&world, TEXTS, &reference).len()), (1, 0));
+    let alert = world.alert(&reference).await;
+    assert_eq!(alert["deliveries"][0]["state"], "delivered", "{alert}");
+}
+
+#[tokio::test]
+async fn a_message_of_which_nobody_knows_is_not_waited_for_either() {
+    let mut world = two_channels().start_with(FaultRule::next(1, Fault::TimeOutWithoutAccepting)).await;
+    world.goes_wrong(FaultRule::always(Fault::ServerError { http_status: 503, retry_after_s: None }).to(COUNSELLOR));
+    let reference = case(&mut world, &both()).await;
+    world.pass_in_steps(s(30), s(5)).await;
+    assert_eq!(told(&world, TEXTS, &reference).len(), 1);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn what_the_student_did_not_agree_to_is_not_fallen_back_on() {
+    let refused = FaultRule::always(Fault::Refused { code: 63024, http_status: 400 }).to(COUNSELLOR);
+    let mut world = two_channels().start_with(refused).await;
+    let reference = case(&mut world, &json!({ "whatsapp": true, "sms": false, "source": "story" })).await;
+    world.pass_in_steps(s(20 * 60), s(10)).await;
+    assert_eq!(told(&world, TEXTS, &reference).len(), 0, "told over what the student refused");
+    assert!(world.alert(&reference).await["next_action_at"].is_string(), "the case goes on");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_case_that_is_taken_meanwhile_is_told_no_further() {
+    let mut world = two_channels().start_with(FaultRule::next(1, Fault::NoReceipt)).await;
+    let reference = case(&mut world, &both()).await;
+    world.pass(s(29)).await;
+    world.taken_by_reply(&reference).await;
+    world.pass_in_steps(s(5 * 60), s(1)).await;
+    assert_eq!(told(&world, TEXTS, &reference).len(), 0);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_text_message_is_answered_and_takes_the_case() {
+    let mut world = two_channels().start_with(FaultRule::next(1, Fault::Refused { code: 63024, http_status: 400 })).await;
+    let reference = case(&mut world, &both()).await;
+    let reply = world.sim().reply(TEXTS, "1").await.unwrap();
+    assert!(reply.answers.iter().any(|text| text.contains(&reference)), "confirmed: {reply:?}");
+    let alert = world.alert(&reference).await;
+    assert_eq!(alert["state"], "acknowledged");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn over_which_channel_a_person_is_told_next_outlives_a_crash() {
+    let mut world = two_channels().start_with(FaultRule::always(Fault::NoReceipt)).await;
+    let reference = case(&mut world, &both()).await;
+    world.pass(s(20)).await;
+    let mut world = world.crash().await;
+    world.pass(s(10)).await;
+    assert_eq!(told(&world, TEXTS, &reference).len(), 1);
+    world.holds_its_promises().await;
+}
+
+/// Three people and the one at the end, told one after the other.
+fn ladder() -> Setting {
+    two_channels().with_file(&format!(
+        r#"
+        [[contacts]]
+        id = "colleague"
+        role = "counsellor"
+        whatsapp_to = "{COLLEAGUE}"
+        [[contacts]]
+        id = "lead"
+        role = "lead"
+        language = "hi"
+        sms_to = "{LEAD}"
+        [[contacts]]
+        id = "manager"
+        role = "duty_manager"
+        whatsapp_to = "{MANAGER}"
+
+        [policy]
+        rounds = 1
+        repeat_every = "4m"
+        last_responder = "manager"
+        [[policy.steps]]
+        contacts = ["counsellor"]
+        channels = ["whatsapp", "sms"]
+        [[policy.steps]]
+        after = "3m"
+        roles = ["counsellor"]
+        channels = ["whatsapp"]
+        [[policy.steps]]
+        after = "3m"
+        contacts = ["lead"]
+        channels = ["whatsapp", "sms"]
+        "#
+    ))
+}
+
+/// How often each was told of a case: the counsellor over both channels, the colleague, the lead, the manager.
+fn counts(world: &World, reference: &str) -> [usize; 5] {
+    [COUNSELLOR, TEXTS, COLLEAGUE, LEAD, MANAGER].map(|phone| told(world, phone, reference).len())
+}
+
+#[tokio::test]
+async fn people_are_told_one_after_the_other_until_the_last_responder_who_is_told_again_and_again() {
+    let mut world = ladder().start().await;
+    let reference = case(&mut world, &both()).await;
+    let minutes = async |world: &mut World, minutes: u64| {
+        for _ in 0..minutes * 6 {
+            world.sim().step_all().await;
+            world.pass(Duration::from_secs(10)).await;
+        }
+        counts(world, &reference)
+    };
+    assert_eq!(minutes(&mut world, 2).await, [1, 0, 0, 0, 0], "the first one has three minutes");
+    assert_eq!(minutes(&mut world, 1).await, [2, 0, 1, 0, 0], "all counsellors");
+    assert_eq!(minutes(&mut world, 3).await, [2, 0, 1, 1, 0], "who leads them, by text message alone");
+    assert_eq!(minutes(&mut world, 4).await, [2, 0, 1, 1, 1], "the last responder");
+    assert_eq!(minutes(&mut world, 10).await, [2, 0, 1, 1, 3], "again every five minutes");
+    let text = &told(&world, LEAD, &reference)[0].body;
+    assert!(!text.is_ascii(), "in the lead's language: {text}");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn whoever_was_told_may_take_it_and_then_nobody_further_is_told() {
+    let mut world = ladder().start().await;
+    let reference = case(&mut world, &both()).await;
+    world.receipts().await;
+    world.receipts().await;
+    world.pass_in_steps(s(3 * 60), s(10)).await;
+    let reply = world.sim().reply(COLLEAGUE, "1").await.unwrap();
+    assert!(reply.answers.iter().any(|text| text.contains(&reference)), "confirmed: {reply:?}");
+    let alert = world.alert(&reference).await;
+    assert_eq!((&alert["state"], &alert["detail"]["by"]["contact"]), (&json!("acknowledged"), &json!("colleague")), "{alert}");
+    let before = counts(&world, &reference);
+    world.pass_in_steps(s(10 * 60), s(10)).await;
+    assert_eq!(counts(&world, &reference), before, "told although it is taken");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn where_everything_fails_every_person_of_the_ladder_is_tried_and_the_last_responder_over_and_over() {
+    let refused = FaultRule::always(Fault::Refused { code: 63024, http_status: 400 });
+    let mut world = ladder().start_with(refused).await;
+    let reference = case(&mut world, &both()).await;
+    world.pass_in_steps(s(12 * 60), s(10)).await;
+    let tried: std::collections::BTreeSet<String> = world
+        .sim()
+        .requests()
+        .iter()
+        .filter_map(|request| Some(request.get("To")?.trim_start_matches("whatsapp:").to_owned()))
+        .collect();
+    for phone in [COUNSELLOR, TEXTS, COLLEAGUE, LEAD, MANAGER] {
+        assert!(tried.contains(phone), "{phone} was never tried: {tried:?}");
+    }
+    assert_eq!(world.alert(&reference).await["detail"]["last_responder"], true);
+    world.holds_its_promises().await;
+}

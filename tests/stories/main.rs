@@ -6,6 +6,9 @@
 mod common;
 #[path = "../common/emulator.rs"]
 mod emulator;
+#[path = "../conformance/firestore/proxy.rs"]
+#[expect(dead_code, reason = "subtler cuts are the store's own tests'")]
+mod proxy;
 
 mod bad_input;
 mod clock;
@@ -18,6 +21,7 @@ mod firestore;
 mod humans;
 mod idempotency;
 mod ladder;
+mod late_commits;
 mod lost_keys;
 mod main_job;
 mod manual;

@@ -186,6 +186,16 @@ pub fn firestore_settings(config: &Config) -> FirestoreSettings {
     }
 }
 
+/// How long a command that only reads waits for an answer at the least: nobody's alert waits for it, and it asks for pages
+/// that a busy database, or the emulator, is long about.
+const READ_TIMEOUT_OF_COMMANDS: Duration = Duration::from_secs(60);
+
+/// The same for commands that read, and do no more.
+pub fn firestore_settings_to_read(config: &Config) -> FirestoreSettings {
+    let settings = firestore_settings(config);
+    FirestoreSettings { read_timeout: settings.read_timeout.max(READ_TIMEOUT_OF_COMMANDS), ..settings }
+}
+
 /// The configured store, to work on.
 ///
 /// # Errors
@@ -228,7 +238,7 @@ async fn refuse_moved(store: &dyn Transfer) -> Result<(), StartError> {
 pub async fn open_store_to_read(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Arc<dyn Store>, StartError> {
     match config.store.kind {
         StoreKind::Sqlite => Ok(Arc::new(SqliteStore::open_to_read(&sqlite_settings(config))?)),
-        StoreKind::Firestore => Ok(Arc::new(FirestoreStore::open(&firestore_settings(config), entropy).await?)),
+        StoreKind::Firestore => Ok(Arc::new(FirestoreStore::open(&firestore_settings_to_read(config), entropy).await?)),
     }
 }
 

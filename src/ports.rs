@@ -395,6 +395,15 @@ pub struct Operations {
     pub deletes: u64,
 }
 
+/// A stretch of a walk along the whole audit; see [`Store::audit_walk`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditStretch {
+    /// The entries; there may be none in a stretch that is not the last.
+    pub entries: Vec<AuditEntry>,
+    /// Where the next stretch begins, in words of the store's own; `None`: there is no more.
+    pub next: Option<String>,
+}
+
 /// Where everything is kept. One method, one intention, one transaction. No rule lives in here: it compares and swaps,
 /// and says what it found. One conformance suite runs against every implementation.
 ///
@@ -483,9 +492,10 @@ pub trait Store: Send + Sync {
         after: u64,
         limit: usize,
     ) -> Result<Vec<AuditEntry>, StoreError>;
-    /// The chains there are, in order of their names as bytes, after the name `after`, at most `limit`. A chain whose
-    /// beginning is missing is one of them.
-    async fn audit_streams(&self, after: Option<&str>, limit: usize) -> Result<Vec<AuditStream>, StoreError>;
+    /// The next stretch of a walk along every entry of every chain, at most `limit` of them, `from` where the stretch before
+    /// it ended (`None`: from the beginning). Chain after chain, in an order of the store's own that stays; each chain's
+    /// entries together and in order, also where its beginning is missing. What is appended meanwhile may be met or not.
+    async fn audit_walk(&self, from: Option<&str>, limit: usize) -> Result<AuditStretch, StoreError>;
     /// Keeps `value` under `name` if nothing is kept there yet, and returns what is kept: for facts that must stay as
     /// they were when the store was begun.
     async fn keep_fact(&self, name: &'static str, value: &str) -> Result<String, StoreError>;

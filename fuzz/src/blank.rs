@@ -9,8 +9,8 @@ use crisis_relay::domain::ids::{
     AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
 };
 use crisis_relay::ports::{
-    AlertCommit, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Store, StoreError, StoreStats,
-    WrappedDataKey,
+    AlertCommit, AuditStretch, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Store, StoreError,
+    StoreStats, WrappedDataKey,
 };
 use jiff::Timestamp;
 
@@ -100,8 +100,8 @@ impl Store for Blank {
     async fn audit_entries(&self, _: &AuditStream, _: u64, _: usize) -> Result<Vec<AuditEntry>, StoreError> {
         Ok(Vec::new())
     }
-    async fn audit_streams(&self, _: Option<&str>, _: usize) -> Result<Vec<AuditStream>, StoreError> {
-        Ok(Vec::new())
+    async fn audit_walk(&self, _: Option<&str>, _: usize) -> Result<AuditStretch, StoreError> {
+        Ok(AuditStretch { entries: Vec::new(), next: None })
     }
     async fn keep_fact(&self, _: &'static str, value: &str) -> Result<String, StoreError> {
         Ok(value.to_owned())

@@ -131,7 +131,7 @@ async fn firestore(config: &Config, keyring: Option<&LocalKeyring>, findings: &m
         problem: error.to_string(),
         remedy: "See docs/firestore.md: the database, the credentials, and what they must be allowed to do.".to_owned(),
     };
-    let store = match FirestoreStore::open(&app::firestore_settings(config), Arc::new(SystemEntropy)).await {
+    let store = match FirestoreStore::open(&app::firestore_settings_to_read(config), Arc::new(SystemEntropy)).await {
         Ok(store) => store,
         Err(error) => return findings.faults("store", vec![fault(&error)]),
     };

@@ -225,7 +225,10 @@ impl Service {
     ///   one comes first, the try is refused, loads what is there and decides anew; else the late one is refused.
     /// - A new alert is told as unavailable, and the caller posts again. If the late one comes, that repetition finds its
     ///   idempotency key used, or joins the open alert; and nobody has its message in hand, so its lease runs out and the
-    ///   message is looked up and sent. An event too many is the worst, never one too few.
+    ///   message is looked up and sent. An event too many is the worst, never one too few. And if the student has taken their
+    ///   word back since, the late one is refused.
+    ///
+    /// Each of these is a story in `tests/stories/late_commits.rs`.
     async fn look_up_commit(&self, transition: &Transition, what: String) -> Result<Committed, StoreError> {
         let Some(entry) = transition.audit.last() else { return Err(StoreError::Unknown { what }) };
         if self.is_stored(entry).await? {

@@ -1,13 +1,29 @@
 //! Proving the audit: every chain, against its entries and against the head that its owner remembers.
+//!
+//! Everything is read once and in large pages, first the entries and then their owners:
+//!
+//! ```text
+//! entries   walked from the first to the last, chain by chain: each number, each hash
+//! consents  asked for as their chains end, a few at a time: they cannot be listed
+//! alerts    listed: each must have a chain that ends where the alert says
+//! ```
+//!
+//! Whoever is asked later may know more: where an owner is ahead of its chain as it was read, the chain is read on from there.
+//! So it is proved beside a service that works. No chain is held in memory; of each alert's its end is, some 60 bytes.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 
-use crate::domain::audit::{AuditHead, AuditStream, ChainFault, verify_next};
-use crate::domain::ids::OrganisationId;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use crate::domain::audit::{AuditEntry, AuditHead, AuditStream, ChainFault, verify_next};
+use crate::domain::ids::{AlertId, OrganisationId, SubjectKey};
 use crate::ports::{ListCursor, Store, StoreError};
 
-/// How many entries are read at once.
+/// How many entries or alerts are read at once.
 const PAGE: usize = 500;
+
+/// How many owners are asked for at one time, where they cannot be listed.
+const OWNERS_AT_ONCE: usize = 16;
 
 /// What a verification found.
 #[derive(Debug, Default)]
@@ -28,112 +44,167 @@ pub struct Verification {
 /// # Errors
 /// The store cannot be read.
 pub async fn verify_all(store: &dyn Store, organisations: &[OrganisationId]) -> Result<Verification, StoreError> {
-    let mut found = Verification::default();
-    let mut after: Option<String> = None;
-    loop {
-        let streams = store.audit_streams(after.as_deref(), PAGE).await?;
-        for stream in &streams {
-            verify_one(store, organisations, stream, &mut found).await?;
-        }
-        match streams.last() {
-            Some(last) => after = Some(last.to_string()),
-            None => break,
-        }
-    }
+    let mut proof = Proof { store, organisations, found: Verification::default(), walk: Walk::default() };
+    proof.walk_entries().await?;
     for organisation in organisations {
-        verify_alerts(store, organisation, &mut found).await?;
+        proof.alerts_of(organisation).await?;
     }
-    Ok(found)
+    proof.alerts_that_were_not_listed().await?;
+    Ok(proof.found)
 }
 
-/// Goes by the alerts instead of by the chains: each must have its own, up to the head that it remembers.
-async fn verify_alerts(
-    store: &dyn Store,
-    organisation: &OrganisationId,
-    found: &mut Verification,
-) -> Result<(), StoreError> {
-    let faulty: HashSet<String> = found.faults.iter().map(|(stream, _)| stream.to_string()).collect();
-    let mut after = None;
-    loop {
-        let page = store.list_alerts(organisation, None, after, PAGE).await?;
-        for alert in &page {
-            let stream = AuditStream::Alert(alert.id);
-            // What was read before this look may have been appended to meanwhile, and so may the alert; but the entry
-            // that this alert's head stands for is durable.
-            let before = alert.audit_head.seq.saturating_sub(1);
-            let entry = store.audit_entries(&stream, before, 1).await?;
-            let reaches = entry
-                .first()
-                .is_some_and(|entry| entry.seq == alert.audit_head.seq && entry.hash == alert.audit_head.hash);
-            let known = faulty.contains(&stream.to_string());
-            match (reaches, known) {
-                (true, false) => found.alerts += 1,
-                (true | false, true) => {}
-                (false, false) => {
-                    let last = store.audit_head(&stream).await?;
-                    let fault = ChainFault::WrongHead { expected: alert.audit_head.seq, found: last.seq };
-                    found.faults.push((stream, fault));
-                }
+/// What is remembered of the entries that were walked along.
+#[derive(Default)]
+struct Walk {
+    /// The chain that was come to, and its end so far; `None`: it does not hold, and this was told.
+    current: Option<(AuditStream, Option<AuditHead>)>,
+    /// Where each alert's chain ended; `None` as above.
+    alerts: BTreeMap<AlertId, Option<AuditHead>>,
+    /// The same of consents that were not asked for yet.
+    consents: Vec<(SubjectKey, AuditHead)>,
+}
+
+impl Walk {
+    fn take(&mut self, entry: &AuditEntry, found: &mut Verification) {
+        if self.current.as_ref().is_none_or(|(stream, _)| *stream != entry.stream) {
+            self.end_chain();
+            self.current = Some((entry.stream.clone(), Some(AuditHead::EMPTY)));
+            found.chains += 1;
+        }
+        let Some((stream, head)) = &mut self.current else { return };
+        let Some(before) = *head else { return };
+        match verify_next(before, entry) {
+            Ok(next) => {
+                *head = Some(next);
+                found.entries += 1;
+            }
+            Err(fault) => {
+                *head = None;
+                found.faults.push((stream.clone(), fault));
             }
         }
-        match page.last() {
-            Some(last) => after = Some(ListCursor { opened_at: last.opened_at, id: last.id }),
-            None => return Ok(()),
-        }
     }
-}
 
-/// Proves one chain.
-async fn verify_one(
-    store: &dyn Store,
-    organisations: &[OrganisationId],
-    stream: &AuditStream,
-    found: &mut Verification,
-) -> Result<(), StoreError> {
-    found.chains += 1;
-    // The owner first: what is appended meanwhile is then beyond the head that it remembers, and not a fault.
-    let owner = owner_head(store, organisations, stream).await?;
-    let mut head = AuditHead::EMPTY;
-    let mut at_owner = owner.is_none_or(|owner| owner == head);
-    loop {
-        let entries = store.audit_entries(stream, head.seq, PAGE).await?;
-        for entry in &entries {
-            match verify_next(head, entry) {
-                Ok(next) => head = next,
-                Err(fault) => {
-                    found.faults.push((stream.clone(), fault));
-                    return Ok(());
-                }
+    fn end_chain(&mut self) {
+        match self.current.take() {
+            Some((AuditStream::Alert(alert), end)) => {
+                self.alerts.insert(alert, end);
             }
-            found.entries += 1;
-            at_owner |= owner == Some(head);
-        }
-        if entries.len() < PAGE {
-            break;
+            Some((AuditStream::Consent(subject), Some(end))) => self.consents.push((subject, end)),
+            // Accesses have no owner that remembers their end.
+            Some((AuditStream::Consent(_), None) | (AuditStream::Access(_), _)) | None => {}
         }
     }
-    if let (Some(owner), false) = (owner, at_owner) {
-        found.faults.push((stream.clone(), ChainFault::WrongHead { expected: owner.seq, found: head.seq }));
-    }
-    Ok(())
 }
 
-/// What the chain's owner remembers of its end; accesses have no owner.
-async fn owner_head(
+struct Proof<'a> {
+    store: &'a dyn Store,
+    organisations: &'a [OrganisationId],
+    found: Verification,
+    walk: Walk,
+}
+
+impl Proof<'_> {
+    async fn walk_entries(&mut self) -> Result<(), StoreError> {
+        let mut from = None;
+        loop {
+            let stretch = self.store.audit_walk(from.as_deref(), PAGE).await?;
+            for entry in &stretch.entries {
+                self.walk.take(entry, &mut self.found);
+            }
+            if stretch.next.is_none() {
+                self.walk.end_chain();
+            }
+            self.consents().await?;
+            match stretch.next {
+                Some(next) => from = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Holds the consents' chains that have ended against their records.
+    async fn consents(&mut self) -> Result<(), StoreError> {
+        let ended = std::mem::take(&mut self.walk.consents);
+        let (store, organisations) = (self.store, self.organisations);
+        let asking: Vec<_> =
+            ended.iter().map(|(subject, _)| consent_head(store, organisations, *subject)).collect();
+        let owners: Vec<Option<AuditHead>> = stream::iter(asking).buffered(OWNERS_AT_ONCE).try_collect().await?;
+        for ((subject, end), owner) in ended.into_iter().zip(owners) {
+            if let Some(owner) = owner {
+                self.ends_at(AuditStream::Consent(subject), end, owner).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes by the alerts instead of by the chains: each must have its own, up to the head that it remembers.
+    async fn alerts_of(&mut self, organisation: &OrganisationId) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let page = self.store.list_alerts(organisation, None, after, PAGE).await?;
+            for alert in &page {
+                // One that was opened since the walk has its whole chain before it.
+                let Some(end) = self.walk.alerts.remove(&alert.id).unwrap_or(Some(AuditHead::EMPTY)) else { continue };
+                let holds = self.ends_at(AuditStream::Alert(alert.id), end, alert.audit_head).await?;
+                self.found.alerts += u64::from(holds);
+            }
+            match page.last() {
+                Some(last) => after = Some(ListCursor { opened_at: last.opened_at, id: last.id }),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Chains of alerts that no list had: opened during the walk, or another organisation's.
+    async fn alerts_that_were_not_listed(&mut self) -> Result<(), StoreError> {
+        for (id, end) in std::mem::take(&mut self.walk.alerts) {
+            let Some(end) = end else { continue };
+            if let Some(alert) = self.store.alert(id).await? {
+                self.ends_at(AuditStream::Alert(id), end, alert.audit_head).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a chain that was proven up to `end` ends where its owner, who was asked later, says. What was appended
+    /// in between is proven, too.
+    async fn ends_at(&mut self, stream: AuditStream, end: AuditHead, owner: AuditHead) -> Result<bool, StoreError> {
+        let mut end = end;
+        while end.seq < owner.seq {
+            let left = usize::try_from(owner.seq - end.seq).unwrap_or(usize::MAX);
+            let entries = self.store.audit_entries(&stream, end.seq, left.min(PAGE)).await?;
+            if entries.is_empty() {
+                break;
+            }
+            for entry in &entries {
+                match verify_next(end, entry) {
+                    Ok(next) => end = next,
+                    Err(fault) => {
+                        self.found.faults.push((stream, fault));
+                        return Ok(false);
+                    }
+                }
+                self.found.entries += 1;
+            }
+        }
+        if end != owner {
+            self.found.faults.push((stream, ChainFault::WrongHead { expected: owner.seq, found: end.seq }));
+        }
+        Ok(end == owner)
+    }
+}
+
+/// What a student's record remembers of its chain.
+async fn consent_head(
     store: &dyn Store,
     organisations: &[OrganisationId],
-    stream: &AuditStream,
+    subject: SubjectKey,
 ) -> Result<Option<AuditHead>, StoreError> {
-    match stream {
-        AuditStream::Alert(id) => Ok(store.alert(*id).await?.map(|alert| alert.audit_head)),
-        AuditStream::Consent(subject) => {
-            for organisation in organisations {
-                if let Some(record) = store.consent(organisation, *subject).await? {
-                    return Ok(Some(record.audit_head));
-                }
-            }
-            Ok(None)
+    for organisation in organisations {
+        if let Some(record) = store.consent(organisation, subject).await? {
+            return Ok(Some(record.audit_head));
         }
-        AuditStream::Access(_) => Ok(None),
     }
+    Ok(None)
 }

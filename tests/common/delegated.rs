@@ -50,7 +50,7 @@ macro_rules! delegate_store {
                 after: u64,
                 limit: usize
             ) -> Vec<crisis_relay::domain::audit::AuditEntry>;
-            audit_streams(after: Option<&str>, limit: usize) -> Vec<crisis_relay::domain::audit::AuditStream>;
+            audit_walk(from: Option<&str>, limit: usize) -> crisis_relay::ports::AuditStretch;
             stats() -> crisis_relay::ports::StoreStats;
             keep_fact(name: &'static str, value: &str) -> String;
             probe(now: jiff::Timestamp) -> ();

@@ -70,6 +70,8 @@ pub enum Fate {
     Wait(Arc<Semaphore>),
     /// It takes effect, and is answered only with a permit.
     PassAndWait(Arc<Semaphore>),
+    /// Nobody can tell what came of it, and it has not arrived yet: it does with [`Gate::arrive`]. An alert's commit only.
+    Late,
 }
 
 type Plan = Box<dyn FnMut(Call) -> Fate + Send>;
@@ -80,6 +82,8 @@ pub struct Gate {
     calls: Mutex<Vec<Call>>,
     stopped: Notify,
     exclusive: bool,
+    /// Commits on their way, and where to.
+    late: Mutex<Vec<(Arc<dyn Store>, AlertCommit)>>,
 }
 
 impl Gate {
@@ -95,7 +99,12 @@ impl Gate {
 
     fn with(exclusive: bool) -> Arc<Self> {
         let plan: Plan = Box::new(|_| Fate::Pass);
-        Arc::new(Self { plan: Mutex::new(plan), calls: Mutex::default(), stopped: Notify::new(), exclusive })
+        Arc::new(Self { plan: Mutex::new(plan), calls: Mutex::default(), stopped: Notify::new(), exclusive, late: Mutex::default() })
+    }
+
+    /// Puts itself before a store.
+    pub fn before(self: &Arc<Self>, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        Arc::new(Gated { gate: Arc::clone(self), store: Mutex::new(Some(store)) })
     }
 
     /// From now on calls are counted from 1, and `plan` says what becomes of each.
@@ -144,6 +153,16 @@ impl Gate {
         }
     }
 
+    /// What was late arrives now; gives what the store made of each.
+    pub async fn arrive(&self) -> Vec<Committed> {
+        let late = std::mem::take(&mut *self.late.lock());
+        let mut came_to = Vec::new();
+        for (store, commit) in late {
+            came_to.push(store.commit_alert(commit).await.unwrap());
+        }
+        came_to
+    }
+
     fn draw(&self, name: &'static str, alert: Option<AlertId>) -> Fate {
         let call = {
             let mut calls = self.calls.lock();
@@ -159,7 +178,7 @@ impl Setting {
     /// Puts a gate before the store.
     pub fn with_gate(self, gate: &Arc<Gate>) -> Self {
         let gate = Arc::clone(gate);
-        self.with_store(move |store| Arc::new(Gated { gate: Arc::clone(&gate), store: Mutex::new(Some(store)) }))
+        self.with_store(move |store| gate.before(store))
     }
 }
 
@@ -194,7 +213,21 @@ impl Gated {
         F: Future<Output = Result<T, StoreError>>,
     {
         let Some(store) = self.store.lock().clone() else { return std::future::pending().await };
-        match self.gate.draw(name, alert) {
+        let fate = self.gate.draw(name, alert);
+        self.meet(fate, name, store, call).await
+    }
+
+    async fn meet<T, F>(
+        &self,
+        fate: Fate,
+        name: &'static str,
+        store: Arc<dyn Store>,
+        call: impl FnOnce(Arc<dyn Store>) -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        match fate {
             Fate::Pass => call(store).await,
             Fate::Fail(fault) => Err(fault.error()),
             Fate::PassAndFail(fault) => {
@@ -220,6 +253,7 @@ impl Gated {
                 permits.acquire().await.unwrap().forget();
                 answer
             }
+            Fate::Late => panic!("{name} cannot come late"),
         }
     }
 }
@@ -231,8 +265,16 @@ delegate_store! {
         }
 
         async fn commit_alert(&self, commit: AlertCommit) -> Result<Committed, StoreError> {
-            let id = Some(commit.alert.id);
-            self.pass_of("commit_alert", id, |store| async move { store.commit_alert(commit).await }).await
+            let Some(store) = self.store.lock().clone() else { return std::future::pending().await };
+            match self.gate.draw("commit_alert", Some(commit.alert.id)) {
+                Fate::Late => {
+                    self.gate.late.lock().push((store, commit));
+                    Err(Fault::Unknown.error())
+                }
+                fate => {
+                    self.meet(fate, "commit_alert", store, |store| async move { store.commit_alert(commit).await }).await
+                }
+            }
         }
 
         fn is_exclusive(&self) -> bool {

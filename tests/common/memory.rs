@@ -16,8 +16,8 @@ use crisis_relay::domain::ids::{
     AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
 };
 use crisis_relay::ports::{
-    AlertCommit, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Store, StoreError, StoreStats,
-    WrappedDataKey,
+    AlertCommit, AuditStretch, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Store, StoreError,
+    StoreStats, WrappedDataKey,
 };
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
@@ -402,10 +402,16 @@ impl Store for MemoryStore {
         Ok(chain.values().filter(|entry| entry.seq > after).take(limit).cloned().collect())
     }
 
-    async fn audit_streams(&self, after: Option<&str>, limit: usize) -> Result<Vec<AuditStream>, StoreError> {
+    async fn audit_walk(&self, from: Option<&str>, limit: usize) -> Result<AuditStretch, StoreError> {
         let data = self.data()?;
-        let later = data.chains.iter().filter(|(name, _)| after.is_none_or(|after| name.as_str() > after));
-        Ok(later.map(|(_, (stream, _))| stream.clone()).take(limit).collect())
+        let passed = from.and_then(|from| from.split_once(' '));
+        let passed = passed.map(|(seq, name)| (name, seq.parse::<u64>().expect("a place that was named here")));
+        let all = data.chains.iter().flat_map(|(name, (_, chain))| chain.iter().map(move |(seq, entry)| ((name, *seq), entry)));
+        let left = all.filter(|((name, seq), _)| passed.is_none_or(|passed| (name.as_str(), *seq) > passed));
+        let entries: Vec<AuditEntry> = left.map(|(_, entry)| entry.clone()).take(limit).collect();
+        let last = entries.last().filter(|_| entries.len() == limit);
+        let next = last.map(|last| format!("{} {}", last.seq, last.stream));
+        Ok(AuditStretch { entries, next })
     }
 
     async fn keep_fact(&self, name: &'static str, value: &str) -> Result<String, StoreError> {

@@ -25,6 +25,7 @@ use std::time::Duration;
 use crisis_relay::app::{self, Adapters, App, Provider, SimulatorAccess, StartError};
 use crisis_relay::clock::{ManualClock, SeededEntropy, SystemEntropy};
 use crisis_relay::config::{Config, ConfigFile, Sources};
+use crisis_relay::domain::audit::AuditStream;
 use crisis_relay::http::auth::ApiKeyHash;
 use crisis_relay::http::{ServeSettings, serve};
 use crisis_relay::ports::{Clock, Store};
@@ -467,7 +468,7 @@ impl World {
         let store = self.store();
         let stats = store.stats().await.unwrap();
         let mut chains = Vec::new();
-        for stream in store.audit_streams(None, 10_000).await.unwrap() {
+        for stream in self.chains().await {
             let head = store.audit_head(&stream).await.unwrap();
             chains.push((stream.to_string(), head.hash.to_string()));
         }
@@ -475,6 +476,15 @@ impl World {
         let alerts = alerts.into_iter().map(|alert| (alert.id.to_string(), alert.version)).collect();
         let answers = self.query("SELECT count(*) FROM answers");
         Kept { stats: format!("{stats:?}"), chains, alerts, answers, messages: self.sim().requests().len() }
+    }
+
+    /// Every chain of the audit.
+    pub async fn chains(&self) -> Vec<AuditStream> {
+        let stretch = self.store().audit_walk(None, 100_000).await.unwrap();
+        assert!(stretch.next.is_none(), "a story has few entries");
+        let mut chains: Vec<AuditStream> = stretch.entries.into_iter().map(|entry| entry.stream).collect();
+        chains.dedup();
+        chains
     }
 
     /// A number out of the database, past the store.

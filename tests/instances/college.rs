@@ -106,7 +106,7 @@ impl College {
 
     /// Every alert, as it is stored now.
     pub(crate) async fn alerts(&self) -> Vec<Alert> {
-        const PAGE: usize = 200;
+        const PAGE: usize = 1000;
         let organisation: OrganisationId = "default".parse().unwrap();
         let mut alerts: Vec<Alert> = Vec::new();
         loop {

@@ -43,7 +43,7 @@ async fn every_word_ever_said_stays_in_a_chain_that_verifies() {
         put(&world, SERVICE, &json!({ "whatsapp": granted, "sms": granted, "source": "app" })).await.expect(200);
     }
     let store = world.store();
-    let streams = store.audit_streams(None, 100).await.unwrap();
+    let streams = world.chains().await;
     let stream = streams.iter().find(|stream| matches!(stream, AuditStream::Consent(_))).unwrap();
     let chain = store.audit_entries(stream, 0, 100).await.unwrap();
     let said: Vec<Value> = chain.iter().map(|entry| serde_json::from_str(&entry.canonical).unwrap()).collect();

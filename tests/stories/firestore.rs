@@ -8,9 +8,13 @@ use crisis_relay::clock::SystemEntropy;
 use crisis_relay::ports::{Operations, Store};
 use crisis_relay::store::firestore::{FirestoreSettings, FirestoreStore};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
+use crate::common::gate::{Fate, Gate};
+use crate::common::stage::{event, s};
 use crate::common::{COUNSELLOR, COUNSELLOR_KEY, Setting};
 use crate::emulator::{emulator, project};
+use crate::proxy::{Proxy, Way};
 
 /// Calls, commits, documents read, written, deleted.
 type Asked = [u64; 5];
@@ -21,6 +25,20 @@ fn asked(store: &dyn Store, before: &mut Operations) -> Asked {
     [now.calls - calls, now.commits - commits, now.reads - reads, now.writes - writes, now.deletes - deletes]
 }
 
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn settings(host: &str, project: &str) -> FirestoreSettings {
+    FirestoreSettings {
+        project_id: project.to_owned(),
+        database_id: "(default)".to_owned(),
+        emulator_host: Some(host.to_owned()),
+        connect_timeout: PATIENCE,
+        read_timeout: PATIENCE,
+        commit_timeout: PATIENCE,
+        answers_kept: Duration::from_secs(48 * 3600),
+    }
+}
+
 fn less(asked: Asked, idle: Asked) -> Asked {
     std::array::from_fn(|at| asked[at] - idle[at])
 }
@@ -28,16 +46,7 @@ fn less(asked: Asked, idle: Asked) -> Asked {
 /// A database of its own in the emulator; `None` where there is no emulator.
 pub(crate) async fn on_emulator() -> Option<Arc<dyn Store>> {
     let host = emulator()?;
-    let patience = Duration::from_secs(30);
-    let settings = FirestoreSettings {
-        project_id: project(),
-        database_id: "(default)".to_owned(),
-        emulator_host: Some(host.to_owned()),
-        connect_timeout: patience,
-        read_timeout: patience,
-        commit_timeout: patience,
-        answers_kept: Duration::from_secs(48 * 3600),
-    };
+    let settings = settings(host, &project());
     Some(Arc::new(FirestoreStore::open(&settings, Arc::new(SystemEntropy)).await.unwrap()))
 }
 
@@ -74,5 +83,47 @@ async fn a_case_on_firestore_asks_no_more_than_the_documents_say() {
     assert_eq!(receipt, [2, 1, 1, 2, 0], "a receipt");
     assert_eq!(reply, [4, 1, 3, 3, 0], "a reply that takes the case");
     assert_eq!(outcome, [4, 1, 10, 2, 1], "the outcome, with the case shown in the answer");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_without_a_key_that_firestore_took_and_could_not_say_so_is_found_and_told_once() {
+    let Some(host) = emulator() else { return };
+    let (project, proxy) = (project(), Proxy::before(host).await);
+    let direct = FirestoreStore::open(&settings(host, &project), Arc::new(SystemEntropy)).await.unwrap();
+    let (read_timeout, commit_timeout) = (s(1), s(2));
+    let hasty = FirestoreSettings { read_timeout, commit_timeout, ..settings(&proxy.host(), &project) };
+    let store: Arc<dyn Store> = Arc::new(FirestoreStore::open(&hasty, Arc::new(SystemEntropy)).await.unwrap());
+    let gate = Gate::shared();
+    let gated = gate.before(store);
+    let mut world = Setting::default().with_store(move |_| Arc::clone(&gated)).start().await;
+    world.consents("ada").await;
+
+    // The decision is made; from the commit on, no answer comes back any more.
+    let permits = Arc::new(Semaphore::new(0));
+    gate.strike_first("commit_alert", Fate::Wait(Arc::clone(&permits)));
+    let cutting = async {
+        world.until("it wants to commit", async |_| gate.count("commit_alert") == 1).await;
+        proxy.set(Way::AnswersLost);
+        permits.add_permits(1);
+    };
+    let ada = event("ada", 0.93);
+    let (given_up, ()) = tokio::join!(world.event(&ada), cutting);
+    assert_eq!(given_up.status, 503, "{given_up:?}");
+    assert_eq!(gate.count("audit_entries"), 1, "it was not looked for");
+    let cases = async || direct.list_alerts(&"default".parse().unwrap(), None, None, 10).await.unwrap();
+    world.until("the commit has arrived", async |_| cases().await.len() == 1).await;
+
+    proxy.set(Way::Open);
+    proxy.cut();
+    world.until("the store answers again", async |world| world.readiness().await.0).await;
+    let repeated = world.event(&ada).await.expect(202);
+
+    assert_eq!(repeated.text_at("/decision"), "merged");
+    let reference = repeated.text_at("/reference");
+    let stored = cases().await;
+    assert_eq!((stored.len(), stored[0].reference.as_str(), stored[0].events), (1, reference.as_str(), 2));
+    world.pass_in_steps(s(45), s(5)).await;
+    world.expect_only(&reference, 1);
     world.holds_its_promises().await;
 }

@@ -11,6 +11,9 @@ mod emulator;
 mod memory;
 #[path = "../common/turnstile.rs"]
 mod turnstile;
+#[path = "../conformance/firestore/proxy.rs"]
+#[expect(dead_code, reason = "subtler cuts are the store's own tests'")]
+mod proxy;
 
 mod bad_input;
 mod clock;
@@ -25,6 +28,7 @@ mod humans;
 mod idempotency;
 mod interleavings;
 mod ladder;
+mod late_commits;
 mod lost_keys;
 mod main_job;
 mod manual;

@@ -1,8 +1,15 @@
 //! The audit is proved from both ends: by its chains, and by the alerts that must have one.
 
-use crisis_relay::service::verification::{Verification, verify_all};
+use std::sync::Arc;
 
-use crate::common::World;
+use crisis_relay::domain::audit::{Actor, AuditStream};
+use crisis_relay::service::verification::{Verification, verify_all};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use crate::common::gate::{Fate, Gate};
+use crate::common::stage::ms;
+use crate::common::{Setting, World};
 
 async fn verified(world: &World) -> Verification {
     verify_all(world.store().as_ref(), &["default".parse().unwrap()]).await.unwrap()
@@ -38,4 +45,45 @@ async fn a_chain_that_was_removed_as_a_whole_is_found_out() {
         assert_eq!(found.faults.len(), faults, "{tampering}: each once: {:?}", found.faults);
         assert_eq!(found.alerts, 2 - faults as u64, "{tampering}");
     }
+}
+
+#[tokio::test]
+async fn an_entry_that_was_added_behind_its_alerts_back_is_found_out() {
+    let world = two_cases().await;
+    let alerts = world.store().list_alerts(&"default".parse().unwrap(), None, None, 10).await.unwrap();
+    let (stream, mut head) = (AuditStream::Alert(alerts[0].id), alerts[0].audit_head);
+    let forged = head.append(stream.clone(), world.now(), &Actor::Service, &json!({ "what": "nothing" }));
+    assert!(world.store().append_audit(forged).await.unwrap(), "it fits the chain");
+
+    let found = verified(&world).await;
+
+    assert_eq!(found.faults.len(), 1, "{:?}", found.faults);
+    assert_eq!(found.faults[0].0, stream);
+    assert_eq!(found.alerts, 1);
+}
+
+#[tokio::test]
+async fn what_changes_while_it_is_proved_is_proved_and_no_fault() {
+    let gate = Gate::new();
+    let mut world = Setting::default().with_gate(&gate).start().await;
+    let reference = world.told("student-1", 0.93).await;
+    let permits = Arc::new(Semaphore::new(0));
+    gate.strike_first("list_alerts", Fate::Wait(Arc::clone(&permits)));
+    let (store, organisations) = (world.store(), ["default".parse().unwrap()]);
+    // Every chain was walked along, and no alert was looked at yet.
+    let changing = async {
+        while gate.count("list_alerts") == 0 {
+            tokio::time::sleep(ms(2)).await;
+        }
+        world.work().await;
+        world.taken_by_reply(&reference).await;
+        world.told("student-2", 0.93).await;
+        permits.add_permits(1);
+    };
+
+    let (found, ()) = tokio::join!(verify_all(store.as_ref(), &organisations), changing);
+
+    let found = found.unwrap();
+    assert_eq!((found.alerts, found.faults.len()), (2, 0), "{:?}", found.faults);
+    world.expect_told(&reference);
 }

@@ -161,6 +161,21 @@ pub(super) fn chain(stream: &AuditStream) -> String {
     }
 }
 
+/// The chain that an entry in this collection belongs to, by the document's id.
+pub(super) fn chain_of(collection: &str, id: &str) -> Option<AuditStream> {
+    let (chain, _seq) = id.rsplit_once('-')?;
+    let alert = || turned(chain.parse().ok()?).parse().ok().map(AlertId);
+    match collection {
+        collection::ALERT_AUDIT => alert().map(AuditStream::Alert),
+        collection::ACCESS_AUDIT => alert().map(AuditStream::Access),
+        collection::CONSENT_AUDIT => chain.parse().ok().map(AuditStream::Consent),
+        _ => None,
+    }
+}
+
+/// Every collection of entries.
+pub(super) const AUDIT: [&str; 3] = [collection::ALERT_AUDIT, collection::ACCESS_AUDIT, collection::CONSENT_AUDIT];
+
 /// Where a chain's entries are.
 pub(super) const fn audit_collection(stream: &AuditStream) -> &'static str {
     match stream {

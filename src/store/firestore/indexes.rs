@@ -82,17 +82,10 @@ pub const INDEXES: &[Index] = &[
     audit_head(collection::ALERT_AUDIT),
     audit_head(collection::ACCESS_AUDIT),
     audit_head(collection::CONSENT_AUDIT),
-    audit_streams(collection::ALERT_AUDIT),
-    audit_streams(collection::ACCESS_AUDIT),
-    audit_streams(collection::CONSENT_AUDIT),
 ];
 
 const fn audit_head(collection: &'static str) -> Index {
     Index { collection, fields: &[(field::CHAIN, Ascending), (field::SEQ, Descending)], serves: "audit_head" }
-}
-
-const fn audit_streams(collection: &'static str) -> Index {
-    Index { collection, fields: &[(field::SHARD, Ascending), (field::STREAM, Ascending)], serves: "audit_streams" }
 }
 
 /// Every collection, all of them exempt from indexes over single fields.

@@ -62,8 +62,8 @@ use crate::domain::ids::{
     AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
 };
 use crate::ports::{
-    AlertCommit, Committed, ConsentCommit, Entropy, IdempotencyRecord, IntakeContext, ListCursor, Operations, Store,
-    StoreError, StoreStats, WrappedDataKey, random,
+    AlertCommit, AuditStretch, Committed, ConsentCommit, Entropy, IdempotencyRecord, IntakeContext, ListCursor,
+    Operations, Store, StoreError, StoreStats, WrappedDataKey, random,
 };
 use crate::store::json;
 
@@ -110,9 +110,6 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the document stays that a probe of an instance wrote which is no longer there.
 const PROBE_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How many entries are looked at in one call, where only their chains are wanted.
-const STREAM_ENTRIES: usize = 64;
 
 /// A store in one Firestore database.
 pub struct FirestoreStore {
@@ -182,6 +179,12 @@ impl FirestoreStore {
         let client = Arc::clone(&self.client);
         self.work.change(client.limits, async move { change::create_once(&client, name, fields).await }).await
     }
+}
+
+/// Where a stretch of the audit begins: the collection's number, and the name behind which it goes on.
+fn walk_place(from: &str) -> Option<(usize, Option<String>)> {
+    let (at, after) = from.split_once(' ')?;
+    Some((at.parse().ok()?, (!after.is_empty()).then(|| after.to_owned())))
 }
 
 fn alert_ids(found: &[Document]) -> Result<Vec<AlertId>, StoreError> {
@@ -356,25 +359,23 @@ impl Store for FirestoreStore {
         found.iter().map(|found| records::audit_entry(stream, found)).collect()
     }
 
-    async fn audit_streams(&self, after: Option<&str>, limit: usize) -> Result<Vec<AuditStream>, StoreError> {
-        // In order of their names: access/…, alert/…, consent/….
-        let kinds = [collection::ACCESS_AUDIT, collection::ALERT_AUDIT, collection::CONSENT_AUDIT];
-        let mut after = after.unwrap_or_default().to_owned();
-        let mut streams: Vec<AuditStream> = Vec::new();
-        for kind in kinds {
-            while streams.len() < limit {
-                let found = self.find(queries::streams(kind, &after, STREAM_ENTRIES), STREAM_ENTRIES).await?;
-                let Some(last) = found.last() else { break };
-                for document in &found {
-                    let stream: AuditStream = document.parsed(field::STREAM)?;
-                    if streams.last() != Some(&stream) && streams.len() < limit {
-                        streams.push(stream);
-                    }
-                }
-                after = last.text(field::STREAM)?.to_owned();
-            }
-        }
-        Ok(streams)
+    /// In the order of the entries' names, which begin with their chain's and end with their number: Firestore keeps all
+    /// documents in that order, without any index.
+    async fn audit_walk(&self, from: Option<&str>, limit: usize) -> Result<AuditStretch, StoreError> {
+        let (at, after) = match from {
+            Some(from) => walk_place(from).ok_or_else(|| documents::corrupt("this is no place in the audit"))?,
+            None => (0, None),
+        };
+        let Some(&collection) = documents::AUDIT.get(at) else {
+            return Ok(AuditStretch { entries: Vec::new(), next: None });
+        };
+        let found = self.find(queries::every(collection, after, limit), limit).await?;
+        let next = match found.last() {
+            Some(last) if found.len() == limit => Some(format!("{at} {}", last.name)),
+            Some(_) | None => (at + 1 < documents::AUDIT.len()).then(|| format!("{} ", at + 1)),
+        };
+        let read = |found: &Document| records::audit_entry_by_name(&self.client.names, collection, found);
+        Ok(AuditStretch { entries: found.iter().map(read).collect::<Result<_, _>>()?, next })
     }
 
     async fn keep_fact(&self, name: &'static str, value: &str) -> Result<String, StoreError> {

@@ -8,7 +8,7 @@ use firestore::gcloud_sdk::google::firestore::v1::{Document, Write, WriteResult}
 use super::change::{Change, CommitNumber, Seen, contradiction, create, replace, stamp_of};
 use super::client::Client;
 use super::documents::{
-    self, Fields, Read, bytes, chain, corrupt, count, field, fields, int, micros, shard, text, time,
+    self, Fields, Names, Read, bytes, chain, corrupt, count, field, fields, int, micros, shard, text, time,
 };
 use super::stamps::Stamp;
 use crate::domain::alert::Alert;
@@ -89,11 +89,9 @@ pub(super) fn data_key(
 }
 
 pub(super) fn audit_fields(entry: &AuditEntry) -> Result<Fields, StoreError> {
-    let stream = entry.stream.to_string();
     Ok(fields([
         (field::CHAIN, text(chain(&entry.stream))),
-        (field::SHARD, int(shard(&stream))),
-        (field::STREAM, text(stream)),
+        (field::STREAM, text(entry.stream.to_string())),
         (field::SEQ, count(entry.seq)?),
         (field::AT, micros(entry.at)),
         (field::ENTRY, documents::body(entry.canonical.clone())?),
@@ -109,6 +107,21 @@ pub(super) fn audit_entry(stream: &AuditStream, document: &Document) -> Result<A
         canonical: document.text(field::ENTRY)?.to_owned(),
         hash: AuditHash::from_bytes(document.bytes_32(field::HASH)?),
     })
+}
+
+/// An entry of whatever chain its name says: by the name it is kept from being written twice.
+pub(super) fn audit_entry_by_name(
+    names: &Names,
+    collection: &str,
+    document: &Document,
+) -> Result<AuditEntry, StoreError> {
+    let id = document.name.strip_prefix(&names.of(collection, ""));
+    let stream = id.and_then(|id| documents::chain_of(collection, id));
+    let stream = stream.ok_or_else(|| corrupt("an audit entry's name is not in the expected form"))?;
+    if document.text(field::STREAM)? != stream.to_string() {
+        return Err(corrupt("an audit entry names another chain than its document does"));
+    }
+    audit_entry(&stream, document)
 }
 
 /// A change of what a student has said.

@@ -38,8 +38,8 @@ use crate::domain::ids::{
     AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
 };
 use crate::ports::{
-    AlertCommit, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Operations, Store, StoreError,
-    StoreStats, WrappedDataKey,
+    AlertCommit, AuditStretch, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Operations, Store,
+    StoreError, StoreStats, WrappedDataKey,
 };
 use crate::store::json;
 
@@ -452,9 +452,14 @@ impl Store for SqliteStore {
         self.readers.read(move |connection| rows::audit_entries(connection, &stream, after, limit)).await
     }
 
-    async fn audit_streams(&self, after: Option<&str>, limit: usize) -> Result<Vec<AuditStream>, StoreError> {
-        let after = after.unwrap_or_default().to_owned();
-        self.readers.read(move |connection| rows::audit_streams(connection, after, limit)).await
+    async fn audit_walk(&self, from: Option<&str>, limit: usize) -> Result<AuditStretch, StoreError> {
+        let from = match from {
+            Some(from) => rows::walk_place(from)
+                .ok_or_else(|| StoreError::Corrupt { what: "this is no place in the audit".to_owned() })?,
+            // Before every name, and every number, there is.
+            None => (String::new(), i64::MIN),
+        };
+        self.readers.read(move |connection| rows::audit_walk(connection, &from, limit)).await
     }
 
     async fn keep_fact(&self, name: &'static str, value: &str) -> Result<String, StoreError> {

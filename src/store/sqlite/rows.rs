@@ -14,7 +14,7 @@ use crate::domain::consent::ConsentRecord;
 use crate::domain::event::EventDetails;
 use crate::domain::ids::{AlertId, EventId, IdempotencyKey, OrganisationId, PersonKey, SubjectKey};
 use crate::domain::sealed::Sealed;
-use crate::ports::{AlertCommit, Committed, ConsentCommit, IdempotencyRecord, ListCursor, StoreStats, WrappedDataKey};
+use crate::ports::{AlertCommit, AuditStretch, Committed, ConsentCommit, IdempotencyRecord, ListCursor, StoreStats, WrappedDataKey};
 
 type Result<T> = rusqlite::Result<T>;
 
@@ -300,18 +300,32 @@ pub(super) fn audit_entries(
     })
 }
 
-/// Steps from name to name, so that the entries between are not read. Every chain is found, also one whose beginning
-/// is missing: that is what a proof must not overlook.
-pub(super) fn audit_streams(connection: &Connection, mut after: String, limit: usize) -> Result<Vec<AuditStream>> {
-    let mut next = connection.prepare_cached(sql::NEXT_AUDIT_STREAM)?;
-    let mut streams = Vec::new();
-    while streams.len() < limit {
-        let found = next.query_row([&after], |row| Ok((row.get(0)?, parsed(row, 0)?))).optional()?;
-        let Some((name, stream)) = found else { break };
-        after = name;
-        streams.push(stream);
-    }
-    Ok(streams)
+/// Along the table's own order: by the chains' names, then by the entries' numbers.
+pub(super) fn audit_walk(connection: &Connection, from: &(String, i64), limit: usize) -> Result<AuditStretch> {
+    let (name, seq) = from;
+    let entries = all(connection, sql::AUDIT_WALK, params![name, seq, bound(limit)], |row| {
+        let stream: AuditStream = parsed(row, 0)?;
+        // The next stretch begins behind the name as it is written here.
+        if row.get_ref(0)?.as_str().ok() != Some(stream.to_string().as_str()) {
+            return Err(unreadable(0, "not in the expected form"));
+        }
+        Ok(AuditEntry {
+            stream,
+            seq: counted(row, 1)?,
+            at: timestamp(row.get(2)?, 2)?,
+            canonical: row.get(3)?,
+            hash: AuditHash::from_bytes(row.get(4)?),
+        })
+    })?;
+    let last = entries.last().filter(|_| entries.len() == limit);
+    let next = last.map(|last| format!("{} {}", last.seq, last.stream));
+    Ok(AuditStretch { entries, next })
+}
+
+/// Where a stretch begins that [`audit_walk`] has named.
+pub(super) fn walk_place(from: &str) -> Option<(String, i64)> {
+    let (seq, name) = from.split_once(' ')?;
+    Some((name.to_owned(), seq.parse().ok()?))
 }
 
 // -- figures ----------------------------------------------------------------------------------------------------------

@@ -45,7 +45,8 @@ pub(super) const AUDIT_HEAD: &str = "SELECT seq, hash FROM audit WHERE stream = 
 pub(super) const AUDIT_ENTRIES: &str =
     "SELECT seq, at, entry, hash FROM audit WHERE stream = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
 
-pub(super) const NEXT_AUDIT_STREAM: &str = "SELECT stream FROM audit WHERE stream > ?1 ORDER BY stream LIMIT 1";
+pub(super) const AUDIT_WALK: &str = "SELECT stream, seq, at, entry, hash FROM audit WHERE (stream, seq) > (?1, ?2) \
+     ORDER BY stream, seq LIMIT ?3";
 
 pub(super) const CONSENT: &str = "SELECT body FROM consents WHERE organisation = ?1 AND subject = ?2";
 

@@ -53,7 +53,7 @@ async fn no_statement_walks_through_a_table_that_grows() {
         (sql::list(Some(StateName::Resolved)), "INDEX alerts_newest (organisation=? AND (opened_at,id)<(?,?)"),
         (sql::AUDIT_HEAD, "PRIMARY KEY (stream=?"),
         (sql::AUDIT_ENTRIES, "PRIMARY KEY (stream=? AND seq>?"),
-        (sql::NEXT_AUDIT_STREAM, "PRIMARY KEY (stream>?"),
+        (sql::AUDIT_WALK, "PRIMARY KEY ((stream,seq)>(?,?)"),
         (sql::CONSENT, "PRIMARY KEY (organisation=? AND subject=?"),
         (sql::CONSENT_VERSION, "PRIMARY KEY (organisation=? AND subject=?"),
         (sql::DATA_KEY, "PRIMARY KEY (organisation=? AND person=?"),

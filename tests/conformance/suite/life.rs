@@ -110,7 +110,7 @@ pub(crate) async fn a_closed_store_answers_unavailable<P: Place>() {
         ("append_audit", store.append_audit(entry).await.err()),
         ("audit_head", store.audit_head(&stream).await.err()),
         ("audit_entries", store.audit_entries(&stream, 0, 1).await.err()),
-        ("audit_streams", store.audit_streams(None, 1).await.err()),
+        ("audit_walk", store.audit_walk(None, 1).await.err()),
         ("stats", store.stats().await.err()),
         ("probe", store.probe(at(0)).await.err()),
     ];

@@ -6,6 +6,7 @@ use crisis_relay::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream, ver
 use crisis_relay::ports::{AlertCommit, Committed, Store};
 use serde::Serialize;
 
+use super::audit::{chains, walked};
 use super::{Place, at_once, commit, laden, only_winner};
 use crate::builders::{College, answer, at, data_key, idempotency_key, person, provider_id, reference, subject};
 
@@ -65,7 +66,7 @@ pub(crate) async fn many_inserts_at_once_open_one_alert<P: Place>() {
     let winner = only_winner(&results, &Committed::Committed, &Committed::SubjectHasOpenAlert);
     let listed = store.list_alerts(&college.organisation, None, None, 100).await.unwrap();
     assert_eq!(listed, [rivals[winner].alert.clone()]);
-    let streams = store.audit_streams(None, 100).await.unwrap();
+    let streams = chains(&walked(&store, 100).await);
     assert_eq!(streams, [AuditStream::Alert(rivals[winner].alert.id)]);
     for number in 1..=50 {
         let known = store.answer(idempotency_key(number)).await.unwrap();

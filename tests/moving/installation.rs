@@ -31,7 +31,9 @@ pub(crate) fn counts(file: &Path) -> Vec<u64> {
     let connection = open(file);
     let count = |table: &str| {
         let but = if table == "facts" { format!("WHERE name NOT IN {MARKS}") } else { String::new() };
-        connection.query_row(&format!("SELECT count(*) FROM {table} {but}"), [], |row| row.get(0)).unwrap()
+        let rows: i64 =
+            connection.query_row(&format!("SELECT count(*) FROM {table} {but}"), [], |row| row.get(0)).unwrap();
+        u64::try_from(rows).unwrap()
     };
     TABLES.map(count).to_vec()
 }

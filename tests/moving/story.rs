@@ -1,6 +1,7 @@
 //! A service goes on with what was copied, as if nothing had been.
 
 use crisis_relay::simulator::{Fault, FaultRule, Inbound, Quote};
+use serde_json::json;
 
 use crate::emulator::{emulator, project};
 use crate::installation::{by_emulator, copies, further_event, is_not_served, on_file, on_firestore, place};
@@ -34,7 +35,7 @@ async fn a_college_moves(moved: impl Fn(&Setting) -> (Setting, String, Setting))
     // An event that was answered before gets the same answer, and a new one joins the open case.
     assert_eq!(relay.event("ben").await.expect(202).text, of_ben, "the answer to a key of before");
     let joined = further_event(&relay, "ben", "after-the-move").await;
-    assert_eq!((&joined["decision"], &joined["reference"]), (&"merged".into(), &ben.as_str().into()), "{joined}");
+    assert_eq!((&joined["decision"], &joined["reference"]), (&json!("merged"), &json!(ben)), "{joined}");
     // A reply to a message of before takes the case.
     let message = on_the_phone(&sim, &ada).remove(0).sid;
     let reply = sim.receive(&Inbound::new(COUNSELLOR, "1").quoting(Quote::Sid(message))).await.unwrap();

@@ -60,7 +60,11 @@ impl<'l> Fields<'_, 'l> {
 /// The people of `[[contacts]]`. What is not in order is left out, and is a fault.
 pub(super) fn contacts(r: &mut Reader<'_>) -> Vec<Contact> {
     let tables = r.tables("contacts");
-    tables.into_iter().enumerate().filter_map(|(index, table)| contact(r, format!("contacts[{index}]"), table)).collect()
+    tables
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, table)| contact(r, format!("contacts[{index}]"), table))
+        .collect()
 }
 
 fn contact<'l>(r: &mut Reader<'l>, at: String, table: &'l toml::Table) -> Option<Contact> {
@@ -129,7 +133,11 @@ pub(super) fn steps(r: &mut Reader<'_>, people: &People) -> Vec<Step> {
     let mut seen = std::collections::BTreeSet::new();
     for (id, ..) in &people.all {
         if !seen.insert(id) {
-            r.fault("contacts", format!("hold the id {id} twice (one is counsellor.contact_id)"), "give each an id of its own");
+            r.fault(
+                "contacts",
+                format!("hold the id {id} twice (one is counsellor.contact_id)"),
+                "give each an id of its own",
+            );
         }
     }
     let tables = r.tables("policy.steps");
@@ -184,7 +192,11 @@ fn reachable(fields: &mut Fields<'_, '_>, field: &str, id: &ContactId, channels:
         None => fields.fault(field, &format!("name {id}, who is not among the contacts"), "add them to [[contacts]]"),
         Some(theirs) if channels.is_empty() || theirs.iter().any(|channel| channels.contains(channel)) => {}
         Some(_) => {
-            fields.fault(field, &format!("name {id}, who has a number on none of the channels"), "add one, or a channel");
+            fields.fault(
+                field,
+                &format!("name {id}, who has a number on none of the channels"),
+                "add one, or a channel",
+            );
         }
     }
 }
@@ -236,7 +248,10 @@ mod tests {
         assert_eq!(told.collect::<Vec<_>>(), [vec!["counsellor"], vec!["lead", "counsellor"]]);
         assert_eq!(policy.steps[1].after, Duration::from_secs(90));
         assert_eq!(policy.steps[1].channels, [Channel::Sms, Channel::Whatsapp]);
-        assert_eq!((policy.last_responder.as_str(), policy.last_responder_channels), ("manager", vec![Channel::Whatsapp]));
+        assert_eq!(
+            (policy.last_responder.as_str(), policy.last_responder_channels),
+            ("manager", vec![Channel::Whatsapp])
+        );
     }
 
     #[test]
@@ -271,7 +286,10 @@ mod tests {
             ("roles = ['boss']\nchannels = ['sms']", "[0].roles"),
             ("contacts = ['lead']\nchannels = ['sms']\nafter = '2h'", "[0].after"),
             ("contacts = ['lead']\nchannels = ['sms']\nwait = '2m'", "[0]"),
-            ("contacts = ['lead']\nchannels = ['sms']\n[[policy.steps]]\ncontacts = ['lead']\nchannels = ['sms']", "[1].after"),
+            (
+                "contacts = ['lead']\nchannels = ['sms']\n[[policy.steps]]\ncontacts = ['lead']\nchannels = ['sms']",
+                "[1].after",
+            ),
         ] {
             let found = faulty(load(&with(&format!("[[policy.steps]]\n{step}")), &[]));
             assert_eq!(found, keys(&[&format!("policy.steps{field}")]), "{step}");

@@ -357,6 +357,15 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Which delivery it is about.
+    pub const fn delivery(&self) -> DeliveryNo {
+        match self {
+            Self::Send { delivery, .. } | Self::LookUp { delivery, .. } | Self::Poll { delivery, .. } => *delivery,
+        }
+    }
+}
+
 /// Something that the operator must hear of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Alarm {

@@ -322,7 +322,7 @@ impl Delivery {
     }
 
     /// When its state must be looked at next, whatever becomes of the next channel.
-    pub(super) fn state_due_at(&self) -> Option<Timestamp> {
+    pub fn state_due_at(&self) -> Option<Timestamp> {
         match &self.state {
             DeliveryState::Due { at } => Some(*at),
             DeliveryState::Sending { lease, .. } => Some(lease.until),

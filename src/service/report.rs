@@ -195,7 +195,8 @@ impl Page<'_> {
         if begun.is_empty() {
             return self.line("  nothing, to nobody");
         }
-        for entry in begun {
+        for entry in &begun {
+            let entry = *entry;
             let address = at(entry, "/address").get(..12).unwrap_or("-");
             self.line(&format!(
                 "  {}  message {} attempt {}: to {} ({}), {}, number's hash {address}…, on the ground of {}",
@@ -276,7 +277,9 @@ fn answer(entry: &Value) -> String {
         "receipt" => format!("{when}  {}, error {code}", at(entry, "/status")),
         "retry_planned" => format!("{when}  not executed (error {code}); tried again from {}", at(entry, "/due_at")),
         "deferred" => format!("{when}  held back by our own pace or circuit breaker; nothing was sent"),
-        "fell_over" => format!("{when}  told over {} instead, by message {}", at(entry, "/channel"), shown(entry, "/next")),
+        "fell_over" => {
+            format!("{when}  told over {} instead, by message {}", at(entry, "/channel"), shown(entry, "/next"))
+        }
         "cancelled" => format!("{when}  no longer wanted before it was handed to Twilio, as far as is known; not sent"),
         "outcome_unknown" => format!("{when}  outcome unknown; Twilio is asked"),
         "failed" => format!("{when}  failed: {}, error {code}", at(entry, "/reason")),

@@ -127,8 +127,7 @@ impl Proof<'_> {
     async fn consents(&mut self) -> Result<(), StoreError> {
         let ended = std::mem::take(&mut self.walk.consents);
         let (store, organisations) = (self.store, self.organisations);
-        let asking: Vec<_> =
-            ended.iter().map(|(subject, _)| consent_head(store, organisations, *subject)).collect();
+        let asking: Vec<_> = ended.iter().map(|(subject, _)| consent_head(store, organisations, *subject)).collect();
         let owners: Vec<Option<AuditHead>> = stream::iter(asking).buffered(OWNERS_AT_ONCE).try_collect().await?;
         for ((subject, end), owner) in ended.into_iter().zip(owners) {
             if let Some(owner) = owner {

@@ -99,7 +99,13 @@ impl Gate {
 
     fn with(exclusive: bool) -> Arc<Self> {
         let plan: Plan = Box::new(|_| Fate::Pass);
-        Arc::new(Self { plan: Mutex::new(plan), calls: Mutex::default(), stopped: Notify::new(), exclusive, late: Mutex::default() })
+        Arc::new(Self {
+            plan: Mutex::new(plan),
+            calls: Mutex::default(),
+            stopped: Notify::new(),
+            exclusive,
+            late: Mutex::default(),
+        })
     }
 
     /// Puts itself before a store.

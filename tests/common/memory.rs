@@ -16,8 +16,8 @@ use crisis_relay::domain::ids::{
     AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
 };
 use crisis_relay::ports::{
-    AlertCommit, AuditStretch, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Store, StoreError,
-    StoreStats, WrappedDataKey,
+    AlertCommit, AuditStretch, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Store,
+    StoreError, StoreStats, WrappedDataKey,
 };
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
@@ -406,7 +406,10 @@ impl Store for MemoryStore {
         let data = self.data()?;
         let passed = from.and_then(|from| from.split_once(' '));
         let passed = passed.map(|(seq, name)| (name, seq.parse::<u64>().expect("a place that was named here")));
-        let all = data.chains.iter().flat_map(|(name, (_, chain))| chain.iter().map(move |(seq, entry)| ((name, *seq), entry)));
+        let all = data
+            .chains
+            .iter()
+            .flat_map(|(name, (_, chain))| chain.iter().map(move |(seq, entry)| ((name, *seq), entry)));
         let left = all.filter(|((name, seq), _)| passed.is_none_or(|passed| (name.as_str(), *seq) > passed));
         let entries: Vec<AuditEntry> = left.map(|(_, entry)| entry.clone()).take(limit).collect();
         let last = entries.last().filter(|_| entries.len() == limit);

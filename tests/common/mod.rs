@@ -16,6 +16,7 @@ mod delegated;
 pub mod described;
 pub mod gate;
 pub mod stage;
+pub mod turnstile;
 
 use std::collections::BTreeMap;
 use std::path::Path;

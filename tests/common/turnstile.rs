@@ -26,7 +26,7 @@ struct Arrival {
 }
 
 /// A store before which calls wait, while somebody conducts.
-pub(crate) struct Turnstile {
+pub struct Turnstile {
     store: Arc<dyn Store>,
     queue: Mutex<Option<mpsc::UnboundedSender<Arrival>>>,
     outcomes: Mutex<Outcomes>,
@@ -35,19 +35,19 @@ pub(crate) struct Turnstile {
 
 /// What came of commits of alerts.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Outcomes {
-    pub(crate) committed: usize,
-    pub(crate) conflicts: usize,
+pub struct Outcomes {
+    pub committed: usize,
+    pub conflicts: usize,
 }
 
 impl Turnstile {
     /// An open one.
-    pub(crate) fn before(store: &Arc<dyn Store>) -> Arc<Self> {
+    pub fn before(store: &Arc<dyn Store>) -> Arc<Self> {
         Self::new(store, false)
     }
 
     /// One that plants a fault: whatever was stored meanwhile is overwritten, as if no version guarded it.
-    pub(crate) fn that_forgets_versions(store: &Arc<dyn Store>) -> Arc<Self> {
+    pub fn that_forgets_versions(store: &Arc<dyn Store>) -> Arc<Self> {
         Self::new(store, true)
     }
 
@@ -57,7 +57,7 @@ impl Turnstile {
     }
 
     /// What came of its commits so far.
-    pub(crate) fn outcomes(&self) -> Outcomes {
+    pub fn outcomes(&self) -> Outcomes {
         *self.outcomes.lock()
     }
 
@@ -120,7 +120,7 @@ delegate_store! {
 }
 
 /// One of those who work on the store.
-pub(crate) struct Player {
+pub struct Player {
     name: &'static str,
     queue: mpsc::UnboundedReceiver<Arrival>,
     begin: CancellationToken,
@@ -128,14 +128,14 @@ pub(crate) struct Player {
 }
 
 /// What a player is given: it begins at its first turn.
-pub(crate) struct Part {
+pub struct Part {
     begin: CancellationToken,
     ended: CancellationToken,
 }
 
 impl Part {
     /// Plays it.
-    pub(crate) async fn play<T>(self, work: impl Future<Output = T>) -> T {
+    pub async fn play<T>(self, work: impl Future<Output = T>) -> T {
         let _ended = self.ended.drop_guard();
         self.begin.cancelled().await;
         work.await
@@ -143,7 +143,7 @@ impl Part {
 }
 
 /// Closes a turnstile: from now on its calls wait for their turn.
-pub(crate) fn player(name: &'static str, turnstile: &Turnstile) -> (Player, Part) {
+pub fn player(name: &'static str, turnstile: &Turnstile) -> (Player, Part) {
     let (sender, queue) = mpsc::unbounded_channel();
     *turnstile.queue.lock() = Some(sender);
     let (begin, ended) = (CancellationToken::new(), CancellationToken::new());
@@ -153,7 +153,7 @@ pub(crate) fn player(name: &'static str, turnstile: &Turnstile) -> (Player, Part
 
 /// Draws whose call is next until all have ended; gives who called what, in that order. At a few of the turns `leap`
 /// happens instead. When it ends, all turnstiles are open.
-pub(crate) async fn conduct(mut players: Vec<Player>, seed: u64, leaps_max: usize, leap: impl Fn()) -> Vec<String> {
+pub async fn conduct(mut players: Vec<Player>, seed: u64, leaps_max: usize, leap: impl Fn()) -> Vec<String> {
     let chance = SeededEntropy::new(seed);
     let below = |bound: usize| usize::try_from(u64::from_le_bytes(random(&chance)) % bound as u64).unwrap();
     let mut leaps = below(leaps_max + 1);

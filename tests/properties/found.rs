@@ -157,9 +157,18 @@ fn news_that_waits_for_a_phone_is_brought_up_to_date_and_not_planned_twice() {
     assert_eq!(delivery(&driver, 2).score, Some(score(0.9)));
 }
 
+/// The college, with WhatsApp alone: what fails there is followed by nothing of the same rung.
+fn one_channel() -> World {
+    let mut world = college();
+    let policy = Arc::make_mut(&mut world.policy);
+    policy.steps.iter_mut().for_each(|step| step.channels.truncate(1));
+    policy.last_responder_channels.truncate(1);
+    world
+}
+
 #[test]
 fn a_message_that_fails_after_a_reopening_is_followed_as_soon_as_any_other() {
-    let world = college();
+    let world = one_channel();
     let mut driver = opened(&world, 0.8, Granted::Override);
     comes(&mut driver, (1, 1), accepted(1, 1));
     happens(&mut driver, &Input::Acknowledge { via: AckVia::Reply });
@@ -185,7 +194,7 @@ fn messages_without_receipts_do_not_pile_up() {
 
 #[test]
 fn look_ups_end_also_where_whoever_makes_them_dies_each_time() {
-    let world = college();
+    let world = one_channel();
     let mut driver = opened(&world, 0.8, Granted::Override);
     comes(&mut driver, (1, 1), timed_out());
     // Three look-ups, each of which is taken for lost when its lease ends.

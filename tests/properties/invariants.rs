@@ -233,6 +233,12 @@ fn times(seen: &Seen<'_>) -> Checked {
     let pause = rules.backoff_max.max(rules.retry_after_max).max(rules.give_up_after);
     let question = rules.look_up_first.max(rules.look_up_then).max(rules.retry_after_max).max(seen.world.lease);
     for delivery in &alert.deliveries {
+        let next_channel = now + alert.policy.fall_over_after;
+        prop_assert!(
+            delivery.fall_over_at.is_none_or(|at| at <= next_channel),
+            "the next channel is too far from {}",
+            now
+        );
         let longest = match &delivery.state {
             DeliveryState::Due { .. } => pause,
             DeliveryState::Sending { lease: held, .. } => {
@@ -243,7 +249,7 @@ fn times(seen: &Seen<'_>) -> Checked {
             DeliveryState::Accepted { .. } => rules.receipt_poll_max,
             DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. } => continue,
         };
-        let at = delivery.next_action_at();
+        let at = delivery.state_due_at();
         prop_assert!(at.is_none_or(|at| at <= now + longest), "{:?} is too far from {}", delivery.state, now);
     }
     Ok(())

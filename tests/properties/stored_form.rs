@@ -64,8 +64,11 @@ fn an_alert_is_read_although_what_may_be_absent_is() {
         for absent in ["paged_severity", "ground"] {
             json.as_object_mut().unwrap().remove(absent);
         }
+        // Ladders had no next channel once.
+        json["policy"].as_object_mut().unwrap().remove("fall_over_after");
         let read: Alert = serde_json::from_value(json).unwrap();
-        assert_eq!(read, Alert { paged_severity: None, ground: None, ..alert });
+        assert_eq!(read.policy.fall_over_after, Duration::from_secs(30));
+        assert_eq!(read, Alert { paged_severity: None, ground: None, policy: Arc::clone(&read.policy), ..alert });
     }
 }
 
@@ -214,6 +217,7 @@ fn delivery(no: u32, state: DeliveryState, result: AttemptResult) -> Delivery {
         address_key: AddressKey::from_bytes([2; 32]),
         score: (no.0 % 2 == 0).then(|| score(0.9)),
         planned_at: start_plus(8),
+        fall_over_at: no.0.is_multiple_of(2).then(|| start_plus(90)),
         paused_once: no.0 % 3 == 0,
         attempts: vec![Attempt {
             no: attempt,

@@ -62,7 +62,10 @@ async fn a_message_that_is_refused_is_followed_by_a_text_message_at_once() {
     let fell_over: Vec<Value> =
         deeds(&world, &reference).await.into_iter().filter(|deed| deed["what"] == "fell_over").collect();
     assert_eq!(fell_over.len(), 1);
-    assert_eq!((&fell_over[0]["delivery"], &fell_over[0]["next"], &fell_over[0]["channel"]), (&json!(1), &json!(2), &json!("sms")));
+    assert_eq!(
+        (&fell_over[0]["delivery"], &fell_over[0]["next"], &fell_over[0]["channel"]),
+        (&json!(1), &json!(2), &json!("sms"))
+    );
     world.holds_its_promises().await;
 }
 
@@ -72,7 +75,12 @@ async fn the_report_tells_of_both_channels_and_why_there_were_two() {
     let reference = case(&mut world, &both()).await;
     let organisation = "default".parse().unwrap();
     let report = report(world.store().as_ref(), None, &organisation, reference.parse().unwrap()).await.unwrap();
-    for told in ["counsellor (counsellor), whatsapp", "failed: refused, error 63024", "told over sms instead, by message 2", "counsellor (counsellor), sms"] {
+    for told in [
+        "counsellor (counsellor), whatsapp",
+        "failed: refused, error 63024",
+        "told over sms instead, by message 2",
+        "counsellor (counsellor), sms",
+    ] {
         assert!(report.contains(told), "it does not say {told}: {report}");
     }
 }
@@ -152,7 +160,8 @@ async fn a_case_that_is_taken_meanwhile_is_told_no_further() {
 
 #[tokio::test]
 async fn a_text_message_is_answered_and_takes_the_case() {
-    let mut world = two_channels().start_with(FaultRule::next(1, Fault::Refused { code: 63024, http_status: 400 })).await;
+    let mut world =
+        two_channels().start_with(FaultRule::next(1, Fault::Refused { code: 63024, http_status: 400 })).await;
     let reference = case(&mut world, &both()).await;
     let reply = world.sim().reply(TEXTS, "1").await.unwrap();
     assert!(reply.answers.iter().any(|text| text.contains(&reference)), "confirmed: {reply:?}");
@@ -245,7 +254,11 @@ async fn whoever_was_told_may_take_it_and_then_nobody_further_is_told() {
     let reply = world.sim().reply(COLLEAGUE, "1").await.unwrap();
     assert!(reply.answers.iter().any(|text| text.contains(&reference)), "confirmed: {reply:?}");
     let alert = world.alert(&reference).await;
-    assert_eq!((&alert["state"], &alert["detail"]["by"]["contact"]), (&json!("acknowledged"), &json!("colleague")), "{alert}");
+    assert_eq!(
+        (&alert["state"], &alert["detail"]["by"]["id"]),
+        (&json!("acknowledged"), &json!("colleague")),
+        "{alert}"
+    );
     let before = counts(&world, &reference);
     world.pass_in_steps(s(10 * 60), s(10)).await;
     assert_eq!(counts(&world, &reference), before, "told although it is taken");

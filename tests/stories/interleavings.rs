@@ -3,18 +3,20 @@
 //!
 //! `INTERLEAVINGS=2000` plays more of them, `INTERLEAVINGS_SEED=7` plays those from another seed on.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crisis_relay::ports::Store;
 use crisis_relay::simulator::{Fault, FaultRule};
+use futures::FutureExt as _;
 use serde_json::json;
 
 use crate::common::stage::{Instance, s};
+use crate::common::turnstile::{Turnstile, conduct, player};
 use crate::common::{COUNSELLOR, COUNSELLOR_KEY, Setting, World};
 use crate::firestore::on_emulator;
 use crate::memory::Memory;
-use crate::turnstile::{Turnstile, conduct, player};
 
 /// A number from the environment.
 fn asked(name: &str) -> Option<u64> {
@@ -172,11 +174,11 @@ async fn on_firestore_one_message_goes_out_however_claims_and_settlements_interl
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_forgets_to_compare_versions_is_found_out() {
     let store: Arc<dyn Store> = Arc::new(Memory::default().open(false));
-    let playing = async {
-        Shared::over(Some(store), Turnstile::that_forgets_versions).await.play_all(150).await
-    };
-    let played = tokio::spawn(playing).await;
-    let found = played.expect_err("nobody noticed").into_panic();
+    let playing = async { Shared::over(Some(store), Turnstile::that_forgets_versions).await.play_all(150).await };
+    let found = AssertUnwindSafe(playing).catch_unwind().await.expect_err("nobody noticed");
     let words = found.downcast_ref::<String>().cloned().unwrap_or_default();
-    assert!(words.contains("messages on the phone") || words.contains("the record") || words.contains("who has it"), "{words}");
+    assert!(
+        words.contains("messages on the phone") || words.contains("the record") || words.contains("who has it"),
+        "{words}"
+    );
 }

@@ -137,7 +137,7 @@ async fn what_arrives_after_the_student_took_their_word_back_is_refused_and_tell
     assert_eq!(world.calls(), 0, "somebody was told on a word that was taken back");
     // Their caller comes back: the case is there for people, and waits for one of them.
     let repeated = world.event(&event(STUDENT, 0.93)).await.expect(202);
-    assert_eq!(repeated.text_at("/decision"), "withheld");
+    assert_eq!(repeated.text_at("/decision"), "withheld_no_consent");
     world.holds_its_promises().await;
 }
 

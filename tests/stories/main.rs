@@ -9,8 +9,6 @@ mod emulator;
 #[path = "../common/memory.rs"]
 #[expect(dead_code, reason = "the simulation uses more of it")]
 mod memory;
-#[path = "../common/turnstile.rs"]
-mod turnstile;
 #[path = "../conformance/firestore/proxy.rs"]
 #[expect(dead_code, reason = "subtler cuts are the store's own tests'")]
 mod proxy;

@@ -186,7 +186,7 @@ impl Alert {
             }
             None => change.record(&Deed::Withheld { why }),
         }
-        change.claim_due();
+        change.claim_and_follow();
         change.finish()
     }
 
@@ -206,7 +206,7 @@ impl Alert {
             Input::Acknowledge { via } => change.acknowledge(via)?,
             Input::Resolve { outcome, note } => change.resolve(outcome, note.as_ref())?,
         }
-        change.claim_due();
+        change.claim_and_follow();
         Ok(change.finish())
     }
 
@@ -247,7 +247,6 @@ impl<'a, 'b> Changing<'a, 'b> {
 
     fn finish(mut self) -> Transition {
         if self.something_failed {
-            self.fall_over();
             self.hurry_if_all_failed();
         }
         self.drop_oldest();
@@ -519,7 +518,8 @@ impl<'a, 'b> Changing<'a, 'b> {
             // Where there is none, one of which only a receipt is missing.
             let oldest = settled.or_else(|| deliveries.iter().position(|delivery| !delivery.is_pending()));
             let Some(oldest) = oldest else { break };
-            self.alert.deliveries.remove(oldest);
+            let dropped = self.alert.deliveries.remove(oldest).no;
+            self.out.actions.retain(|action| action.delivery() != dropped);
             self.changed = true;
         }
     }

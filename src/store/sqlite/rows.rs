@@ -14,7 +14,9 @@ use crate::domain::consent::ConsentRecord;
 use crate::domain::event::EventDetails;
 use crate::domain::ids::{AlertId, EventId, IdempotencyKey, OrganisationId, PersonKey, SubjectKey};
 use crate::domain::sealed::Sealed;
-use crate::ports::{AlertCommit, AuditStretch, Committed, ConsentCommit, IdempotencyRecord, ListCursor, StoreStats, WrappedDataKey};
+use crate::ports::{
+    AlertCommit, AuditStretch, Committed, ConsentCommit, IdempotencyRecord, ListCursor, StoreStats, WrappedDataKey,
+};
 
 type Result<T> = rusqlite::Result<T>;
 

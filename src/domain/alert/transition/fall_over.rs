@@ -7,16 +7,16 @@ use crate::domain::alert::DeliveryDeed;
 use crate::domain::delivery::{Delivery, DeliveryState};
 
 impl Changing<'_, '_> {
-    /// Tells those over their next channel whose message has failed, or has not arrived in its time. What is still under
-    /// way over the first channel goes on: two messages are better than none.
-    pub(super) fn fall_over(&mut self) {
+    /// Tells those over their next channel whose message has failed, or, where it is `timed`, has not arrived in its time.
+    /// What is still under way over the first channel goes on: two messages are better than none.
+    pub(super) fn fall_over(&mut self, timed: bool) {
         if !self.still_wanted() {
             return;
         }
         let now = self.cx.now;
         let in_vain = |delivery: &Delivery| {
             let failed = matches!(delivery.state, DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. });
-            delivery.fall_over_at.is_some_and(|at| failed || at <= now)
+            delivery.fall_over_at.is_some_and(|at| failed || (timed && at <= now))
         };
         // Those that are planned meanwhile begin with a time of their own.
         for place in 0..self.alert.deliveries.len() {

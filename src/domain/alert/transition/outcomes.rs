@@ -77,9 +77,6 @@ impl<'a> Changing<'a, '_> {
             }
         }
         self.note(no, attempt, settled);
-        if matches!(settled, Settled::Failed { .. }) {
-            self.fall_over();
-        }
         Ok(())
     }
 

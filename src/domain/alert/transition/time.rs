@@ -33,7 +33,7 @@ impl Changing<'_, '_> {
             | AlertState::Withheld { .. }
             | AlertState::Resolved { .. } => {}
         }
-        self.fall_over();
+        self.fall_over(true);
         self.ask_provider();
     }
 
@@ -133,8 +133,21 @@ impl Changing<'_, '_> {
         }
     }
 
+    /// Takes what is due in hand, and follows up with the next channel whatever has failed, until nothing further is planned.
+    pub(super) fn claim_and_follow(&mut self) {
+        loop {
+            self.fall_over(false);
+            let planned = self.alert.deliveries_planned;
+            self.claim_due();
+            self.fall_over(false);
+            if self.alert.deliveries_planned == planned {
+                return;
+            }
+        }
+    }
+
     /// Takes what is due in hand, under the situation's lease.
-    pub(super) fn claim_due(&mut self) {
+    fn claim_due(&mut self) {
         let Some(lease) = self.cx.lease else { return };
         if !self.still_wanted() {
             return;

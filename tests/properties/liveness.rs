@@ -178,8 +178,8 @@ proptest! {
             let (targets, channels) = stage.targets(&world.policy);
             let wanted: BTreeSet<&ContactId> = targets.iter().map(|Target::Contact(id)| id).collect();
             prop_assert_eq!(told.keys().copied().collect::<BTreeSet<_>>(), wanted, "{:?}", stage);
-            // What arrives is enough; else each further channel is tried, once.
-            let most = if status.has_arrived() { 1 } else { u32::try_from(channels.len()).unwrap() };
+            // Receipts come late here, by polls alone: each further channel is tried meanwhile, once.
+            let most = u32::try_from(channels.len()).unwrap();
             prop_assert!(told.values().all(|times| *times <= most), "{:?}: {:?}", stage, told);
         }
     }

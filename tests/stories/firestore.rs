@@ -91,7 +91,7 @@ async fn an_event_without_a_key_that_firestore_took_and_could_not_say_so_is_foun
     let Some(host) = emulator() else { return };
     let (project, proxy) = (project(), Proxy::before(host).await);
     let direct = FirestoreStore::open(&settings(host, &project), Arc::new(SystemEntropy)).await.unwrap();
-    let (read_timeout, commit_timeout) = (s(1), s(2));
+    let (read_timeout, commit_timeout) = (s(3), s(4));
     let hasty = FirestoreSettings { read_timeout, commit_timeout, ..settings(&proxy.host(), &project) };
     let store: Arc<dyn Store> = Arc::new(FirestoreStore::open(&hasty, Arc::new(SystemEntropy)).await.unwrap());
     let gate = Gate::shared();
@@ -116,7 +116,7 @@ async fn an_event_without_a_key_that_firestore_took_and_could_not_say_so_is_foun
 
     proxy.set(Way::Open);
     proxy.cut();
-    world.until("the store answers again", async |world| world.readiness().await.0).await;
+    world.until("the store answers again", async |world| world.readiness().await.1["store"] == "ok").await; eprintln!("{r:?}"); r.0 }).await;
     let repeated = world.event(&ada).await.expect(202);
 
     assert_eq!(repeated.text_at("/decision"), "merged");

@@ -9,6 +9,7 @@ use futures::FutureExt;
 use tempfile::TempDir;
 
 use super::*;
+use crate::ports::transfer::Kind;
 
 fn settings(folder: &TempDir) -> SqliteSettings {
     let path = folder.path().join("relay.db");
@@ -62,8 +63,20 @@ async fn no_statement_walks_through_a_table_that_grows() {
         (sql::NEXT_DUE, "INDEX alerts_due"),
         (sql::UNFINISHED_ALERTS, "INDEX alerts_unfinished (id<?"),
     ];
+    let pages = [
+        (Kind::Fact, "PRIMARY KEY (name>?"),
+        (Kind::DataKey, "PRIMARY KEY ((organisation,person)>(?,?)"),
+        (Kind::Consent, "PRIMARY KEY ((organisation,subject)>(?,?)"),
+        (Kind::Audit, "PRIMARY KEY ((stream,seq)>(?,?)"),
+        (Kind::Event, "PRIMARY KEY ((alert,event)>(?,?)"),
+        (Kind::Message, "PRIMARY KEY (provider_id>?"),
+        (Kind::Answer, "PRIMARY KEY (key>?"),
+        (Kind::Alert, "(id>?"),
+    ];
+    assert!(pages.map(|(kind, _)| kind) == Kind::ALL, "a kind of what is copied has no plan");
+    let pages = pages.map(|(kind, search)| (transfer::every(kind), search));
 
-    for (statement, search) in searches {
+    for (statement, search) in searches.into_iter().chain(pages) {
         let steps = store.readers.read(move |connection| plan(connection, statement)).await.unwrap();
         let tidy: Vec<String> = steps.iter().map(|step| step.replace("COVERING ", "")).collect();
         assert!(tidy.iter().any(|step| step.contains(search)), "{statement}: {steps:?}");

@@ -1,12 +1,14 @@
 //! Everything that the file holds, out and in.
 //!
-//! Nobody else writes the file meanwhile (the lock file), so a page begins at a number of rows, in the order of the key.
+//! A page begins after the key of the last row before it, by the index that the rows are ordered by: the last page costs
+//! as much as the first.
 
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use rusqlite::types::Type;
-use rusqlite::{Connection, Result, Row, params};
+use rusqlite::types::{ToSql, ToSqlOutput, Type, ValueRef};
+use rusqlite::{Connection, Result, Row, params, params_from_iter};
+use serde::{Deserialize, Serialize};
 
 use super::{SqliteStore, rows};
 use crate::domain::audit::{AuditEntry, AuditHash};
@@ -16,26 +18,98 @@ use crate::domain::sealed::Sealed;
 use crate::ports::transfer::{Kind, Page, Piece, Transfer};
 use crate::ports::{IdempotencyRecord, StoreError, WrappedDataKey};
 
-const fn every(kind: Kind) -> &'static str {
+/// All rows of a kind, in the order of their key, after another key: `?1` is how many, the key's columns follow.
+pub(super) const fn every(kind: Kind) -> &'static str {
     match kind {
         Kind::Fact => {
-            "SELECT name, value FROM facts WHERE name NOT IN ('copying', 'moved_to') \
-             ORDER BY name LIMIT ?1 OFFSET ?2"
+            "SELECT name, value FROM facts WHERE name > ?2 AND name NOT IN ('copying', 'moved_to') \
+             ORDER BY name LIMIT ?1"
         }
         Kind::DataKey => {
             "SELECT organisation, person, key_id, wrapped, created_at FROM data_keys \
-             ORDER BY organisation, person LIMIT ?1 OFFSET ?2"
+             WHERE (organisation, person) > (?2, ?3) ORDER BY organisation, person LIMIT ?1"
         }
-        Kind::Consent => "SELECT body FROM consents ORDER BY organisation, subject LIMIT ?1 OFFSET ?2",
-        Kind::Audit => "SELECT stream, seq, at, entry, hash FROM audit ORDER BY stream, seq LIMIT ?1 OFFSET ?2",
+        Kind::Consent => {
+            "SELECT body, organisation, subject FROM consents \
+             WHERE (organisation, subject) > (?2, ?3) ORDER BY organisation, subject LIMIT ?1"
+        }
+        Kind::Audit => {
+            "SELECT stream, seq, at, entry, hash FROM audit \
+             WHERE (stream, seq) > (?2, ?3) ORDER BY stream, seq LIMIT ?1"
+        }
         Kind::Event => {
             "SELECT alert, event, received_at, message, metadata FROM event_details \
-             ORDER BY alert, event LIMIT ?1 OFFSET ?2"
+             WHERE (alert, event) > (?2, ?3) ORDER BY alert, event LIMIT ?1"
         }
-        Kind::Message => "SELECT alert, provider_id FROM provider_messages ORDER BY provider_id LIMIT ?1 OFFSET ?2",
-        Kind::Answer => "SELECT key, body, status, answer, created_at FROM answers ORDER BY key LIMIT ?1 OFFSET ?2",
-        Kind::Alert => "SELECT body FROM alerts ORDER BY id LIMIT ?1 OFFSET ?2",
+        Kind::Message => {
+            "SELECT alert, provider_id FROM provider_messages WHERE provider_id > ?2 ORDER BY provider_id LIMIT ?1"
+        }
+        Kind::Answer => {
+            "SELECT key, body, status, answer, created_at FROM answers WHERE key > ?2 ORDER BY key LIMIT ?1"
+        }
+        Kind::Alert => "SELECT body, id FROM alerts WHERE id > ?2 ORDER BY id LIMIT ?1",
     }
+}
+
+/// A value of a key's column. By the columns and not by what is read out of a body: a page must get on whatever that says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum KeyPart {
+    Text(String),
+    Bytes(Vec<u8>),
+    Number(i64),
+}
+
+impl KeyPart {
+    const TEXT: Self = Self::Text(String::new());
+    const BYTES: Self = Self::Bytes(Vec::new());
+
+    fn of(row: &Row<'_>, column: usize) -> Result<Self> {
+        Ok(match row.get_ref(column)? {
+            ValueRef::Text(_) => Self::Text(row.get(column)?),
+            ValueRef::Blob(bytes) => Self::Bytes(bytes.to_vec()),
+            ValueRef::Integer(number) => Self::Number(number),
+            found @ (ValueRef::Null | ValueRef::Real(_)) => {
+                return Err(rusqlite::Error::FromSqlConversionFailure(column, found.data_type(), "no key".into()));
+            }
+        })
+    }
+}
+
+impl ToSql for KeyPart {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        match self {
+            Self::Text(text) => text.to_sql(),
+            Self::Bytes(bytes) => bytes.to_sql(),
+            Self::Number(number) => number.to_sql(),
+        }
+    }
+}
+
+/// What comes before every key of a kind, and the columns of [`every`] that the key stands in.
+fn keys(kind: Kind) -> (Vec<KeyPart>, &'static [usize]) {
+    match kind {
+        Kind::Fact => (vec![KeyPart::TEXT], &[0]),
+        Kind::DataKey => (vec![KeyPart::TEXT, KeyPart::BYTES], &[0, 1]),
+        Kind::Consent => (vec![KeyPart::TEXT, KeyPart::BYTES], &[1, 2]),
+        Kind::Audit => (vec![KeyPart::TEXT, KeyPart::Number(0)], &[0, 1]),
+        Kind::Event => (vec![KeyPart::BYTES, KeyPart::BYTES], &[0, 1]),
+        Kind::Message => (vec![KeyPart::TEXT], &[1]),
+        Kind::Answer => (vec![KeyPart::BYTES], &[0]),
+        Kind::Alert => (vec![KeyPart::BYTES], &[1]),
+    }
+}
+
+/// A page of pieces, and the key of the last.
+fn page(connection: &Connection, kind: Kind, after: &[KeyPart], limit: usize) -> Result<(Vec<Piece>, Vec<KeyPart>)> {
+    let (_, columns) = keys(kind);
+    let limit = rows::bound(limit);
+    let values = std::iter::once(&limit as &dyn ToSql).chain(after.iter().map(|part| part as &dyn ToSql));
+    let mut last = Vec::new();
+    let pieces = rows::all(connection, every(kind), params_from_iter(values), |row| {
+        last = columns.iter().map(|column| KeyPart::of(row, *column)).collect::<Result<_>>()?;
+        piece(connection, kind, row)
+    })?;
+    Ok((pieces, last))
 }
 
 fn uuid(row: &Row<'_>, column: usize) -> Result<uuid::Uuid> {
@@ -142,16 +216,20 @@ fn write(connection: &Connection, piece: &Piece) -> Result<()> {
     Ok(())
 }
 
+fn no_place() -> StoreError {
+    StoreError::Corrupt { what: "a page was asked for from a place that this store has not named".to_owned() }
+}
+
 #[async_trait]
 impl Transfer for SqliteStore {
     async fn export(&self, kind: Kind, from: Option<String>, limit: usize) -> std::result::Result<Page, StoreError> {
-        let begin: usize = from.and_then(|from| from.parse().ok()).unwrap_or(0);
-        let read = move |connection: &Connection| {
-            let values = [rows::bound(limit), rows::bound(begin)];
-            rows::all(connection, every(kind), values, |row| piece(connection, kind, row))
+        let after = match from {
+            None => keys(kind).0,
+            Some(from) => serde_json::from_str(&from).map_err(|_| no_place())?,
         };
-        let pieces = self.readers.read(read).await?;
-        let next = (pieces.len() == limit).then(|| (begin + limit).to_string());
+        let (pieces, last) = self.readers.read(move |connection| page(connection, kind, &after, limit)).await?;
+        let next =
+            if pieces.len() == limit { Some(serde_json::to_string(&last).map_err(|_| no_place())?) } else { None };
         Ok(Page { pieces, next })
     }
 

@@ -205,20 +205,29 @@ pub async fn open_store(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Ar
     })
 }
 
-/// A store that was moved has a second life elsewhere, and one that is not wholly copied lacks alerts: neither is served.
 async fn refuse_moved(store: &dyn Transfer) -> Result<(), StartError> {
-    let mark = async |name| store.read_mark(name).await.map_err(ServiceError::from);
-    if mark(COPYING).await?.is_some() {
+    let faults = moved_faults(store).await.map_err(ServiceError::from)?;
+    if faults.is_empty() { Ok(()) } else { Err(StartError::Faults(faults)) }
+}
+
+/// Why a store must not be served: one that was moved has a second life elsewhere, and one that is not wholly copied lacks
+/// alerts.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn moved_faults(store: &dyn Transfer) -> Result<Vec<Fault>, crate::ports::StoreError> {
+    let mut faults = Vec::new();
+    if store.read_mark(COPYING).await?.is_some() {
         let problem = "holds a copy that was not finished";
         let remedy = "Run crisis-relay copy again as before; it goes on.";
-        return Err(StartError::Faults(vec![fault("store", problem, remedy)]));
+        faults.push(fault("store", problem, remedy));
     }
-    if let Some(elsewhere) = mark(MOVED_TO).await? {
+    if let Some(elsewhere) = store.read_mark(MOVED_TO).await? {
         let problem = format!("was moved to {elsewhere}: served here as well, everybody would be told twice");
         let remedy = "Name that store in the settings, as docs/moving.md says.";
-        return Err(StartError::Faults(vec![fault("store", problem, remedy)]));
+        faults.push(fault("store", problem, remedy));
     }
-    Ok(())
+    Ok(faults)
 }
 
 /// The configured store, to read what others may be working on.

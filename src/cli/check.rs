@@ -11,7 +11,8 @@ use crate::app::{self, Provider, StartError};
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::{self, Config, Sid, StoreKind};
 use crate::keyring::LocalKeyring;
-use crate::ports::{Clock as _, Fault, Keyring, Store as _, TwilioClient as _};
+use crate::ports::transfer::Transfer;
+use crate::ports::{Clock as _, Fault, Keyring, Store as _, StoreError, TwilioClient as _};
 use crate::store::firestore::FirestoreStore;
 use crate::store::sqlite::{OpenError, SqliteStore};
 
@@ -135,10 +136,9 @@ async fn firestore(config: &Config, keyring: Option<&LocalKeyring>, findings: &m
         Ok(store) => store,
         Err(error) => return findings.faults("store", vec![fault(&error)]),
     };
-    let keyring = keyring.map(|keyring| keyring as &dyn Keyring);
-    let origin = app::origin_faults(config, async |name| store.fact(name).await, keyring).await;
+    let history = history_faults(config, &store, async |name| store.fact(name).await, keyring).await;
     store.close().await;
-    match origin {
+    match history {
         Ok(faults) if faults.is_empty() => findings.fine("store", &format!("{name} can be read")),
         Ok(faults) => findings.faults("store", faults),
         Err(error) => findings.faults("store", vec![fault(&error)]),
@@ -181,17 +181,29 @@ async fn sqlite(config: &Config, keyring: Option<&LocalKeyring>, findings: &mut 
         Err(error) => return findings.faults("store", vec![store_fault(&error)]),
     };
     let probed = if store.is_exclusive() { store.probe(SystemClock.now()).await } else { Ok(()) };
-    let keyring = keyring.map(|keyring| keyring as &dyn Keyring);
-    let origin = match probed {
-        Ok(()) => app::origin_faults(config, async |name| store.fact(name).await, keyring).await,
+    let history = match probed {
+        Ok(()) => history_faults(config, &store, async |name| store.fact(name).await, keyring).await,
         Err(error) => Err(error),
     };
     store.close().await;
-    match origin {
+    match history {
         Ok(faults) if faults.is_empty() => findings.fine("store", &format!("{path} {fine}")),
         Ok(faults) => findings.faults("store", faults),
         Err(error) => findings.faults("store", vec![store_fault(&error)]),
     }
+}
+
+/// What the store's past says against serving it: a copy that was not finished, a move, or another set-up.
+async fn history_faults(
+    config: &Config,
+    store: &dyn Transfer,
+    fact: impl AsyncFn(&'static str) -> Result<Option<String>, StoreError>,
+    keyring: Option<&LocalKeyring>,
+) -> Result<Vec<Fault>, StoreError> {
+    let mut faults = app::moved_faults(store).await?;
+    let keyring = keyring.map(|keyring| keyring as &dyn Keyring);
+    faults.extend(app::origin_faults(config, fact, keyring).await?);
+    Ok(faults)
 }
 
 fn store_fault(error: &dyn std::fmt::Display) -> Fault {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{block_on, say, say_error};
 use crate::app;
 use crate::clock::SystemEntropy;
-use crate::config::Config;
+use crate::config::{self, Config, Rule};
 use crate::ports::transfer::Transfer;
 use crate::service::moving::{Move, MoveError, move_all};
 use crate::store::firestore::{FirestoreSettings, FirestoreStore};
@@ -43,18 +43,19 @@ enum Place {
 }
 
 impl FromStr for Place {
-    type Err = &'static str;
+    type Err = String;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once(':') {
             Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
             Some(("firestore", name)) => {
-                let (project, database) = name.split_once('/').unwrap_or((name, "(default)"));
-                if project.is_empty() || database.is_empty() || database.contains('/') {
-                    return Err("must be firestore:PROJECT or firestore:PROJECT/DATABASE");
-                }
-                Ok(Self::Firestore { project: project.to_owned(), database: database.to_owned() })
+                let (project, database) = name.split_once('/').unwrap_or((name, config::DEFAULT_DATABASE));
+                let unfit = |what, Rule { rule, remedy }| format!("the {what} {rule}; {remedy}");
+                Ok(Self::Firestore {
+                    project: config::project_id(project).ok_or_else(|| unfit("project id", config::PROJECT_ID))?,
+                    database: config::database_id(database).ok_or_else(|| unfit("database id", config::DATABASE_ID))?,
+                })
             }
-            Some(_) | None => Err("must begin with sqlite: or firestore:"),
+            Some(_) | None => Err("must be sqlite:PATH, firestore:PROJECT or firestore:PROJECT/DATABASE".to_owned()),
         }
     }
 }
@@ -151,12 +152,27 @@ mod tests {
 
     #[test]
     fn places_are_read_as_they_are_written() {
-        for text in ["sqlite:data/relay.db", "firestore:north/relay", "firestore:north/(default)"] {
+        for text in ["sqlite:data/relay.db", "firestore:north-1/relay", "firestore:north-1/(default)"] {
             assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
         }
-        assert_eq!("firestore:north".parse::<Place>().unwrap().to_string(), "firestore:north/(default)");
-        for text in ["", "sqlite:", "firestore:", "firestore:/a", "firestore:a/", "firestore:a/b/c", "data/relay.db"] {
+        assert_eq!("firestore:north-1".parse::<Place>().unwrap().to_string(), "firestore:north-1/(default)");
+        for text in ["", "sqlite:", "data/relay.db", "Firestore:north-1"] {
             assert!(text.parse::<Place>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_project_or_database_that_the_settings_would_refuse_is_refused_by_its_name() {
+        for text in ["", "/north", "north", "North-College", "1-north", "north_college", "123456789012"] {
+            let told = format!("firestore:{text}").parse::<Place>().unwrap_err();
+            assert!(
+                told.starts_with("the project id must be") && told.contains("Google Cloud console"),
+                "{text}: {told}"
+            );
+        }
+        for text in ["north-1/", "north-1/a/b", "north-1/one", "north-1/Relay", "north-1/default)"] {
+            let told = format!("firestore:{text}").parse::<Place>().unwrap_err();
+            assert!(told.starts_with("the database id must be (default), or"), "{text}: {told}");
         }
     }
 }

@@ -43,6 +43,8 @@ use std::io;
 
 pub use fault::{ConfigFault, ConfigFaults};
 pub use process::from_process;
+pub(crate) use reader::Rule;
+pub(crate) use sections::{DATABASE_ID, DEFAULT_DATABASE, PROJECT_ID, database_id, project_id};
 pub use settings::*;
 pub use values::{ApiRole, KeyHash, LogFormat, MasterKey, Mode, Sid, StoreKind};
 

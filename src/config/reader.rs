@@ -23,9 +23,9 @@ pub(super) struct Line {
 }
 
 /// What a value must be, and what to do if it is not.
-pub(super) struct Rule {
-    pub(super) rule: &'static str,
-    pub(super) remedy: &'static str,
+pub(crate) struct Rule {
+    pub(crate) rule: &'static str,
+    pub(crate) remedy: &'static str,
 }
 
 /// Reads keys, and remembers what it met.

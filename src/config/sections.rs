@@ -342,27 +342,13 @@ fn store(r: &mut Reader<'_>) -> Store {
 }
 
 fn firestore(r: &mut Reader<'_>) -> Firestore {
-    const PROJECT: Rule = Rule {
-        rule: "must be a project's id: 6 to 30 lower-case letters, digits and hyphens, a letter first",
-        remedy: "copy it from the Google Cloud console (not the project's name or number)",
-    };
-    const DATABASE: Rule = Rule {
-        rule: "must be (default), or 4 to 63 lower-case letters, digits and hyphens, a letter first",
-        remedy: "leave it as it is, or copy it from: gcloud firestore databases list",
-    };
     const EMULATOR: Rule =
         Rule { rule: "must be a host and a port, such as 127.0.0.1:8080", remedy: "take off anything before the host" };
-    let named = |text: &str, length: std::ops::RangeInclusive<usize>| {
-        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
-        (begins && length.contains(&text.len()) && text.bytes().all(fits)).then(|| text.to_owned())
-    };
-    let database = |text: &str| if text == DEFAULT_DATABASE { Some(text.to_owned()) } else { named(text, 4..=63) };
     let quoted = |text: &String| format!("\"{text}\"");
     let default = DEFAULT_DATABASE.to_owned();
     Firestore {
-        project_id: r.optional("store.firestore.project_id", &PROJECT, |text| named(text, 6..=30), quoted),
-        database_id: r.required("store.firestore.database_id", &DATABASE, database, quoted, default),
+        project_id: r.optional("store.firestore.project_id", &PROJECT_ID, project_id, quoted),
+        database_id: r.required("store.firestore.database_id", &DATABASE_ID, database_id, quoted, default),
         emulator_host: r.optional("store.firestore.emulator_host", &EMULATOR, host_and_port, quoted),
         connect_timeout: r.duration("store.firestore.connect_timeout", s(1)..=m(5)),
         read_timeout: r.duration("store.firestore.read_timeout", ms(500)..=m(1)),
@@ -371,7 +357,33 @@ fn firestore(r: &mut Reader<'_>) -> Firestore {
 }
 
 /// What a project's first database is called.
-const DEFAULT_DATABASE: &str = "(default)";
+pub(crate) const DEFAULT_DATABASE: &str = "(default)";
+
+/// What a project's id must be, in the settings and on the command line.
+pub(crate) const PROJECT_ID: Rule = Rule {
+    rule: "must be a project's id: 6 to 30 lower-case letters, digits and hyphens, a letter first",
+    remedy: "copy it from the Google Cloud console (not the project's name or number)",
+};
+
+/// What a database's id must be, likewise.
+pub(crate) const DATABASE_ID: Rule = Rule {
+    rule: "must be (default), or 4 to 63 lower-case letters, digits and hyphens, a letter first",
+    remedy: "leave it as it is, or copy it from: gcloud firestore databases list",
+};
+
+pub(crate) fn project_id(text: &str) -> Option<String> {
+    named(text, 6..=30)
+}
+
+pub(crate) fn database_id(text: &str) -> Option<String> {
+    if text == DEFAULT_DATABASE { Some(text.to_owned()) } else { named(text, 4..=63) }
+}
+
+fn named(text: &str, length: std::ops::RangeInclusive<usize>) -> Option<String> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+    (begins && length.contains(&text.len()) && text.bytes().all(fits)).then(|| text.to_owned())
+}
 
 fn host_and_port(text: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{block_on, say, say_error};
 use crate::app;
-use crate::clock::SystemEntropy;
+use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::{self, Config, Rule};
 use crate::ports::transfer::Transfer;
 use crate::service::moving::{Move, MoveError, move_all};
@@ -110,7 +110,12 @@ pub(super) fn copy(config: &Config, args: &CopyArgs) -> ExitCode {
                 }
             }
         }
-        let how = Move { destination: args.to.to_string(), keep_source: args.keep_source, page: PAGE };
+        let how = Move {
+            destination: args.to.to_string(),
+            keep_source: args.keep_source,
+            page: PAGE,
+            answers_kept: config.idempotency.keep,
+        };
         say(&format!("Copying {} to {}", args.from, args.to));
         let [from, to] = stores.as_slice() else { return ExitCode::FAILURE };
         let status = run(from.as_ref(), to.as_ref(), &how).await;
@@ -121,7 +126,7 @@ pub(super) fn copy(config: &Config, args: &CopyArgs) -> ExitCode {
 }
 
 async fn run(from: &dyn Transfer, to: &dyn Transfer, how: &Move) -> ExitCode {
-    match move_all(from, to, how).await {
+    match move_all(from, to, how, &SystemClock).await {
         Ok(moved) => {
             for (kind, count) in &moved.counts {
                 say(&format!("  {count:>10} {}", kind.name()));

@@ -17,7 +17,8 @@ use crate::domain::ids::{AddressKey, AlertId, ProviderId};
 use crate::domain::sealed::Sealed;
 use crate::ports::{IdempotencyRecord, Store, StoreError, WrappedDataKey};
 
-/// A destination holds it from the first piece to the proof: a hash of all that the source holds. The service refuses to start on it.
+/// A destination holds it from the first piece to the proof: a hash of all that the source holds, but for answers, whose
+/// time may pass between two tries. The service refuses to start on it.
 pub const COPYING: &str = "copying";
 /// A source holds it once its copy is proven: where to. The service refuses to start on it.
 pub const MOVED_TO: &str = "moved_to";

@@ -2,21 +2,32 @@
 //!
 //! ```text
 //! tally the source ─> destination empty, or begun from this very tally? ─> mark it `copying` ─> pages
-//!    ─> tally the destination: the same? ─> every audit chain holds? ─> mark the source `moved_to` ─> unmark the destination
+//!    ─> tally the destination: the same? ─> and the source still? ─> answers the same? ─> every audit chain holds?
+//!    ─> mark the source `moved_to` ─> unmark the destination
 //! ```
 //!
 //! Cut off anywhere, the destination is marked and no service starts on it, while the source is as it was; the same call
 //! again writes everything over and goes on. Begun from another state of the source it is refused: what was deleted or closed
 //! there meanwhile would stand here for ever. Nothing is sent, and nobody's key is needed.
+//!
+//! Answers to idempotency keys go by themselves: each has its time, and once that is over the worker or Firestore deletes
+//! it, in the midst of a copy, too. So those past their time are left out, both sides are counted anew by one rule at the
+//! end, and the state that a copy was begun from is told without them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::verification::{Verification, verify_all};
 use crate::domain::ids::OrganisationId;
 use crate::ports::transfer::{COPYING, Kind, MOVED_TO, Piece, Transfer};
-use crate::ports::{Store, StoreError};
+use crate::ports::{Clock, Store, StoreError};
+
+/// Answers with less time left than this are copied and not counted: they may be deleted on one side while the other is
+/// counted.
+const COUNTED_WITHIN: Duration = Duration::from_secs(10 * 60);
 
 /// How an installation is moved.
 #[derive(Debug, Clone)]
@@ -27,6 +38,15 @@ pub struct Move {
     pub keep_source: bool,
     /// Pieces in hand at one time.
     pub page: usize,
+    /// How long answers to idempotency keys are kept; what is older stays behind.
+    pub answers_kept: Duration,
+}
+
+impl Move {
+    /// The time from which on answers are kept, at `now`.
+    fn answers_since(&self, now: Timestamp) -> Timestamp {
+        now.saturating_sub(self.answers_kept).unwrap_or(Timestamp::MIN)
+    }
 }
 
 /// Why nothing was moved, or not all.
@@ -59,6 +79,9 @@ pub enum MoveError {
         /// At the destination.
         found: u64,
     },
+    /// Somebody works on it.
+    #[error("the source was changed while it was copied: end whatever works on it, and take an empty destination")]
+    SourceChanged,
     /// The audit does not hold at the destination.
     #[error("{} of the destination's audit chains do not hold", .0.faults.len())]
     Audit(Verification),
@@ -76,26 +99,41 @@ pub struct Moved {
     pub audit: Verification,
 }
 
-/// How many there are of each kind, and the exclusive-or of their hashes: the same in whatever order they are read.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Tally(BTreeMap<Kind, (u64, [u8; 32])>);
+/// How many there are, and the exclusive-or of their hashes: the same in whatever order they are read.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Count(u64, [u8; 32]);
 
-impl Tally {
-    fn of(&self, kind: Kind) -> (u64, [u8; 32]) {
-        self.0.get(&kind).copied().unwrap_or_default()
-    }
-
-    fn add(&mut self, kind: Kind, piece: &Piece) {
-        let (count, all) = self.0.entry(kind).or_default();
+impl Count {
+    fn add(&mut self, piece: &Piece) {
+        let Self(count, all) = self;
         *count += 1;
         all.iter_mut().zip(piece.digest()).for_each(|(all, one)| *all ^= one);
+    }
+
+    /// The same on both sides?
+    fn require(self, kind: Kind, found: Self) -> Result<(), MoveError> {
+        if self == found { Ok(()) } else { Err(MoveError::Differs { kind, expected: self.0, found: found.0 }) }
+    }
+}
+
+/// All of a store, but for the answers.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally(BTreeMap<Kind, Count>);
+
+impl Tally {
+    fn kinds() -> impl Iterator<Item = Kind> {
+        Kind::ALL.into_iter().filter(|kind| *kind != Kind::Answer)
+    }
+
+    fn of(&self, kind: Kind) -> Count {
+        self.0.get(&kind).copied().unwrap_or_default()
     }
 
     /// Names this state of a store.
     fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
-        for kind in Kind::ALL {
-            let (count, all) = self.of(kind);
+        for kind in Self::kinds() {
+            let Count(count, all) = self.of(kind);
             hash.update(count.to_be_bytes());
             hash.update(all);
         }
@@ -103,11 +141,38 @@ impl Tally {
     }
 }
 
+/// Everything of one kind, page by page.
+struct Pages<'a> {
+    store: &'a dyn Transfer,
+    kind: Kind,
+    limit: usize,
+    /// `None`: there are no more.
+    next: Option<Option<String>>,
+}
+
+impl<'a> Pages<'a> {
+    fn of(store: &'a dyn Transfer, kind: Kind, limit: usize) -> Self {
+        Self { store, kind, limit, next: Some(None) }
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<Piece>>, StoreError> {
+        let Some(place) = self.next.take() else { return Ok(None) };
+        let page = self.store.export(self.kind, place, self.limit).await?;
+        self.next = page.next.map(Some);
+        Ok(Some(page.pieces))
+    }
+}
+
 /// Moves everything from one store into another. Neither may be in use.
 ///
 /// # Errors
 /// It was refused, broke off, or something differs afterwards; the destination then stays marked, if it was begun.
-pub async fn move_all(from: &dyn Transfer, to: &dyn Transfer, how: &Move) -> Result<Moved, MoveError> {
+pub async fn move_all(
+    from: &dyn Transfer,
+    to: &dyn Transfer,
+    how: &Move,
+    clock: &dyn Clock,
+) -> Result<Moved, MoveError> {
     refuse_source(from, how).await?;
     let (there, organisations) = tally(from, how.page).await?;
     let fingerprint = there.fingerprint();
@@ -119,23 +184,20 @@ pub async fn move_all(from: &dyn Transfer, to: &dyn Transfer, how: &Move) -> Res
             to.mark(COPYING, Some(fingerprint)).await?;
         }
     }
-    for kind in Kind::ALL {
-        let mut place = None;
-        loop {
-            let page = from.export(kind, place, how.page).await?;
-            to.import(page.pieces).await?;
-            place = page.next;
-            if place.is_none() {
-                break;
-            }
-        }
+    let answers = copy_pages(from, to, how, how.answers_since(clock.now())).await?;
+    prove_tally(&there, to, how.page).await?;
+    // What was written to a page after it was read stands on neither side of that proof.
+    if tally(from, how.page).await?.0 != there {
+        return Err(MoveError::SourceChanged);
     }
-    let audit = prove(&there, &organisations, to, how.page).await?;
+    prove_answers(from, to, how, clock.now()).await?;
+    let audit = prove_audit(to, &organisations).await?;
     if !how.keep_source {
         from.mark(MOVED_TO, Some(how.destination.clone())).await?;
     }
     to.mark(COPYING, None).await?;
-    Ok(Moved { counts: Kind::ALL.map(|kind| (kind, there.of(kind).0)).to_vec(), audit })
+    let count = |kind| if kind == Kind::Answer { answers } else { there.of(kind).0 };
+    Ok(Moved { counts: Kind::ALL.map(|kind| (kind, count(kind))).to_vec(), audit })
 }
 
 async fn refuse_source(from: &dyn Transfer, how: &Move) -> Result<(), MoveError> {
@@ -153,31 +215,62 @@ async fn refuse_filled(to: &dyn Transfer) -> Result<(), MoveError> {
         return Err(MoveError::DestinationMoved(elsewhere));
     }
     for kind in Kind::ALL {
-        let mut place = None;
-        loop {
-            let page = to.export(kind, place, 1).await?;
-            if !page.pieces.is_empty() {
+        let mut pages = Pages::of(to, kind, 1);
+        while let Some(pieces) = pages.next().await? {
+            if !pieces.is_empty() {
                 return Err(MoveError::NotEmpty(kind));
-            }
-            place = page.next;
-            if place.is_none() {
-                break;
             }
         }
     }
     Ok(())
 }
 
-/// Everything of a store, counted; and the organisations that its alerts and consents belong to.
+/// Writes everything that is still kept; says how many answers there were among it.
+async fn copy_pages(
+    from: &dyn Transfer,
+    to: &dyn Transfer,
+    how: &Move,
+    answers_since: Timestamp,
+) -> Result<u64, StoreError> {
+    let mut answers = 0;
+    for kind in Kind::ALL {
+        let mut pages = Pages::of(from, kind, how.page);
+        while let Some(mut pieces) = pages.next().await? {
+            pieces.retain(|piece| is_kept(piece, answers_since));
+            if kind == Kind::Answer {
+                answers += pieces.len() as u64;
+            }
+            if !pieces.is_empty() {
+                to.import(pieces).await?;
+            }
+        }
+    }
+    Ok(answers)
+}
+
+/// The one rule: an answer is kept from this time on, and everything else is for ever.
+fn is_kept(piece: &Piece, answers_since: Timestamp) -> bool {
+    match piece {
+        Piece::Answer(record) => record.created_at >= answers_since,
+        Piece::Fact(..)
+        | Piece::DataKey(_)
+        | Piece::Consent(..)
+        | Piece::Audit(_)
+        | Piece::Event(..)
+        | Piece::Message(..)
+        | Piece::Alert(..) => true,
+    }
+}
+
+/// Everything of a store but the answers, counted; and the organisations that its alerts and consents belong to.
 async fn tally(store: &dyn Transfer, limit: usize) -> Result<(Tally, Vec<OrganisationId>), StoreError> {
     let mut tally = Tally::default();
     let mut organisations = std::collections::BTreeSet::new();
-    for kind in Kind::ALL {
-        let mut place = None;
-        loop {
-            let page = store.export(kind, place, limit).await?;
-            for piece in &page.pieces {
-                tally.add(kind, piece);
+    for kind in Tally::kinds() {
+        let mut pages = Pages::of(store, kind, limit);
+        while let Some(pieces) = pages.next().await? {
+            for piece in &pieces {
+                tally.0.entry(kind).or_default().add(piece);
                 match piece {
                     Piece::Alert(alert, ..) => organisations.insert(alert.organisation.clone()),
                     Piece::Consent(record, _) => organisations.insert(record.organisation.clone()),
@@ -189,28 +282,35 @@ async fn tally(store: &dyn Transfer, limit: usize) -> Result<(Tally, Vec<Organis
                     | Piece::Answer(_) => false,
                 };
             }
-            place = page.next;
-            if place.is_none() {
-                break;
-            }
         }
     }
     Ok((tally, organisations.into_iter().collect()))
 }
 
-/// What was copied is there, nothing else is, and every chain holds.
-async fn prove(
-    expected: &Tally,
-    organisations: &[OrganisationId],
-    to: &dyn Transfer,
-    limit: usize,
-) -> Result<Verification, MoveError> {
+/// What was copied is there, and nothing else is.
+async fn prove_tally(expected: &Tally, to: &dyn Transfer, limit: usize) -> Result<(), MoveError> {
     let (found, _) = tally(to, limit).await?;
-    for kind in Kind::ALL {
-        if expected.of(kind) != found.of(kind) {
-            return Err(MoveError::Differs { kind, expected: expected.of(kind).0, found: found.of(kind).0 });
-        }
+    Tally::kinds().try_for_each(|kind| expected.of(kind).require(kind, found.of(kind)))
+}
+
+/// The same of the answers, by what both sides hold now: see [`COUNTED_WITHIN`].
+async fn prove_answers(from: &dyn Transfer, to: &dyn Transfer, how: &Move, now: Timestamp) -> Result<(), MoveError> {
+    let since = how.answers_since(now.saturating_add(COUNTED_WITHIN).unwrap_or(Timestamp::MAX));
+    let expected = count_answers(from, since, how.page).await?;
+    expected.require(Kind::Answer, count_answers(to, since, how.page).await?)
+}
+
+async fn count_answers(store: &dyn Transfer, since: Timestamp, limit: usize) -> Result<Count, StoreError> {
+    let mut count = Count::default();
+    let mut pages = Pages::of(store, Kind::Answer, limit);
+    while let Some(pieces) = pages.next().await? {
+        pieces.iter().filter(|piece| is_kept(piece, since)).for_each(|piece| count.add(piece));
     }
+    Ok(count)
+}
+
+/// Every chain holds.
+async fn prove_audit(to: &dyn Transfer, organisations: &[OrganisationId]) -> Result<Verification, MoveError> {
     let store: &dyn Store = to;
     let audit = verify_all(store, organisations).await?;
     if audit.faults.is_empty() { Ok(audit) } else { Err(MoveError::Audit(audit)) }

@@ -8,6 +8,9 @@
 
 #[path = "../common/builders.rs"]
 mod builders;
+#[macro_use]
+#[path = "../common/delegated.rs"]
+mod delegated;
 #[path = "../common/emulator.rs"]
 mod emulator;
 mod firestore;
@@ -16,5 +19,6 @@ mod firestore;
 mod memory;
 mod memory_place;
 mod moving;
+mod on_the_way;
 mod sqlite;
 mod suite;

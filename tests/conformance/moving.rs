@@ -1,22 +1,33 @@
 //! Moving from one store into another: all arrives as it was, and what was cut off is finished or refused.
 
-use std::future::Future;
-use std::pin::pin;
-use std::task::Poll;
+use std::future::ready;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
+use crisis_relay::clock::ManualClock;
 use crisis_relay::domain::audit::{Actor, AuditHead, AuditStream};
-use crisis_relay::ports::Store;
 use crisis_relay::ports::transfer::{COPYING, Kind, MOVED_TO, Transfer};
+use crisis_relay::ports::{Clock as _, IdempotencyRecord, Store, StoreError};
 use crisis_relay::service::moving::{Move, MoveError, move_all};
+use futures::FutureExt as _;
 
-use crate::builders::{College, at, provider_id, subject};
+use crate::builders::{College, answer, at, provider_id, subject};
 use crate::firestore::FirestorePlace;
+use crate::on_the_way::{OnTheWay, Step, Watch};
 use crate::sqlite::SqlitePlace;
 use crate::suite::{Place, laden};
 
+/// When things are copied, unless a test says otherwise.
+fn clock() -> ManualClock {
+    ManualClock::new(at(1_000))
+}
+
 /// Small pages, so that everything comes in several.
 fn to(destination: &str, keep_source: bool) -> Move {
-    Move { destination: destination.to_owned(), keep_source, page: 2 }
+    let answers_kept = Duration::from_secs(48 * 3600);
+    Move { destination: destination.to_owned(), keep_source, page: 2, answers_kept }
 }
 
 /// Something of everything that is kept: open, withheld, taken and closed alerts, with all that comes along.
@@ -50,40 +61,28 @@ async fn fill(store: &dyn Store) {
     }
 }
 
+/// The hashes of all of one kind, in the order in which pages of this size give them.
+async fn pieces(store: &dyn Transfer, kind: Kind, limit: usize) -> Vec<[u8; 32]> {
+    let (mut all, mut place) = (Vec::new(), None);
+    loop {
+        let page = store.export(kind, place, limit).await.unwrap();
+        assert!(page.pieces.len() <= limit, "{} {} in a page of {limit}", page.pieces.len(), kind.name());
+        all.extend(page.pieces.iter().map(|piece| piece.digest()));
+        place = page.next;
+        if place.is_none() {
+            return all;
+        }
+    }
+}
+
 /// What both sides say of what they keep.
 async fn all_of(store: &dyn Transfer) -> Vec<[u8; 32]> {
     let mut all = Vec::new();
     for kind in Kind::ALL {
-        let mut place = None;
-        loop {
-            let page = store.export(kind, place, 3).await.unwrap();
-            all.extend(page.pieces.iter().map(|piece| piece.digest()));
-            place = page.next;
-            if place.is_none() {
-                break;
-            }
-        }
+        all.extend(pieces(store, kind, 3).await);
     }
     all.sort_unstable();
     all
-}
-
-/// Goes on with `work` for so many polls, and then drops it, as a kill would. `None`: it was cut off.
-async fn for_polls<T>(polls: usize, work: impl Future<Output = T>) -> Option<T> {
-    let mut work = pin!(work);
-    let mut left = polls;
-    std::future::poll_fn(|context| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        let polled = work.as_mut().poll(context);
-        if left == 0 && polled.is_pending() {
-            return Poll::Ready(None);
-        }
-        polled.map(Some)
-    })
-    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,14 +93,14 @@ async fn there_and_back_again_everything_is_as_it_was() {
     fill(source.as_ref()).await;
     let before = first.dump().await;
     let there = between.store().await;
-    let moved = move_all(source.as_ref(), there.as_ref(), &to("firestore:there", true)).await.unwrap();
+    let moved = move_all(source.as_ref(), there.as_ref(), &to("firestore:there", true), &clock()).await.unwrap();
     let count = |kind| moved.counts.iter().find(|(found, _)| *found == kind).unwrap().1;
     assert_eq!((count(Kind::Alert), count(Kind::Fact), count(Kind::Message)), (7, 2, 8));
     assert!(moved.audit.faults.is_empty() && moved.audit.alerts == 7, "{:?}", moved.audit);
     assert_eq!(first.dump().await, before, "the source was to be left as it was");
 
     let back = last.store();
-    move_all(there.as_ref(), back.as_ref(), &to("sqlite:back", false)).await.unwrap();
+    move_all(there.as_ref(), back.as_ref(), &to("sqlite:back", false), &clock()).await.unwrap();
     assert_eq!(last.dump().await, before, "something is not as it was");
     assert_eq!(there.read_mark(MOVED_TO).await.unwrap().as_deref(), Some("sqlite:back"));
     assert_eq!(back.read_mark(COPYING).await.unwrap(), None, "the copy is done, and still marked");
@@ -114,32 +113,199 @@ async fn there_and_back_again_everything_is_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_that_was_cut_off_anywhere_is_finished_by_the_next() {
+async fn a_copy_that_was_cut_off_before_any_of_its_writes_is_finished_by_the_next() {
     let source_place = SqlitePlace::fresh();
     let source = source_place.store();
     fill(source.as_ref()).await;
     let everything = all_of(source.as_ref()).await;
-    let (mut polls, mut cuts_in_pages) = (1, 0);
-    loop {
+    let how = Move { page: 5, ..to("sqlite:there", false) };
+    let mut cuts_in_pages = 0;
+    for writes in 0.. {
         let place = SqlitePlace::fresh();
         let there = place.store();
-        let how = to("sqlite:there", true);
-        let whole = for_polls(polls, move_all(source.as_ref(), there.as_ref(), &how)).await.is_some();
-        let marked = there.read_mark(COPYING).await.unwrap().is_some();
+        let watch = only(writes);
+        let (on_from, on_to) = (OnTheWay::new(source.clone(), &watch), OnTheWay::new(there.clone(), &watch));
+        let ended = move_all(&on_from, &on_to, &how, &clock()).await;
+        let begun = there.read_mark(COPYING).await.unwrap().is_some();
+        let moved = source.read_mark(MOVED_TO).await.unwrap().is_some();
         let holds = all_of(there.as_ref()).await;
-        assert!(whole || marked || holds.is_empty() || holds == everything, "after {polls} polls it passes for whole");
-        cuts_in_pages += usize::from(marked && !holds.is_empty() && holds != everything);
-        if whole {
-            break;
+        match ended {
+            Ok(_) => {
+                assert!(
+                    moved && !begun && holds == everything,
+                    "{writes} writes: it ended, and not all is as it should be"
+                );
+                break;
+            }
+            Err(MoveError::Store(StoreError::Unavailable { .. })) => {}
+            Err(error) => panic!("{writes} writes: {error}"),
         }
-        if marked || holds.is_empty() {
-            move_all(source.as_ref(), there.as_ref(), &how).await.unwrap_or_else(|error| panic!("{polls}: {error}"));
-        }
-        assert_eq!(all_of(there.as_ref()).await, everything, "cut off after {polls} polls");
-        assert_eq!(there.read_mark(COPYING).await.unwrap(), None);
-        polls += 1;
+        assert!(begun || (writes == 0 && holds.is_empty()), "after {writes} writes it passes for whole");
+        assert!(!moved || holds == everything, "after {writes} writes the source is given up, and not all is there");
+        cuts_in_pages += usize::from(!holds.is_empty() && holds != everything);
+        let finished = move_all(source.as_ref(), there.as_ref(), &how, &clock()).await;
+        assert!(finished.is_ok(), "after {writes} writes: {finished:?}");
+        assert_eq!(all_of(there.as_ref()).await, everything, "cut off after {writes} writes");
+        assert_eq!(there.read_mark(COPYING).await.unwrap(), None, "after {writes} writes it is still marked");
+        source.mark(MOVED_TO, None).await.unwrap();
     }
-    assert!(cuts_in_pages > 5, "only {cuts_in_pages} cuts fell between the pages");
+    assert!(cuts_in_pages > 8, "only {cuts_in_pages} cuts fell between the pages");
+}
+
+/// So many writes come about, on whichever side, and none after them: as if the copy had been killed there.
+fn only(writes: usize) -> Watch {
+    let left = AtomicUsize::new(writes);
+    Arc::new(move |step, _| {
+        let comes_about = match step {
+            Step::Read => true,
+            Step::Pieces | Step::Alerts | Step::Mark => {
+                left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
+            }
+        };
+        let cut = || StoreError::Unavailable { what: "the copy is cut off here".to_owned() };
+        ready(if comes_about { Ok(()) } else { Err(cut()) }).boxed()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_any_size_give_everything_once() {
+    let place = SqlitePlace::fresh();
+    let file = place.store();
+    fill(file.as_ref()).await;
+    let mut stores: Vec<(&str, Arc<dyn Transfer>)> = vec![("SQLite", file.clone())];
+    let other = FirestorePlace::fresh();
+    if let Some(other) = &other {
+        let there = other.store().await;
+        move_all(file.as_ref(), there.as_ref(), &to("firestore:there", true), &clock()).await.unwrap();
+        stores.push(("Firestore", there));
+    }
+    for (name, store) in stores {
+        for kind in Kind::ALL {
+            let whole = pieces(store.as_ref(), kind, 1_000).await;
+            assert!(!whole.is_empty(), "{name}: nothing to look at of {}", kind.name());
+            for limit in 1..=whole.len() + 1 {
+                let paged = pieces(store.as_ref(), kind, limit).await;
+                assert_eq!(paged, whole, "{name}: {} in pages of {limit}", kind.name());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_begins_after_the_last_piece_before_it_whatever_is_gone_by_then() {
+    let place = SqlitePlace::fresh();
+    let store = place.store();
+    for number in 0..6 {
+        store.keep_answer(answer(number, at(number.into()))).await.unwrap();
+    }
+    let whole = pieces(store.as_ref(), Kind::Answer, 100).await;
+    let first = store.export(Kind::Answer, None, 3).await.unwrap();
+    assert_eq!(store.forget_answers(at(3), 100).await.unwrap(), 3, "the first page is forgotten");
+    let second = store.export(Kind::Answer, first.next, 3).await.unwrap();
+    let second: Vec<_> = second.pieces.iter().map(|piece| piece.digest()).collect();
+    assert_eq!(second, whole[3..], "what was forgotten before it has moved the next page");
+}
+
+/// How long answers are kept, where they pass their time in a test.
+const KEPT: Duration = Duration::from_secs(3600);
+
+/// Gives so many answers, numbered from 1000 on, each `every` seconds after the one before, and the first at [`at`] 0.
+async fn give_answers(store: &dyn Store, count: u32, every: u32) {
+    for number in 0..count {
+        store.keep_answer(answer(1_000 + number, at((number * every).into()))).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_pass_their_time_while_they_are_copied_are_not_missed_on_either_side() {
+    let mut ways = vec!["SQLite"];
+    let firestore = FirestorePlace::fresh();
+    ways.extend(firestore.is_some().then_some("Firestore"));
+    for way in ways {
+        let (source_place, place) = (SqlitePlace::fresh(), SqlitePlace::fresh());
+        let source = source_place.store();
+        fill(source.as_ref()).await;
+        give_answers(source.as_ref(), 80, 60).await;
+        let there: Arc<dyn Transfer> = match (&firestore, way) {
+            (Some(firestore), "Firestore") => firestore.store().await,
+            _ => place.store(),
+        };
+        // An hour after the ninth: eight are past their time, and with every minute one more.
+        let clock = ManualClock::new(at(8 * 60 + 3600));
+        let watch = ageing(&clock);
+        let (on_from, on_to) = (OnTheWay::new(source.clone(), &watch), OnTheWay::new(there.clone(), &watch));
+        let how = Move { answers_kept: KEPT, page: 5, ..to("there", false) };
+        let moved = move_all(&on_from, &on_to, &how, &clock).await;
+        moved.unwrap_or_else(|error| panic!("to {way}: {error}"));
+        let passed = u32::try_from((clock.now().as_second() - at(3600).as_second()) / 60).unwrap() + 1;
+        assert!((20..70).contains(&passed), "to {way}: {passed} answers are past their time: the test shows nothing");
+        for number in passed..80 {
+            let expected = answer(1_000 + number, at(i64::from(number) * 60));
+            assert_eq!(there.answer(expected.key).await.unwrap(), Some(expected), "to {way}: answer {number}");
+        }
+    }
+}
+
+/// Time goes on with each page that is read, and what is past its time is deleted at once, as Firestore may do at any moment.
+fn ageing(clock: &ManualClock) -> Watch {
+    let clock = clock.clone();
+    Arc::new(move |step, store| {
+        if step == Step::Read {
+            clock.advance(Duration::from_secs(15));
+        }
+        let now = clock.now();
+        async move {
+            store.forget_answers(now.saturating_sub(KEPT).unwrap(), 1_000).await?;
+            Ok(())
+        }
+        .boxed()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_goes_on_though_answers_have_passed_their_time_since_it_was_cut_off() {
+    let mut ways = vec!["SQLite"];
+    let firestore = FirestorePlace::fresh();
+    ways.extend(firestore.is_some().then_some("Firestore"));
+    for way in ways {
+        let (source_place, place) = (SqlitePlace::fresh(), SqlitePlace::fresh());
+        let source = source_place.store();
+        fill(source.as_ref()).await;
+        give_answers(source.as_ref(), 12, 300).await;
+        let (before, first) = (answer(999, at(-1)), answer(1_000, at(0)));
+        assert!(source.keep_answer(before.clone()).await.unwrap());
+        let there: Arc<dyn Transfer> = match (&firestore, way) {
+            (Some(firestore), "Firestore") => firestore.store().await,
+            _ => place.store(),
+        };
+        let clock = ManualClock::new(at(3600));
+        let how = Move { answers_kept: KEPT, ..to("there", false) };
+        let watch = until_alerts_come();
+        let cut = move_all(source.as_ref(), &OnTheWay::new(there.clone(), &watch), &how, &clock).await;
+        assert!(matches!(cut, Err(MoveError::Store(_))), "to {way}: it was to be cut off, and came to {cut:?}");
+        assert!(there.answer(first.key).await.unwrap().is_some(), "to {way}: cut off before the answers were copied");
+        assert_eq!(there.answer(before.key).await.unwrap(), None, "to {way}: an answer past its time was copied");
+
+        clock.advance(Duration::from_secs(1_800));
+        let past = clock.now().saturating_sub(KEPT).unwrap();
+        // The six that were given in the first half hour, the one before them, and what `fill` has given.
+        assert_eq!(source.forget_answers(past, 100).await.unwrap(), 6 + 1 + 7);
+        // The key of one that was forgotten is used anew.
+        let anew = IdempotencyRecord { answer: "{\"anew\":true}".to_owned(), created_at: clock.now(), ..first };
+        assert!(source.keep_answer(anew.clone()).await.unwrap());
+        move_all(source.as_ref(), there.as_ref(), &how, &clock)
+            .await
+            .unwrap_or_else(|error| panic!("to {way}: {error}"));
+        assert_eq!(there.answer(anew.key).await.unwrap(), Some(anew), "to {way}: a key that was used anew");
+    }
+}
+
+/// All is written but alerts, which come last.
+fn until_alerts_come() -> Watch {
+    Arc::new(|step, _| {
+        let cut = || StoreError::Unavailable { what: "the copy is cut off here".to_owned() };
+        ready(if step == Step::Alerts { Err(cut()) } else { Ok(()) }).boxed()
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,15 +315,43 @@ async fn what_is_not_empty_or_has_another_history_is_refused() {
     fill(source.as_ref()).await;
     filled.keep_fact("organisation_id", "north").await.unwrap();
     let how = to("sqlite:there", false);
-    let refused = move_all(source.as_ref(), filled.as_ref(), &how).await;
+    let refused = move_all(source.as_ref(), filled.as_ref(), &how, &clock()).await;
     assert!(matches!(refused, Err(MoveError::NotEmpty(Kind::Fact))), "{refused:?}");
     begun.mark(COPYING, Some("another state".to_owned())).await.unwrap();
-    let refused = move_all(source.as_ref(), begun.as_ref(), &how).await;
+    let refused = move_all(source.as_ref(), begun.as_ref(), &how, &clock()).await;
     assert!(matches!(refused, Err(MoveError::OtherCopy)), "{refused:?}");
-    let refused = move_all(begun.as_ref(), filled.as_ref(), &how).await;
+    let refused = move_all(begun.as_ref(), filled.as_ref(), &how, &clock()).await;
     assert!(matches!(refused, Err(MoveError::SourceUnfinished)), "{refused:?}");
     source.mark(MOVED_TO, Some("sqlite:elsewhere".to_owned())).await.unwrap();
-    let refused = move_all(source.as_ref(), filled.as_ref(), &how).await;
+    let refused = move_all(source.as_ref(), filled.as_ref(), &how, &clock()).await;
     assert!(matches!(refused, Err(MoveError::MovedBefore(_))), "{refused:?}");
     assert_eq!(filled.read_mark(COPYING).await.unwrap(), None, "a refusal left its mark");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_somebody_changes_after_its_pages_were_read_is_not_given_up() {
+    let places = [SqlitePlace::fresh(), SqlitePlace::fresh()];
+    let [source, there] = places.each_ref().map(SqlitePlace::store);
+    fill(source.as_ref()).await;
+    // All alerts are in one page: it has been read when it is written.
+    let how = Move { page: 100, ..to("sqlite:there", false) };
+    let changed = source.clone();
+    let watch: Watch = Arc::new(move |step, _| {
+        let store = changed.clone();
+        async move {
+            if step == Step::Alerts {
+                store.commit_alert(College::new("north").open(8, at(5))).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    });
+    let ended = move_all(source.as_ref(), &OnTheWay::new(there.clone(), &watch), &how, &clock()).await;
+    assert!(matches!(ended, Err(MoveError::SourceChanged)), "an alert stayed behind, and it came to {ended:?}");
+    assert_eq!(
+        source.read_mark(MOVED_TO).await.unwrap(),
+        None,
+        "the source is given up, with an alert that is not there"
+    );
+    assert!(there.read_mark(COPYING).await.unwrap().is_some(), "what lacks an alert passes for whole");
 }

@@ -199,6 +199,8 @@ fn write(connection: &Connection, piece: &Piece) -> Result<()> {
             connection.prepare_cached(sql)?.execute(params![id.as_str(), alert.0.as_bytes()])?;
         }
         Piece::Answer(record) => {
+            // A key that was forgotten may have been used anew since an earlier try of this copy.
+            connection.prepare_cached("DELETE FROM answers WHERE key = ?1")?.execute([record.key.as_bytes()])?;
             rows::insert_answer(connection, record)?;
         }
         Piece::Alert(alert, body, told) => {

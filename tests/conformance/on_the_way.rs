@@ -7,7 +7,7 @@ use crisis_relay::domain::alert::Alert;
 use crisis_relay::domain::consent::ConsentRecord;
 use crisis_relay::domain::ids::{AlertId, IdempotencyKey, OrganisationId, ProviderId, SubjectKey};
 use crisis_relay::ports::transfer::{Kind, Page, Piece, Transfer};
-use crisis_relay::ports::{AlertCommit, Committed, IntakeContext, Store, StoreError};
+use crisis_relay::ports::{AlertCommit, Committed, IntakeContext, StoreError};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 

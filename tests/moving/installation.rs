@@ -162,11 +162,11 @@ fn words<'a>(from: &'a str, to: &'a str, further: &[&'a str]) -> Vec<&'a str> {
 
 /// A copy that is to come to its end, and to say so.
 #[track_caller]
-pub(crate) fn copies(setting: &Setting, from: &str, to: &str, further: &[&str]) {
+pub(crate) fn copies(setting: &Setting, when: &str, from: &str, to: &str, further: &[&str]) {
     let ended = setting.command(&words(from, to, further)).output().unwrap();
     assert!(
         ended.status.success() && text(&ended.stdout).contains("All is there."),
-        "{from} to {to}: {} {}",
+        "{when}: {from} to {to}: {} {}",
         ended.status,
         said(&ended)
     );
@@ -179,20 +179,34 @@ pub(crate) fn copy_refused(setting: &Setting, from: &str, to: &str) -> (Option<i
     (ended.status.code(), said(&ended))
 }
 
-/// A service that is not to start on this, and is to say why.
+/// A service that is not to start on this, and is to say why; `when` is for whoever reads of a failure.
 #[track_caller]
-pub(crate) fn is_not_served(setting: &Setting, why: &str) {
-    let ended = setting.fails_to_start();
+pub(crate) fn is_not_served(setting: &Setting, when: &str, why: &str) {
+    let mut child = setting.command(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut looks = 0..PATIENCE.as_millis() / LOOK_EVERY.as_millis();
+    while child.try_wait().unwrap().is_none() && looks.next().is_some() {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    let did_start = child.try_wait().unwrap().is_none();
+    let _ = child.kill();
+    let ended = child.wait_with_output().unwrap();
     let said = said(&ended);
-    assert_eq!(ended.status.code(), Some(2), "{said}");
-    assert!(said.contains("crisis-relay cannot start") && said.contains(why), "not a word of \"{why}\": {said}");
+    assert!(!did_start, "{when}: the service did start, instead of saying that the store {why}: {said}");
+    assert_eq!(ended.status.code(), Some(2), "{when}: {said}");
+    assert!(
+        said.contains("crisis-relay cannot start") && said.contains(why),
+        "{when}: it was to say that the store {why}: {said}"
+    );
 }
+
+/// Between two looks at a process.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Every chain of the audit is to verify.
 #[track_caller]
-pub(crate) fn audit_verifies(setting: &Setting) {
+pub(crate) fn audit_verifies(setting: &Setting, when: &str) {
     let ended = setting.command(&["audit", "verify"]).output().unwrap();
-    assert!(ended.status.success(), "audit verify: {}", said(&ended));
+    assert!(ended.status.success(), "{when}: audit verify: {}", said(&ended));
 }
 
 /// A copy that runs; killed when dropped.
@@ -212,7 +226,7 @@ impl Copying {
         let held = async {
             while !is_held() {
                 assert!(!self.has_ended(), "the copy ended, and was to be held up {when}: {}", self.said());
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(LOOK_EVERY).await;
             }
         };
         let in_time = tokio::time::timeout(PATIENCE, held).await.is_ok();

@@ -1,6 +1,6 @@
 //! A copy is killed in its midst; the service starts on neither half; the same call finishes it, and all is there.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::emulator::{emulator, project};
 use crate::gate::Gate;
@@ -26,7 +26,7 @@ async fn into_files(
     here: &Installation,
     setting: &Setting,
     moments: &[Moment],
-    from: impl Fn(usize) -> (String, Option<std::path::PathBuf>),
+    from: impl Fn(usize) -> (String, Option<PathBuf>),
 ) {
     let expected = everything(&here.setting.database());
     let all = counts(&here.setting.database());
@@ -49,21 +49,21 @@ async fn into_files(
         if moment == Moment::BeforeTheMark {
             assert!(!is_marked(&file, "copying"), "{when}: nothing was begun");
         } else {
-            is_not_served(&served, UNFINISHED);
+            is_not_served(&served, &when, UNFINISHED);
         }
         if let Some(source_file) = &source_file {
             let is_given_up = moment == Moment::BeforeTheMarkIsTakenAway;
             assert_eq!(is_marked(source_file, "moved_to"), is_given_up, "{when}: the source's mark");
             if is_given_up {
-                is_not_served(&on_file(&here.setting, source_file), MOVED);
+                is_not_served(&on_file(&here.setting, source_file), &when, MOVED);
             }
         }
-        copies(setting, &source, &place(&file), &[]);
+        copies(setting, &when, &source, &place(&file), &[]);
         assert!(!is_marked(&file, "copying"), "{when}: finished, and still marked");
         assert!(everything(&file) == expected, "{when}: what was finished is not what was begun");
-        audit_verifies(&served);
+        audit_verifies(&served, &when);
         if let Some(source_file) = &source_file {
-            is_not_served(&on_file(&here.setting, source_file), MOVED);
+            is_not_served(&on_file(&here.setting, source_file), &when, MOVED);
         }
     }
 }
@@ -96,14 +96,14 @@ async fn from_firestore_to_a_file_killed_anywhere_the_same_call_finishes_it() {
     let setting = by_emulator(&here.setting, host);
     let projects = [project(), project()].map(|project| format!("firestore:{project}"));
     for project in &projects {
-        copies(&setting, &place(&here.setting.database()), project, &["--keep-source"]);
+        copies(&setting, "beforehand", &place(&here.setting.database()), project, &["--keep-source"]);
     }
     let mut moments = Moment::drawn(seed(), 1, &counts(&here.setting.database()));
     moments.push(Moment::BeforeTheMarkIsTakenAway);
     into_files(&here, &setting, &moments, |number| (projects[number].clone(), None)).await;
     for project in &projects {
         let project = project.strip_prefix("firestore:").unwrap();
-        is_not_served(&on_firestore(&here.setting, host, project), MOVED);
+        is_not_served(&on_firestore(&here.setting, host, project), "afterwards", MOVED);
     }
 }
 
@@ -116,7 +116,13 @@ async fn from_a_file_to_firestore_killed_anywhere_the_same_call_finishes_it() {
     // Once without a kill, to see how much there is to be passed.
     let open = Gate::before(host, u64::MAX).await;
     let by_gate = by_emulator(&here.setting, &open.host());
-    copies(&by_gate, &place(&here.setting.database()), &format!("firestore:{}", project()), &["--keep-source"]);
+    copies(
+        &by_gate,
+        "beforehand",
+        &place(&here.setting.database()),
+        &format!("firestore:{}", project()),
+        &["--keep-source"],
+    );
     let bytes = open.passed();
 
     for (number, percent) in percents().into_iter().enumerate() {
@@ -128,13 +134,13 @@ async fn from_a_file_to_firestore_killed_anywhere_the_same_call_finishes_it() {
         copying.killed_once(&when, || gate.is_shut()).await;
 
         let served = on_firestore(&here.setting, host, &project);
-        is_not_served(&served, UNFINISHED);
+        is_not_served(&served, &when, UNFINISHED);
         assert!(!is_marked(&source, "moved_to"), "{when}: the source is given up");
-        copies(&setting, &place(&source), &to, &[]);
-        audit_verifies(&served);
-        is_not_served(&on_file(&here.setting, &source), MOVED);
+        copies(&setting, &when, &place(&source), &to, &[]);
+        audit_verifies(&served, &when);
+        is_not_served(&on_file(&here.setting, &source), &when, MOVED);
         assert!(
-            brought_back(&here, &setting, &to, number) == expected,
+            brought_back(&here, &setting, &to, &when) == expected,
             "{when}: what was finished is not what was begun"
         );
     }
@@ -147,8 +153,8 @@ fn percents() -> Vec<u64> {
 }
 
 /// All that is on Firestore, as a file holds it.
-fn brought_back(here: &Installation, setting: &Setting, from: &str, number: usize) -> Vec<String> {
-    let file = here.file(&format!("back-{number}.db"));
-    copies(setting, from, &place(&file), &["--keep-source"]);
-    everything(Path::new(&file))
+fn brought_back(here: &Installation, setting: &Setting, from: &str, when: &str) -> Vec<String> {
+    let file = here.file(&format!("back-{}.db", from.replace([':', '/'], "-")));
+    copies(setting, when, from, &place(&file), &["--keep-source"]);
+    everything(&file)
 }

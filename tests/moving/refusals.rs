@@ -37,7 +37,7 @@ async fn a_file_that_is_half_a_copy_or_was_moved_is_not_served_and_check_says_so
         open(&file).execute("INSERT INTO facts (name, value) VALUES (?1, 'firestore:north')", [mark]).unwrap();
         let (setting, before) = (on_file(&here.setting, &file), counts(&file));
         check_finds(&setting, fault, remedy);
-        is_not_served(&setting, fault);
+        is_not_served(&setting, mark, fault);
         assert!(is_marked(&file, mark), "a start in vain took the mark away: {mark}");
         assert_eq!(counts(&file), before, "a start in vain wrote something: {mark}");
     }
@@ -63,7 +63,7 @@ async fn a_database_of_firestore_that_is_half_a_copy_or_was_moved_is_not_served_
         store.mark(mark, Some("sqlite:elsewhere.db".to_owned())).await.unwrap();
         let setting = on_firestore(&Setting::new(&simulator.url()), host, &project);
         check_finds(&setting, fault, remedy);
-        is_not_served(&setting, fault);
+        is_not_served(&setting, mark, fault);
         assert!(store.read_mark(mark).await.unwrap().is_some(), "a start in vain took the mark away: {mark}");
         assert!(store.fact("organisation_id").await.unwrap().is_none(), "a start in vain wrote something: {mark}");
         store.close().await;
@@ -91,7 +91,7 @@ async fn a_file_that_a_service_holds_is_neither_copied_from_nor_to() {
     // The service was not disturbed; and once it has ended it is copied.
     relay.escalated("meanwhile").await;
     relay.stop();
-    copies(&setting, &place(&held), &place(&other), &[]);
+    copies(&setting, "once it has ended", &place(&held), &place(&other), &[]);
 }
 
 #[test]

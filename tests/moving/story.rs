@@ -25,8 +25,8 @@ async fn a_college_moves(moved: impl Fn(&Setting) -> (Setting, String, Setting))
 
     let before = relay.setting.clone();
     let (copier, to, after) = moved(&before);
-    copies(&copier, &place(&before.database()), &to, &[]);
-    is_not_served(&before, &format!("was moved to {to}"));
+    copies(&copier, "after its end", &place(&before.database()), &to, &[]);
+    is_not_served(&before, "after the move", &format!("was moved to {to}"));
     let mut relay = after.start(&sim).await;
 
     // What was due is sent, and what was sent is not sent again.

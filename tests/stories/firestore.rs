@@ -116,7 +116,7 @@ async fn an_event_without_a_key_that_firestore_took_and_could_not_say_so_is_foun
 
     proxy.set(Way::Open);
     proxy.cut();
-    world.until("the store answers again", async |world| world.readiness().await.1["store"] == "ok").await; eprintln!("{r:?}"); r.0 }).await;
+    world.until("the store answers again", async |world| world.readiness().await.1["store"] == "ok").await;
     let repeated = world.event(&ada).await.expect(202);
 
     assert_eq!(repeated.text_at("/decision"), "merged");

@@ -272,15 +272,12 @@ delegate_store! {
 
         async fn commit_alert(&self, commit: AlertCommit) -> Result<Committed, StoreError> {
             let Some(store) = self.store.lock().clone() else { return std::future::pending().await };
-            match self.gate.draw("commit_alert", Some(commit.alert.id)) {
-                Fate::Late => {
-                    self.gate.late.lock().push((store, commit));
-                    Err(Fault::Unknown.error())
-                }
-                fate => {
-                    self.meet(fate, "commit_alert", store, |store| async move { store.commit_alert(commit).await }).await
-                }
+            let fate = self.gate.draw("commit_alert", Some(commit.alert.id));
+            if matches!(fate, Fate::Late) {
+                self.gate.late.lock().push((store, commit));
+                return Err(Fault::Unknown.error());
             }
+            self.meet(fate, "commit_alert", store, |store| async move { store.commit_alert(commit).await }).await
         }
 
         fn is_exclusive(&self) -> bool {

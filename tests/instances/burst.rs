@@ -14,7 +14,7 @@ use crate::relay::{COUNSELLOR, PATIENCE, Relay, timer};
 use crate::verdict::{all_is_well, all_told};
 
 /// Events, unless `INSTANCES_EVENTS` says otherwise.
-const EVENTS: usize = 150;
+const EVENTS: usize = 2_000;
 /// Events where there are two instances: these are asked for as a part of the others.
 const PART: usize = 4;
 /// How long Twilio takes for a call: long enough that whoever dies has calls under way.

@@ -9,7 +9,7 @@
 //!                                           zero     nobody runs, until a scheduler calls
 //! ```
 //!
-//! `INSTANCES_EVENTS=2000` makes the bursts as large as that; `INSTANCES_SEED=7` draws the same victim and moment again.
+//! `INSTANCES_EVENTS=200` makes the bursts as small as that; `INSTANCES_SEED=7` draws the same victim and moment again.
 //! What was measured is said on stderr. Firestore is Google's emulator: see `emulator.rs` for where it is found, and
 //! what is done where there is none.
 //!

@@ -100,7 +100,7 @@ async fn the_repetition_of_what_has_arrived_joins_it_and_it_is_told_once() {
 
     assert_eq!(repeated.text_at("/decision"), "merged");
     let reference = repeated.text_at("/reference");
-    assert_eq!(cases(&world).await, [reference.clone()]);
+    assert_eq!(cases(&world).await, std::slice::from_ref(&reference));
     assert_eq!(events_of(&world, &reference).await, 2, "an event too many is the worst");
     world.pass_in_steps(s(LEASE_AND_LOOK_UPS), s(1)).await;
     world.expect_only(&reference, 1);

@@ -10,6 +10,8 @@ use super::ids::Reference;
 pub enum Command {
     /// `1`, `ack`, `yes`, with a reference or without: the person takes the case.
     Take(Option<Reference>),
+    /// `2`, `pass`, likewise: the person hands the case on to the next.
+    PassOn(Option<Reference>),
     /// STOP and its kin: Twilio answers it, and from now on blocks our messages to this phone (error 21610). Nothing is
     /// to be said back.
     ///
@@ -22,6 +24,7 @@ pub enum Command {
 }
 
 const TAKES: [&str; 3] = ["1", "ack", "yes"];
+const PASSES: [&str; 2] = ["2", "pass"];
 const OPT_OUTS: [&str; 8] = ["stop", "stopall", "unsubscribe", "cancel", "end", "quit", "revoke", "optout"];
 const KEYWORDS: [&str; 4] = ["start", "unstop", "help", "info"];
 
@@ -33,27 +36,33 @@ impl Command {
         let (first, second, third) = (words.next(), words.next(), words.next());
         let clean = |word: &str| word.trim_matches(|c: char| c.is_ascii_punctuation() && c != '-').to_ascii_lowercase();
         let Some(first) = first.map(clean) else { return Self::Other };
-        let takes = TAKES.contains(&first.as_str());
-        match (second.map(clean), third) {
-            (None, _) if takes => Self::Take(None),
-            (Some(reference), None) if takes => reference.parse().map_or(Self::Other, |code| Self::Take(Some(code))),
-            (None, _) if OPT_OUTS.contains(&first.as_str()) => Self::OptOut,
-            (None, _) if KEYWORDS.contains(&first.as_str()) => Self::Keyword,
-            (None | Some(_), _) => Self::Other,
+        let about_a_case: Option<fn(Option<Reference>) -> Self> = match first.as_str() {
+            word if TAKES.contains(&word) => Some(Self::Take),
+            word if PASSES.contains(&word) => Some(Self::PassOn),
+            _ => None,
+        };
+        match (second.map(clean), third, about_a_case) {
+            (None, _, Some(command)) => command(None),
+            (Some(reference), None, Some(command)) => {
+                reference.parse().map_or(Self::Other, |code| command(Some(code)))
+            }
+            (None, ..) if OPT_OUTS.contains(&first.as_str()) => Self::OptOut,
+            (None, ..) if KEYWORDS.contains(&first.as_str()) => Self::Keyword,
+            (None | Some(_), ..) => Self::Other,
         }
     }
 
     /// The reference it names.
     pub fn reference(self) -> Option<Reference> {
         match self {
-            Self::Take(reference) => reference,
+            Self::Take(reference) | Self::PassOn(reference) => reference,
             Self::OptOut | Self::Keyword | Self::Other => None,
         }
     }
 
-    /// Whether it takes a case.
-    pub fn takes_it(self) -> bool {
-        matches!(self, Self::Take(_))
+    /// Whether it is about a case: takes it, or hands it on.
+    pub fn is_about_a_case(self) -> bool {
+        matches!(self, Self::Take(_) | Self::PassOn(_))
     }
 
     /// Whether nothing may be said back, whatever it came to.
@@ -69,6 +78,10 @@ impl Command {
 pub enum Answer {
     /// Taken: the case is theirs.
     Taken(Reference),
+    /// Handed on: the next person is being told.
+    PassedOn(Reference),
+    /// The ladder names nobody else.
+    NobodyElse(Reference),
     /// Somebody else took it before.
     TakenBefore(Reference),
     /// It is closed.
@@ -87,12 +100,16 @@ pub fn text(answer: Answer) -> Option<String> {
         Answer::Taken(reference) => {
             Some(format!("Ref {reference} is yours. Please close it on the dashboard when it is done."))
         }
+        Answer::PassedOn(reference) => Some(format!("Ref {reference} is passed on. The next person is being told.")),
+        Answer::NobodyElse(reference) => {
+            Some(format!("Ref {reference} cannot be passed on: you are the only one. Reply 1 to take it."))
+        }
         Answer::TakenBefore(reference) => {
             Some(format!("Ref {reference} was taken already. Nothing is needed from you."))
         }
         Answer::Closed(reference) => Some(format!("Ref {reference} is closed. Nothing is needed from you.")),
         Answer::WhichOne => Some("Several cases wait. Reply 1 and the reference, such as: 1 K7Q4TX3M".to_owned()),
-        Answer::Help => Some("Reply 1 to take the case, or 1 and its reference if several wait.".to_owned()),
+        Answer::Help => Some("Reply 1 to take the case or 2 to pass it on, and its reference if several wait.".to_owned()),
         Answer::Nothing => None,
     }
 }
@@ -109,6 +126,18 @@ mod tests {
         let reference = "K7Q4TX3M".parse().unwrap();
         for text in ["1 K7Q4TX3M", "ack k7q4tx3m", "1 k7q4-tx3m.", "yes K7Q4TX3M"] {
             assert_eq!(Command::parse(text), Command::Take(Some(reference)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_hands_a_case_on_is_recognised() {
+        for text in ["2", "2.", "Pass", "pass!"] {
+            assert_eq!(Command::parse(text), Command::PassOn(None), "{text:?}");
+        }
+        let reference = "K7Q4TX3M".parse().unwrap();
+        assert_eq!(Command::parse("2 k7q4tx3m"), Command::PassOn(Some(reference)));
+        for text in ["22", "2 people called", "pass me the file", "2 2"] {
+            assert_eq!(Command::parse(text), Command::Other, "{text:?}");
         }
     }
 

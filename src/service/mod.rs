@@ -369,7 +369,7 @@ impl Service {
 /// Whether what somebody asks for may make a message due at once.
 fn may_send(input: &Input) -> bool {
     match input {
-        Input::Joined { .. } | Input::Overridden { .. } => true,
+        Input::Joined { .. } | Input::Overridden { .. } | Input::PassOn => true,
         Input::Wake { .. }
         | Input::ConsentJudged { .. }
         | Input::Settled { .. }

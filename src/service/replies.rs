@@ -9,7 +9,7 @@
 //! number, and by the quote alone only where WhatsApp hides the number.
 
 use super::people::address_key;
-use super::{Along, Changed, Service, ServiceError};
+use super::{Along, Changed, Service, ServiceError, TRIES};
 use crate::domain::alert::{AckVia, Alert, AlertState, Input, Rejection};
 use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, PhoneNumber};
@@ -77,13 +77,14 @@ impl Service {
         }
         let answer = match self.meant(reply).await? {
             Meant::None => Answer::Nothing,
-            Meant::Unclear if reply.command.takes_it() => Answer::WhichOne,
+            Meant::Unclear if reply.command.is_about_a_case() => Answer::WhichOne,
             Meant::Unclear => Answer::Help,
-            Meant::Case(alert, actor) if reply.command.takes_it() => {
-                return self.take_by_reply(*alert, &actor, key).await;
-            }
-            Meant::Case(alert, _) if waits(&alert) => Answer::Help,
-            Meant::Case(..) => Answer::Nothing,
+            Meant::Case(alert, actor) => match reply.command {
+                Command::Take(_) => return self.take_by_reply(*alert, &actor, key).await,
+                Command::PassOn(_) => return self.pass_on_by_reply(*alert, &actor, key).await,
+                Command::OptOut | Command::Keyword | Command::Other if waits(&alert) => Answer::Help,
+                Command::OptOut | Command::Keyword | Command::Other => Answer::Nothing,
+            },
         };
         self.keep_reply(key, answer).await
     }
@@ -110,6 +111,38 @@ impl Service {
         self.keep_reply(key, answer).await
     }
 
+    /// The next person is told at once, on the ground as it stands now.
+    async fn pass_on_by_reply(&self, alert: Alert, actor: &Actor, key: IdempotencyKey) -> Result<Answer, ServiceError> {
+        let (id, reference) = (alert.id, alert.reference);
+        let passed = Answer::PassedOn(reference);
+        let mut alert = alert;
+        for _ in 0..TRIES {
+            let judged = self.judge(alert).await?;
+            let idempotency = Some(self.reply_record(key, passed));
+            let along = Along { idempotency, consent_version: judged.consent_version, ..Along::default() };
+            let answer = match self.change_along(judged.alert, Input::PassOn, actor, &along).await {
+                Ok(Changed::Made(_)) => return Ok(passed),
+                Ok(Changed::AnsweredBefore) => return self.answer_of_another(key).await,
+                Ok(Changed::Nothing | Changed::NoPlace) => return Err(ServiceError::Busy),
+                // The student has spoken since.
+                Ok(Changed::ConsentOutdated) => {
+                    alert = self.load(id).await?;
+                    continue;
+                }
+                Err(ServiceError::Rejected(Rejection::AlreadyAcknowledged)) => Answer::TakenBefore(reference),
+                Err(ServiceError::Rejected(Rejection::NobodyElse)) => {
+                    self.metrics.alarm("nobody_to_pass_to");
+                    tracing::error!(alert = %id, alarm = "nobody_to_pass_to", "operator alarm");
+                    Answer::NobodyElse(reference)
+                }
+                Err(ServiceError::Rejected(_)) => Answer::Closed(reference),
+                Err(error) => return Err(error),
+            };
+            return self.keep_reply(key, answer).await;
+        }
+        Err(ServiceError::Busy)
+    }
+
     /// An alarm for the operator: a contact's phone has opted out, and Twilio will block whatever is sent to it.
     async fn alarm_opted_out(&self, reply: &Reply) -> Result<(), ServiceError> {
         let sender = self.sender(reply).await?;
@@ -117,7 +150,7 @@ impl Service {
             let directory = &self.organisation(organisation)?.directory;
             let Some(contact) = directory.contact_at(reply.channel, *address) else { continue };
             let phone = [(organisation.clone(), *address)];
-            let waiting = self.waiting(&phone, reply.channel, None).await?;
+            let waiting = self.waiting(&phone, reply.channel, None, waits).await?;
             let alerts: Vec<String> = waiting.iter().map(|(alert, _)| alert.id.to_string()).collect();
             self.metrics.alarm("contact_opted_out");
             tracing::error!(contact = %contact.id, alerts = ?alerts, alarm = "contact_opted_out", "operator alarm");
@@ -138,7 +171,8 @@ impl Service {
         {
             return Ok(Meant::Case(Box::new(alert.clone()), recipient(delivery)));
         }
-        let mut cases = self.waiting(&phones, reply.channel, typed).await?;
+        let wanted = if let Command::PassOn(_) = reply.command { is_told_or_taken } else { waits };
+        let mut cases = self.waiting(&phones, reply.channel, typed, wanted).await?;
         let quoted_waits = own_quote.is_some_and(|(alert, _)| waits(&alert));
         if typed.is_none() && quotes_another && !cases.is_empty() {
             // They point at a message that was not sent to them: whatever they mean, it is not clear.
@@ -191,19 +225,20 @@ impl Service {
     }
 
     /// The cases that wait and were told to one of these phones over this channel; of one reference, where it is typed:
-    /// that one is found however many others wait.
+    /// that one is found however many others wait, if it is `wanted`.
     async fn waiting(
         &self,
         phones: &[Phone],
         channel: Channel,
         typed: Option<Reference>,
+        wanted: fn(&Alert) -> bool,
     ) -> Result<Vec<(Alert, Actor)>, ServiceError> {
         let mut cases = Vec::new();
         for (organisation, address) in phones {
             let alerts = match typed {
                 Some(reference) => {
                     let alert = self.store.alert_by_reference(organisation, reference).await?;
-                    alert.into_iter().filter(waits).collect()
+                    alert.into_iter().filter(wanted).collect()
                 }
                 None => self.store.escalating_alerts_of(organisation, *address, CASES_LOOKED_AT).await?,
             };
@@ -257,6 +292,11 @@ impl Service {
 
 fn waits(alert: &Alert) -> bool {
     matches!(alert.state, AlertState::Escalating { .. })
+}
+
+/// Who has taken a case may still hand it on.
+fn is_told_or_taken(alert: &Alert) -> bool {
+    waits(alert) || matches!(alert.state, AlertState::Acknowledged { .. })
 }
 
 fn is_taken_by(alert: &Alert, actor: &Actor) -> bool {

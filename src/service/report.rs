@@ -121,7 +121,7 @@ impl Page<'_> {
         self.line("\nWHAT FOLLOWED");
         for entry in said
             .iter()
-            .filter(|entry| matches!(at(entry, "/deed"), "acknowledged" | "reopened" | "resolved" | "withheld"))
+            .filter(|entry| matches!(at(entry, "/deed"), "acknowledged" | "passed_on" | "reopened" | "resolved" | "withheld"))
         {
             self.outcome(entry);
         }
@@ -237,6 +237,7 @@ impl Page<'_> {
     fn outcome(&mut self, entry: &Value) {
         let who = self.actor(entry, "/actor");
         let what = match at(entry, "/deed") {
+            "passed_on" => format!("handed on by {who}"),
             "acknowledged" => format!("acknowledged by {who}, via {}", at(entry, "/via")),
             "resolved" => format!("resolved by {who}: {}", at(entry, "/outcome")),
             "withheld" => format!("withheld: {}", at(entry, "/why")),

@@ -76,7 +76,7 @@ impl<'w> Driver<'w> {
         let lease = lease.then(|| lease_of(self.world, self.starts, self.now));
         let actor = actor_of(input);
         let cx = situation(self.world, self.now, self.jitter, &actor, lease.as_ref());
-        let expected = invariants::rejection(&self.alert, input);
+        let expected = invariants::rejection(&self.alert, input, &self.world.directory);
         match (self.alert.clone().on(input.clone(), &cx), expected) {
             (Err(rejection), expected) => {
                 prop_assert_eq!(Some(rejection), expected, "{:?}", input);
@@ -141,5 +141,6 @@ fn actor_of(input: &Input) -> Actor {
         Input::Wake { .. } | Input::NotFound { .. } | Input::ConsentJudged { .. } => Actor::Service,
         Input::Settled { .. } | Input::Received { .. } | Input::Found { .. } => Actor::Provider,
         Input::Overridden { .. } | Input::Acknowledge { .. } | Input::Resolve { .. } => person(),
+        Input::PassOn => Actor::Contact { contact: contact_id(0) },
     }
 }

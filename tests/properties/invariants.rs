@@ -7,11 +7,12 @@ use crisis_relay::domain::alert::{
     Action, Alert, AlertState, Decision, Input, Kind, Outcome, Rejection, Transition, WithheldReason,
 };
 use crisis_relay::domain::audit::{AuditEntry, AuditHead, verify_next};
+use crisis_relay::domain::contact::Directory;
 use crisis_relay::domain::delivery::{Attempt, AttemptResult, Delivery, DeliveryState, Lease};
 use crisis_relay::domain::event::Score;
 use crisis_relay::domain::ids::{AttemptNo, DeliveryNo};
 use crisis_relay::domain::message::Composed;
-use crisis_relay::domain::policy::Stage;
+use crisis_relay::domain::policy::{Stage, Target};
 use crisis_relay::domain::provider::MessageStatus;
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -21,7 +22,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::driver::Begun;
-use crate::world::{CANARY, World, patience};
+use crate::world::{CANARY, World, contact_id, patience};
 
 type Checked = Result<(), TestCaseError>;
 
@@ -68,7 +69,7 @@ pub(crate) fn check(
 }
 
 /// Whether the alert must refuse an input, and why.
-pub(crate) fn rejection(alert: &Alert, input: &Input) -> Option<Rejection> {
+pub(crate) fn rejection(alert: &Alert, input: &Input, people: &Directory) -> Option<Rejection> {
     let resolved = matches!(alert.state, AlertState::Resolved { .. }).then_some(Rejection::AlreadyResolved);
     match input {
         Input::Joined { .. } => resolved,
@@ -90,6 +91,21 @@ pub(crate) fn rejection(alert: &Alert, input: &Input) -> Option<Rejection> {
             AlertState::Withheld { .. } => Some(Rejection::IsWithheld),
             AlertState::Acknowledged { .. } => Some(Rejection::AlreadyAcknowledged),
             AlertState::Resolved { .. } => resolved,
+        },
+        Input::PassOn => match alert.state {
+            AlertState::Withheld { .. } => Some(Rejection::IsWithheld),
+            // It is taken by a person of the API, and handed on by a contact.
+            AlertState::Acknowledged { .. } => Some(Rejection::AlreadyAcknowledged),
+            AlertState::Resolved { .. } => resolved,
+            AlertState::Escalating { stage, .. } => {
+                let (mut stage, mut found) = (stage, false);
+                for _ in 0..=alert.policy.steps.len() * alert.policy.rounds as usize {
+                    stage = stage.next(&alert.policy);
+                    let (targets, _) = stage.targets(&alert.policy);
+                    found |= targets.iter().any(|Target::Contact(id)| *id != contact_id(0) && people.contact(id).is_some());
+                }
+                (!found).then_some(Rejection::NobodyElse)
+            }
         },
         Input::Resolve { outcome, .. } => {
             let fits = matches!(outcome, Outcome::Drill) == matches!(alert.kind, Kind::Drill);
@@ -179,6 +195,8 @@ fn ladder(seen: &Seen<'_>) -> Checked {
         Some(AlertState::Escalating { stage: was, next_step_at: due }) if *was == stage => {
             prop_assert!(next_step_at <= *due, "the next step was put off, from {} to {}", due, next_step_at);
         }
+        // Handed on: further up, or round again.
+        Some(AlertState::Escalating { .. }) if matches!(seen.input, Some(Input::PassOn)) => {}
         Some(AlertState::Escalating { stage: was, next_step_at: due }) => {
             prop_assert!(woken && *due <= seen.now, "{:?} ended before its time", was);
             prop_assert_eq!(was.next(&seen.after().policy), stage);

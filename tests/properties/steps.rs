@@ -48,6 +48,7 @@ pub(crate) enum What {
     Receive { which: Which, status: MessageStatus, fault: Option<ProviderFault>, strange: bool },
     NotFound { which: Which, answered: bool },
     Acknowledge,
+    PassOn,
     Resolve { rightly: bool, noted: bool },
 }
 
@@ -120,6 +121,7 @@ impl What {
                 Input::NotFound { delivery, attempt, answered: *answered }
             }
             Self::Acknowledge => Input::Acknowledge { via: AckVia::Reply },
+            Self::PassOn => Input::PassOn,
             Self::Resolve { rightly, noted } => {
                 let drill = matches!(driver.alert.kind, Kind::Drill);
                 let outcome = if drill == *rightly { Outcome::Drill } else { Outcome::SafeInPerson };
@@ -249,6 +251,7 @@ fn what() -> impl Strategy<Value = What> {
         2 => granted().prop_map(|granted| What::Override { granted }),
         1 => granted().prop_map(|granted| What::Judge { granted }),
         1 => Just(What::Acknowledge),
+        1 => Just(What::PassOn),
         1 => (prop::bool::weighted(0.2), any::<bool>())
             .prop_map(|(rightly, noted)| What::Resolve { rightly, noted }),
     ]

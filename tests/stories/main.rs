@@ -32,6 +32,7 @@ mod main_job;
 mod manual;
 mod metrics_health;
 mod openapi;
+mod pass_on;
 mod privacy;
 mod provider_outage;
 mod provider_receipts;

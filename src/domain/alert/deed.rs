@@ -81,6 +81,8 @@ pub enum Deed<'a> {
         /// When it is escalated again unless an outcome follows.
         action_due_at: Timestamp,
     },
+    /// Whoever was told, or had taken it, has handed it on.
+    PassedOn,
     /// No outcome in time, or a graver event: it is escalated again.
     Reopened,
     /// A human has closed it.

@@ -14,7 +14,7 @@ use crate::domain::contact::Contact;
 use crate::domain::delivery::{Delivery, DeliveryState, Settled, later};
 use crate::domain::event::{Score, Trigger};
 use crate::domain::ids::{
-    AlertId, AttemptNo, AttemptRef, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey,
+    AlertId, AttemptNo, AttemptRef, ContactId, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey,
 };
 use crate::domain::policy::{Policy, Stage, Target};
 use crate::domain::provider::{Receipt, SendOutcome};
@@ -22,6 +22,7 @@ use crate::domain::sealed::Sealed;
 
 mod fall_over;
 mod outcomes;
+mod pass_on;
 mod time;
 
 /// How many deliveries an alert carries at the most; the oldest settled ones make room (the audit keeps all).
@@ -117,6 +118,8 @@ pub enum Input {
         /// How.
         via: AckVia,
     },
+    /// A person who was told, or has taken it, hands it on: the next rung that names somebody else begins at once.
+    PassOn,
     /// A human closes the case.
     Resolve {
         /// How it ended.
@@ -144,6 +147,9 @@ pub enum Rejection {
     /// There is no such delivery or attempt.
     #[error("the alert has no such delivery")]
     NoSuchDelivery,
+    /// The ladder names nobody but whoever hands it on.
+    #[error("there is nobody else to hand it on to")]
+    NobodyElse,
     /// A live alert cannot end as a drill, nor a drill as anything else.
     #[error("a drill ends as a drill, and nothing else does")]
     WrongOutcome,
@@ -204,6 +210,7 @@ impl Alert {
             Input::Found { delivery, attempt, receipt } => change.find(delivery, attempt, &receipt)?,
             Input::Received { delivery, attempt, receipt } => change.receive(delivery, attempt, &receipt)?,
             Input::Acknowledge { via } => change.acknowledge(via)?,
+            Input::PassOn => change.pass_on()?,
             Input::Resolve { outcome, note } => change.resolve(outcome, note.as_ref())?,
         }
         change.claim_and_follow();
@@ -236,13 +243,15 @@ struct Changing<'a, 'b> {
     changed: bool,
     /// A delivery failed in this change: look whether the whole stage has.
     something_failed: bool,
+    /// Who hands the case on in this change: they are not told again.
+    hands_on: Option<ContactId>,
     cx: &'a Situation<'b>,
 }
 
 impl<'a, 'b> Changing<'a, 'b> {
     fn begin(alert: Alert, from_version: Option<u64>, cx: &'a Situation<'b>) -> Self {
         let changed = from_version.is_none();
-        Self { alert, from_version, out: Output::default(), changed, something_failed: false, cx }
+        Self { alert, from_version, out: Output::default(), changed, something_failed: false, hands_on: None, cx }
     }
 
     fn finish(mut self) -> Transition {
@@ -417,7 +426,9 @@ impl<'a, 'b> Changing<'a, 'b> {
         }
         self.alert.state = AlertState::Escalating { stage, next_step_at };
         let (targets, channels) = stage.targets(&policy);
-        let told = targets.iter().filter(|target| self.plan(stage, target, channels).is_some()).count();
+        let others = targets.iter().filter(|Target::Contact(id)| self.hands_on.as_ref() != Some(id));
+        let others: Vec<&Target> = others.collect();
+        let told = others.into_iter().filter(|target| self.plan(stage, target, channels).is_some()).count();
         self.alert.paged_severity = self.alert.paged_severity.max(Some(self.alert.severity));
         let deliveries = u32::try_from(told).unwrap_or(u32::MAX);
         self.record(&Deed::StageBegun { stage, next_step_at, deliveries });

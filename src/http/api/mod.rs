@@ -97,6 +97,7 @@ fn rejected(rejection: Rejection) -> Problem {
                 FieldError::new("outcome", "must be drill for a drill, and nothing else may be"),
             );
         }
+        Rejection::NobodyElse => "there is nobody else to hand it on to",
         Rejection::AlreadyResolved => "the alert is resolved",
         Rejection::AlreadyAcknowledged => "the alert is already acknowledged",
         Rejection::IsWithheld => "the alert is withheld: escalate it with an override, or resolve it",

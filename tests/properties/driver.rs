@@ -141,6 +141,6 @@ fn actor_of(input: &Input) -> Actor {
         Input::Wake { .. } | Input::NotFound { .. } | Input::ConsentJudged { .. } => Actor::Service,
         Input::Settled { .. } | Input::Received { .. } | Input::Found { .. } => Actor::Provider,
         Input::Overridden { .. } | Input::Acknowledge { .. } | Input::Resolve { .. } => person(),
-        Input::PassOn => Actor::Contact { contact: contact_id(0) },
+        Input::PassOn => Actor::Contact { contact: crate::world::contact_id(0) },
     }
 }

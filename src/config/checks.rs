@@ -7,7 +7,7 @@ use url::{Host, Url};
 use super::reader::Reader;
 use super::settings::{Config, Contact, JwtKey};
 use super::values::{Mode, StoreKind};
-use crate::domain::contact::Channel;
+use crate::domain::contact::{Channel, PhoneNumber};
 
 /// Twilio's shared WhatsApp sandbox. Members have to join it, and drop out after three days.
 ///
@@ -29,6 +29,7 @@ pub(super) fn check(config: &Config, r: &mut Reader<'_>) -> Vec<String> {
     credentials(config, r, &mut notes);
     senders(config, r, &mut notes);
     text_sender(config, r);
+    numbers(config, r);
     pace(config, r, &mut notes);
     addresses(config, r, &mut notes);
     templates(config, r, &mut notes);
@@ -151,8 +152,43 @@ fn senders(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
             notes.push("twilio.whatsapp_from is Twilio's sandbox: each phone has to join it, for three days".into());
         }
     }
-    if config.counsellor.whatsapp_to.as_ref() == Some(from) {
-        r.fault("counsellor.whatsapp_to", "is the sender's own number", "set the number of the person to be told");
+}
+
+/// Nobody is told at the number that sends, and no number is two people's: whose reply would it be?
+fn numbers(config: &Config, r: &mut Reader<'_>) {
+    let counsellor = &config.counsellor;
+    let first = [(Channel::Whatsapp, &counsellor.whatsapp_to), (Channel::Sms, &counsellor.sms_to)];
+    let first = first
+        .into_iter()
+        .filter_map(|(channel, number)| Some((format!("counsellor.{}", field_of(channel)), channel, number.as_ref()?)));
+    let further = config.contacts.iter().flat_map(|contact| {
+        let of = move |(channel, number): &'_ (Channel, PhoneNumber)| (*channel, number.clone());
+        contact.methods.iter().map(of).map(move |(channel, number)| (contact, channel, number))
+    });
+    let mut all: Vec<(String, Channel, PhoneNumber)> =
+        first.map(|(key, channel, number)| (key, channel, number.clone())).collect();
+    all.extend(further.map(|(contact, channel, number)| {
+        (format!("contacts[{}].{}", contact.index, field_of(channel)), channel, number)
+    }));
+    let mut seen = BTreeSet::new();
+    for (key, channel, number) in all {
+        let sender = match channel {
+            Channel::Whatsapp => &config.twilio.whatsapp_from,
+            Channel::Sms | Channel::Voice => &config.twilio.sms_from,
+        };
+        if sender.as_ref() == Some(&number) {
+            r.fault(&key, "is the sender's own number", "set the number of the person to be told");
+        }
+        if !seen.insert((channel, number.expose().to_owned())) {
+            r.fault(&key, "is another person's number, too", "give each person a number of their own");
+        }
+    }
+}
+
+const fn field_of(channel: Channel) -> &'static str {
+    match channel {
+        Channel::Whatsapp => "whatsapp_to",
+        Channel::Sms | Channel::Voice => "sms_to",
     }
 }
 

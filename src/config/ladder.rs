@@ -10,6 +10,8 @@ use crate::domain::ids::ContactId;
 
 /// The longest that a rung may wait for.
 const AFTER_MAX: Duration = Duration::from_secs(3_600);
+/// How many people there may be: a case carries the newest message to each phone.
+const PEOPLE_MAX: usize = 16;
 /// What can be told over now.
 const CHANNELS: [Channel; 2] = [Channel::Whatsapp, Channel::Sms];
 
@@ -60,16 +62,16 @@ impl<'l> Fields<'_, 'l> {
 /// The people of `[[contacts]]`. What is not in order is left out, and is a fault.
 pub(super) fn contacts(r: &mut Reader<'_>) -> Vec<Contact> {
     let tables = r.tables("contacts");
-    tables
-        .into_iter()
-        .enumerate()
-        .filter_map(|(index, table)| contact(r, format!("contacts[{index}]"), table))
-        .collect()
+    if tables.len() >= PEOPLE_MAX {
+        let remedy = "leave out who is never told; a case keeps what it told each of them";
+        r.fault("contacts", format!("are too many: with [counsellor] at the most {PEOPLE_MAX}"), remedy);
+    }
+    tables.into_iter().enumerate().filter_map(|(index, table)| contact(r, index, table)).collect()
 }
 
-fn contact<'l>(r: &mut Reader<'l>, at: String, table: &'l toml::Table) -> Option<Contact> {
+fn contact<'l>(r: &mut Reader<'l>, index: usize, table: &'l toml::Table) -> Option<Contact> {
     const NUMBER: (&str, &str) = ("must be a phone number in E.164 form", "write + and the country code, digits only");
-    let mut fields = Fields { r, at, table };
+    let mut fields = Fields { r, at: format!("contacts[{index}]"), table };
     fields.refuse_others(&["id", "role", "language", "whatsapp_to", "sms_to"]);
     let (rule, remedy) = ("must be 1 to 64 letters, digits, '-' or '_'", "choose an id that is not a name");
     let id = fields.text("id", rule, remedy, |text| text.parse::<ContactId>().ok());
@@ -94,7 +96,7 @@ fn contact<'l>(r: &mut Reader<'l>, at: String, table: &'l toml::Table) -> Option
     if !table.contains_key("whatsapp_to") && !table.contains_key("sms_to") {
         fields.fault("whatsapp_to", "is missing, and so is sms_to: this person cannot be told", NUMBER.1);
     }
-    Some(Contact { id: id?, role: role?, language: language?, methods })
+    Some(Contact { index, id: id?, role: role?, language: language?, methods })
 }
 
 /// Everybody who can be told.
@@ -175,6 +177,9 @@ fn step<'l>(r: &mut Reader<'l>, index: usize, table: &'l toml::Table, people: &P
     }
     let mut seen = std::collections::BTreeSet::new();
     contacts.retain(|id| seen.insert(id.clone()));
+    if channels.iter().enumerate().any(|(at, channel)| channels[..at].contains(channel)) {
+        fields.fault("channels", "name a channel twice", "name each once: a message is tried again by itself");
+    }
     if channels.is_empty() && !fields.r.any_faulty_under(&format!("{}.channels", fields.at)) {
         fields.fault("channels", "is empty", LIKE);
     }
@@ -281,6 +286,7 @@ mod tests {
             ("contacts = ['lead']\nchannels = ['whatsapp']", "[0].contacts"),
             ("contacts = ['lead']", "[0].channels"),
             ("contacts = ['lead']\nchannels = []", "[0].channels"),
+            ("contacts = ['lead']\nchannels = ['sms', 'sms']", "[0].channels"),
             ("contacts = ['lead']\nchannels = ['voice']", "[0].channels"),
             ("contacts = ['lead']\nchannels = 'sms'", "[0].channels"),
             ("roles = ['boss']\nchannels = ['sms']", "[0].roles"),
@@ -297,6 +303,30 @@ mod tests {
         let file = "[[policy.steps]]\nroles = ['lead']\nchannels = ['sms']";
         assert_eq!(faulty(load(file, &[])), keys(&["policy.steps[0].roles"]), "nobody has that role");
         assert_eq!(faulty(load("policy.last_responder = 'nobody'", &[])), keys(&["policy.last_responder"]));
+    }
+
+    #[test]
+    fn nobody_is_told_at_the_senders_number_nor_at_another_persons() {
+        let contact =
+            |field: &str, number: &str| format!("[[contacts]]\nid = 'a'\nrole = 'lead'\n{field} = '{number}'");
+        let sender = [("TWILIO_WHATSAPP_FROM", "+4915112345678"), ("COUNSELLOR_WHATSAPP_TO", "+919876543210")];
+        let found = faulty(load(&contact("whatsapp_to", "+4915112345678"), &sender[..1]));
+        assert!(found.contains("contacts[0].whatsapp_to"), "{found:?}");
+        let twice = faulty(load(&contact("whatsapp_to", "+919876543210"), &sender[1..]));
+        assert_eq!(twice, keys(&["contacts[0].whatsapp_to"]));
+        // One number for WhatsApp and text messages is one person's phone, or two people's.
+        assert_eq!(faulty(load(&contact("sms_to", "+919876543210"), &sender[1..])), keys(&[]));
+    }
+
+    #[test]
+    fn more_people_than_a_case_can_remember_are_refused() {
+        let many = |count: usize| {
+            (1..=count)
+                .map(|no| format!("[[contacts]]\nid = 'c{no}'\nrole = 'lead'\nsms_to = '+9198765432{no:02}'\n"))
+                .collect::<String>()
+        };
+        assert_eq!(faulty(load(&many(15), &[])), keys(&[]));
+        assert_eq!(faulty(load(&many(16), &[])), keys(&["contacts"]));
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub struct Counsellor {
 /// A person who can be told.
 #[derive(Debug, Clone)]
 pub struct Contact {
+    /// Their place in the list.
+    pub index: usize,
     /// The contact's id.
     pub id: ContactId,
     /// Why they are told.

@@ -191,9 +191,9 @@ impl Directory {
         Self { contacts }
     }
 
-    /// Somebody who can be told, if anybody can: the first.
-    pub fn anybody(&self) -> Option<&Contact> {
-        self.contacts.first()
+    /// Everybody, in the order in which they are set up.
+    pub fn people(&self) -> impl Iterator<Item = &Contact> {
+        self.contacts.iter()
     }
 
     /// The person whose phone this is, over this channel.

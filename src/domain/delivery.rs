@@ -342,7 +342,12 @@ impl Delivery {
 
     /// Whether the phone has it.
     pub fn has_arrived(&self) -> bool {
-        matches!(&self.state, DeliveryState::Accepted { status, .. } if status.has_arrived())
+        self.attempts.iter().any(|attempt| attempt.status.is_some_and(MessageStatus::has_arrived))
+    }
+
+    /// Whether it waits for its turn, and Twilio was never asked for it.
+    pub(super) fn is_untried(&self) -> bool {
+        matches!(self.state, DeliveryState::Due { .. }) && self.calls() == 0
     }
 
     /// The attempt with this number.
@@ -352,6 +357,12 @@ impl Delivery {
 
     fn attempt_mut(&mut self, no: AttemptNo) -> Option<&mut Attempt> {
         self.attempts.iter_mut().find(|attempt| attempt.no == no)
+    }
+
+    /// A further stage wants the same phone told: this message is its as well, and the next channel has a turn again.
+    pub(super) fn join_stage(&mut self, stage: Stage, fall_over_at: Option<Timestamp>) {
+        self.stage = stage;
+        self.fall_over_at = self.fall_over_at.or(fall_over_at);
     }
 
     /// Takes the delivery in hand: a new attempt begins under `lease`.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::contact::Channel;
+use super::contact::{Channel, Directory};
 use super::ids::{ContactId, PolicyId};
 
 /// Who a step tells.
@@ -72,7 +72,28 @@ const fn fall_over_after() -> Duration {
 }
 
 impl Policy {
-    /// Every channel that the policy may use: a ground is sought for these.
+    /// Every channel over which somebody on the ladder can be told: a ground is sought for these. A word for a channel that
+    /// reaches nobody is no permission to tell anybody. For who is no longer set up, whoever is stands in.
+    pub fn channels_that_reach(&self, directory: &Directory) -> Vec<Channel> {
+        let last = (std::slice::from_ref(&self.last_responder), self.last_responder_channels.as_slice());
+        let stages = self.steps.iter().map(|step| (step.targets.as_slice(), step.channels.as_slice())).chain([last]);
+        let mut reach: Vec<Channel> = stages
+            .flat_map(|(targets, channels)| targets.iter().map(move |target| (target, channels)))
+            .flat_map(|(Target::Contact(id), channels)| match directory.contact(id) {
+                Some(contact) => {
+                    let theirs = contact.methods.iter().map(|method| method.channel);
+                    theirs.filter(|channel| channels.contains(channel)).collect::<Vec<_>>()
+                }
+                None => directory.people().flat_map(|person| &person.methods).map(|method| method.channel).collect(),
+            })
+            .collect();
+        reach.sort_unstable();
+        reach.dedup();
+        // Where nobody is set up at all, the alarm that nobody is told shall not look like missing consent.
+        if reach.is_empty() { self.channels() } else { reach }
+    }
+
+    /// Every channel that the policy may use.
     pub fn channels(&self) -> Vec<Channel> {
         let mut channels: Vec<Channel> =
             self.steps.iter().flat_map(|step| &step.channels).chain(&self.last_responder_channels).copied().collect();

@@ -43,9 +43,7 @@ impl Command {
         };
         match (second.map(clean), third, about_a_case) {
             (None, _, Some(command)) => command(None),
-            (Some(reference), None, Some(command)) => {
-                reference.parse().map_or(Self::Other, |code| command(Some(code)))
-            }
+            (Some(reference), None, Some(command)) => reference.parse().map_or(Self::Other, |code| command(Some(code))),
             (None, ..) if OPT_OUTS.contains(&first.as_str()) => Self::OptOut,
             (None, ..) if KEYWORDS.contains(&first.as_str()) => Self::Keyword,
             (None | Some(_), ..) => Self::Other,
@@ -109,7 +107,9 @@ pub fn text(answer: Answer) -> Option<String> {
         }
         Answer::Closed(reference) => Some(format!("Ref {reference} is closed. Nothing is needed from you.")),
         Answer::WhichOne => Some("Several cases wait. Reply 1 and the reference, such as: 1 K7Q4TX3M".to_owned()),
-        Answer::Help => Some("Reply 1 to take the case or 2 to pass it on, and its reference if several wait.".to_owned()),
+        Answer::Help => {
+            Some("Reply 1 to take the case or 2 to pass it on, and its reference if several wait.".to_owned())
+        }
         Answer::Nothing => None,
     }
 }

@@ -239,10 +239,12 @@ impl Service {
             received_at: intake.now,
         };
         if let Some(alert) = known.open_alert {
-            let ground = ground_for(known.consent.as_ref(), stated, &alert.policy.channels());
+            let needed = alert.policy.channels_that_reach(&organisation.directory);
+            let ground = ground_for(known.consent.as_ref(), stated, &needed);
             return Ok(alert.on(Input::Joined { trigger, ground }, situation)?);
         }
-        let ground = ground_for(known.consent.as_ref(), stated, &organisation.policy.channels());
+        let needed = organisation.policy.channels_that_reach(&organisation.directory);
+        let ground = ground_for(known.consent.as_ref(), stated, &needed);
         let new = NewAlert {
             id: AlertId::new(intake.now, random(self.entropy.as_ref())),
             reference: Reference::new(random(self.entropy.as_ref())),

@@ -119,10 +119,9 @@ impl Page<'_> {
         self.line("\nWHAT WAS DISCLOSED, TO WHOM");
         self.disclosures(&said);
         self.line("\nWHAT FOLLOWED");
-        for entry in said
-            .iter()
-            .filter(|entry| matches!(at(entry, "/deed"), "acknowledged" | "passed_on" | "reopened" | "resolved" | "withheld"))
-        {
+        for entry in said.iter().filter(|entry| {
+            matches!(at(entry, "/deed"), "acknowledged" | "passed_on" | "reopened" | "resolved" | "withheld")
+        }) {
             self.outcome(entry);
         }
         self.line(&format!("  as of {}: {}", alert.updated_at, alert.state.name().as_str()));
@@ -279,7 +278,11 @@ fn answer(entry: &Value) -> String {
         "retry_planned" => format!("{when}  not executed (error {code}); tried again from {}", at(entry, "/due_at")),
         "deferred" => format!("{when}  held back by our own pace or circuit breaker; nothing was sent"),
         "fell_over" => {
-            format!("{when}  told over {} instead, by message {}", at(entry, "/channel"), shown(entry, "/next"))
+            format!(
+                "{when}  the next channel's turn: {}, planned as message {}",
+                at(entry, "/channel"),
+                shown(entry, "/next")
+            )
         }
         "cancelled" => format!("{when}  no longer wanted before it was handed to Twilio, as far as is known; not sent"),
         "outcome_unknown" => format!("{when}  outcome unknown; Twilio is asked"),

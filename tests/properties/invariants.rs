@@ -102,7 +102,8 @@ pub(crate) fn rejection(alert: &Alert, input: &Input, people: &Directory) -> Opt
                 for _ in 0..=alert.policy.steps.len() * alert.policy.rounds as usize {
                     stage = stage.next(&alert.policy);
                     let (targets, _) = stage.targets(&alert.policy);
-                    found |= targets.iter().any(|Target::Contact(id)| *id != contact_id(0) && people.contact(id).is_some());
+                    found |=
+                        targets.iter().any(|Target::Contact(id)| *id != contact_id(0) && people.contact(id).is_some());
                 }
                 (!found).then_some(Rejection::NobodyElse)
             }

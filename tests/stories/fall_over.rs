@@ -78,7 +78,7 @@ async fn the_report_tells_of_both_channels_and_why_there_were_two() {
     for told in [
         "counsellor (counsellor), whatsapp",
         "failed: refused, error 63024",
-        "told over sms instead, by message 2",
+        "the next channel's turn: sms, planned as message 2",
         "counsellor (counsellor), sms",
     ] {
         assert!(report.contains(told), "it does not say {told}: {report}");
@@ -281,5 +281,78 @@ async fn where_everything_fails_every_person_of_the_ladder_is_tried_and_the_last
         assert!(tried.contains(phone), "{phone} was never tried: {tried:?}");
     }
     assert_eq!(world.alert(&reference).await["detail"]["last_responder"], true);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn who_was_told_long_ago_can_still_take_the_case_however_often_others_were_told_since() {
+    let mut world = ladder().start().await;
+    let reference = case(&mut world, &both()).await;
+    // Hours of the last responder, message after message.
+    for _ in 0..6 * 60 {
+        world.sim().step_all().await;
+        world.pass(Duration::from_secs(60)).await;
+    }
+    let reply = world.sim().reply(COLLEAGUE, &format!("1 {reference}")).await.unwrap();
+    assert!(reply.answers.iter().any(|text| text.contains("is yours")), "they were met with silence: {reply:?}");
+    assert_eq!(world.alert(&reference).await["detail"]["by"]["id"], "colleague");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn consent_to_a_channel_that_reaches_nobody_is_no_permission_and_people_see_it() {
+    let mut world = Setting::default().start().await;
+    let path = "/api/v1/messaging/preferences/student-1";
+    let said = json!({ "sms": true, "source": "story" });
+    world.request(reqwest::Method::PUT, path, Some(SERVICE), Some(&said)).await.expect(200);
+    let event = json!({ "user_id": "student-1", "crisis_score": 0.93, "source": "chat" });
+    let answer = world.event(&event).await.expect(202);
+    assert_eq!(answer.text_at("/decision"), "withheld_no_consent", "called escalated, and nobody can be told");
+    world.work().await;
+    world.sim().assert_no_unexpected();
+}
+
+#[tokio::test]
+async fn where_the_last_responder_cannot_be_told_somebody_who_can_is() {
+    let file = format!(
+        r#"
+        [[contacts]]
+        id = "manager"
+        role = "duty_manager"
+        sms_to = "{MANAGER}"
+        [policy]
+        rounds = 1
+        last_responder = "manager"
+        "#
+    );
+    let mut world = Setting::default().with_file(&file).start().await;
+    let reference = case(&mut world, &json!({ "whatsapp": true, "source": "story" })).await;
+    world.pass_in_steps(s(26 * 60), s(30)).await;
+    let told = told(&world, COUNSELLOR, &reference).len();
+    assert_eq!(told, 6, "every five minutes, without end");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn what_was_never_tried_is_not_doubled_by_a_text_message() {
+    // One call goes wrong, and for a minute the circuit breaker holds back all others, over whatever channel.
+    let mut world = two_channels()
+        .with("CRISIS_RELAY__TWILIO__BREAKER_FAILURES", "1")
+        .with("CRISIS_RELAY__TWILIO__BREAKER_OPEN_FIRST", "1m")
+        .with("CRISIS_RELAY__TWILIO__BREAKER_OPEN_MAX", "1m")
+        .start_with(FaultRule::once(Fault::DropBeforeAccepting))
+        .await;
+    world.told("student-0", 0.93).await;
+    world.work().await;
+    let reference = case(&mut world, &both()).await;
+    world.pass_in_steps(s(50), s(5)).await;
+    assert_eq!(told(&world, COUNSELLOR, &reference).len(), 0, "it is held back");
+    let alert = world.alert(&reference).await;
+    assert_eq!(alert["deliveries"].as_array().map(Vec::len), Some(1), "over SMS it would wait as well: {alert}");
+    for _ in 0..30 {
+        world.pass(s(1)).await;
+        world.sim().step_all().await;
+    }
+    assert_eq!((told(&world, COUNSELLOR, &reference).len(), told(&world, TEXTS, &reference).len()), (1, 0));
     world.holds_its_promises().await;
 }

@@ -146,7 +146,7 @@ async fn a_hidden_number_takes_the_case_by_quoting_our_message_only() {
 #[tokio::test]
 async fn other_words_are_answered_with_help_and_take_nothing() {
     let (world, reference) = told().await;
-    for text in ["who is this?", "10", "2", "1 please call me", "no", "👍", "1 K7Q4TX3"] {
+    for text in ["who is this?", "10", "3", "1 please call me", "no", "👍", "1 K7Q4TX3"] {
         let reply = writes(&world, COUNSELLOR, text).await;
         assert!(reply.answers[0].contains("Reply 1 to take the case"), "{text}: {reply:?}");
     }

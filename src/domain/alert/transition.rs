@@ -25,7 +25,8 @@ mod outcomes;
 mod pass_on;
 mod time;
 
-/// How many deliveries an alert carries at the most; the oldest settled ones make room (the audit keeps all).
+/// How many deliveries an alert carries at the most; the oldest settled ones make room (the audit keeps all), but for the
+/// newest to each phone.
 const DELIVERIES_KEPT: usize = 32;
 
 /// A new case.
@@ -381,7 +382,8 @@ impl<'a, 'b> Changing<'a, 'b> {
         match &self.alert.ground {
             None => true,
             Some(standing) => {
-                self.alert.policy.channels().iter().any(|channel| ground.allows(*channel) && !standing.allows(*channel))
+                let channels = self.alert.policy.channels_that_reach(self.cx.directory);
+                channels.iter().any(|channel| ground.allows(*channel) && !standing.allows(*channel))
             }
         }
     }
@@ -428,7 +430,11 @@ impl<'a, 'b> Changing<'a, 'b> {
         let (targets, channels) = stage.targets(&policy);
         let others = targets.iter().filter(|Target::Contact(id)| self.hands_on.as_ref() != Some(id));
         let others: Vec<&Target> = others.collect();
-        let told = others.into_iter().filter(|target| self.plan(stage, target, channels).is_some()).count();
+        let mut told = others.into_iter().filter(|target| self.plan(stage, target, channels).is_some()).count();
+        if told == 0 && matches!(stage, Stage::LastResponder { .. }) {
+            // Whom the ground or a missing number keeps from being told must not be the end of it.
+            told = usize::from(self.plan_for_anybody(stage).is_some());
+        }
         self.alert.paged_severity = self.alert.paged_severity.max(Some(self.alert.severity));
         let deliveries = u32::try_from(told).unwrap_or(u32::MAX);
         self.record(&Deed::StageBegun { stage, next_step_at, deliveries });
@@ -448,9 +454,21 @@ impl<'a, 'b> Changing<'a, 'b> {
     /// Plans a message to whom a stage names; says which carries the news, if anybody can be told.
     fn plan(&mut self, stage: Stage, target: &Target, channels: &[super::Channel]) -> Option<DeliveryNo> {
         let Target::Contact(id) = target;
-        // An alert keeps its ladder. If a person on it is no longer set up, somebody who is shall be told instead.
-        let contact = self.cx.directory.contact(id).or(self.cx.directory.anybody())?;
-        self.plan_over(stage, contact, channels)
+        match self.cx.directory.contact(id) {
+            Some(contact) => self.plan_over(stage, contact, channels),
+            // An alert keeps its ladder. If a person on it is no longer set up, somebody who is shall be told instead.
+            None => self.plan_for_anybody(stage),
+        }
+    }
+
+    /// Plans a message to the first person who can be told over anything.
+    fn plan_for_anybody(&mut self, stage: Stage) -> Option<DeliveryNo> {
+        let directory = self.cx.directory;
+        directory.people().find_map(|contact| {
+            let channels: Vec<_> = contact.methods.iter().map(|method| method.channel).collect();
+            let hands_on = self.hands_on.as_ref() == Some(&contact.id);
+            if hands_on { None } else { self.plan_over(stage, contact, &channels) }
+        })
     }
 
     /// Plans one message over the first of these channels that reaches the person and is allowed, unless one to the same
@@ -470,12 +488,14 @@ impl<'a, 'b> Changing<'a, 'b> {
         let mut waiting = self.alert.deliveries.iter_mut().filter(|delivery| to_same_phone(delivery));
         if let Some(waiting) = waiting.find(|delivery| matches!(delivery.state, DeliveryState::Due { .. })) {
             waiting.score = score;
+            waiting.join_stage(stage, fall_over_at);
             return Some(waiting.no);
         }
         // In hand or unknown: that message shows the older score. A new one is planned only for news.
         let gravity = |score: Option<Score>| score.unwrap_or(Score::HIGHEST);
-        let mut in_hand = self.alert.deliveries.iter().filter(|delivery| to_same_phone(delivery));
+        let mut in_hand = self.alert.deliveries.iter_mut().filter(|delivery| to_same_phone(delivery));
         if let Some(in_hand) = in_hand.find(|delivery| gravity(delivery.score) >= gravity(score)) {
+            in_hand.join_stage(stage, fall_over_at);
             return Some(in_hand.no);
         }
         self.alert.deliveries_planned += 1;
@@ -525,9 +545,19 @@ impl<'a, 'b> Changing<'a, 'b> {
     fn drop_oldest(&mut self) {
         while self.alert.deliveries.len() > DELIVERIES_KEPT {
             let deliveries = &self.alert.deliveries;
-            let settled = deliveries.iter().position(|delivery| delivery.next_action_at().is_none());
+            // By the newest to their phone people take the case.
+            let is_newest = |delivery: &Delivery| {
+                let same = |later: &Delivery| {
+                    later.no > delivery.no
+                        && (later.address_key, later.channel) == (delivery.address_key, delivery.channel)
+                };
+                !deliveries.iter().any(same)
+            };
+            let settled = |delivery: &Delivery| delivery.next_action_at().is_none() && !is_newest(delivery);
             // Where there is none, one of which only a receipt is missing.
-            let oldest = settled.or_else(|| deliveries.iter().position(|delivery| !delivery.is_pending()));
+            let receipt =
+                |delivery: &Delivery| !delivery.is_pending() && delivery.fall_over_at.is_none() && !is_newest(delivery);
+            let oldest = deliveries.iter().position(settled).or_else(|| deliveries.iter().position(receipt));
             let Some(oldest) = oldest else { break };
             let dropped = self.alert.deliveries.remove(oldest).no;
             self.out.actions.retain(|action| action.delivery() != dropped);

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::Changing;
-use crate::domain::alert::DeliveryDeed;
-use crate::domain::delivery::{Delivery, DeliveryState};
+use crate::domain::alert::{Deed, DeliveryDeed};
+use crate::domain::audit::Actor;
+use crate::domain::delivery::{Delivery, DeliveryState, Settled, later};
+use crate::domain::ids::{AttemptNo, DeliveryNo};
 
 impl Changing<'_, '_> {
     /// Tells those over their next channel whose message has failed, or, where it is `timed`, has not arrived in its time.
@@ -20,9 +22,18 @@ impl Changing<'_, '_> {
         };
         // Those that are planned meanwhile begin with a time of their own.
         for place in 0..self.alert.deliveries.len() {
-            if in_vain(&self.alert.deliveries[place]) {
-                self.alert.deliveries[place].fall_over_at = None;
-                self.changed = true;
+            let delivery = &mut self.alert.deliveries[place];
+            if !in_vain(delivery) {
+                continue;
+            }
+            self.changed = true;
+            if delivery.is_untried() {
+                // It waits for its turn at our own pace, or for Twilio: over another channel it would wait as well.
+                delivery.fall_over_at = Some(later(now, self.alert.policy.fall_over_after));
+                continue;
+            }
+            delivery.fall_over_at = None;
+            if !delivery.has_arrived() {
                 self.take_next_channel(place);
             }
         }
@@ -31,12 +42,37 @@ impl Changing<'_, '_> {
     fn take_next_channel(&mut self, place: usize) {
         let delivery = &self.alert.deliveries[place];
         let (no, stage, channel) = (delivery.no, delivery.stage, delivery.channel);
-        let Some(contact) = self.cx.directory.contact(&delivery.contact) else { return };
         let policy = Arc::clone(&self.alert.policy);
         let (_, channels) = stage.targets(&policy);
-        let Some(at) = channels.iter().position(|listed| *listed == channel) else { return };
-        let Some(next) = self.plan_over(stage, contact, &channels[at + 1..]) else { return };
+        // The last place of the name, so that what is left gets less each time.
+        let rest = channels.iter().rposition(|listed| *listed == channel).map_or(&[][..], |at| &channels[at + 1..]);
+        let next = match self.cx.directory.contact(&delivery.contact) {
+            Some(contact) => self.plan_over(stage, contact, rest),
+            None => self.plan_for_anybody(stage),
+        };
+        let Some(next) = next else { return };
         let over = self.alert.delivery(next).map_or(channel, |next| next.channel);
-        self.record_delivery(no, DeliveryDeed::FellOver { channel: over, next });
+        let what = DeliveryDeed::FellOver { channel: over, next };
+        self.record_as(&Actor::Service, &Deed::Delivery { delivery: no, what });
+    }
+
+    /// A message has arrived: what was planned over a further channel meanwhile, and never tried, is not needed any more.
+    pub(super) fn spare_next_channel(&mut self, arrived: DeliveryNo) {
+        let Some(delivery) = self.alert.delivery(arrived).filter(|delivery| delivery.has_arrived()) else { return };
+        let (contact, stage, channel) = (delivery.contact.clone(), delivery.stage, delivery.channel);
+        let now = self.cx.now;
+        let follows = |other: &Delivery| {
+            other.no > arrived && other.stage == stage && other.contact == contact && other.channel != channel
+        };
+        let spared: Vec<DeliveryNo> = self
+            .alert
+            .deliveries
+            .iter_mut()
+            .filter(|other| follows(other) && other.is_untried())
+            .filter_map(|other| other.cancel(now).then_some(other.no))
+            .collect();
+        for no in spared {
+            self.note(no, AttemptNo(0), Settled::Cancelled);
+        }
     }
 }

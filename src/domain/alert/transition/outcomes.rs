@@ -77,6 +77,7 @@ impl<'a> Changing<'a, '_> {
             }
         }
         self.note(no, attempt, settled);
+        self.spare_next_channel(no);
         Ok(())
     }
 

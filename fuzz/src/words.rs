@@ -96,7 +96,7 @@ fn link(text: &str) {
 fn reply(text: &str) {
     let command = Command::parse(text);
     assert_eq!(Command::parse(&format!(" {text} \n")), command, "spaces around it make another reply of {text:?}");
-    assert!(!(command.takes_it() && command.is_silent()));
+    assert!(!(command.is_about_a_case() && command.is_silent()));
     if let Some(reference) = command.reference() {
         assert_eq!(text.split_whitespace().count(), 2, "{reference} in {text:?}");
     }

@@ -246,7 +246,11 @@ impl People {
             channel,
             from: (!hidden).then(|| phone(&to)),
             in_reply_to: quotes.then_some(id),
-            command: if chance.happens(0.9) { Command::Take(reference) } else { Command::Other },
+            command: chance.weighted(&[
+                (0.8, Command::Take(reference)),
+                (0.1, Command::PassOn(reference)),
+                (0.1, Command::Other),
+            ]),
         };
         replies.push(reply.clone());
         Some(reply)

@@ -31,7 +31,7 @@ pub(crate) mod rule {
     pub(crate) const MONOTONE: &str = "receipts only go forward";
     pub(crate) const BOUNDED: &str = "the phone gets one message a delivery, and one more for each that nobody knew of";
     pub(crate) const ASKED: &str = "what nobody knows of is asked for before it is sent again";
-    pub(crate) const TAKEN: &str = "a case that was taken is told no more, unless it is reopened";
+    pub(crate) const TAKEN: &str = "a case that was taken is told no more, unless it is reopened or passed on";
     pub(crate) const WAKE_UP: &str = "an open alert has a wake-up";
     pub(crate) const GIVEN_UP: &str = "nothing is given up that is wanted and can be tried";
     pub(crate) const CHAIN: &str = "chains verify";
@@ -291,7 +291,8 @@ impl Watch {
         let chain = self.memory.chain(&AuditStream::Alert(alert.id));
         let does =
             |deed: &str| chain.iter().rposition(|entry| entry.canonical.contains(&format!(r#""deed":"{deed}""#)));
-        self.hub.require(does("acknowledged") <= does("reopened"), rule::TAKEN, || name.clone());
+        let again = does("reopened").max(does("passed_on"));
+        self.hub.require(does("acknowledged") <= again, rule::TAKEN, || name.clone());
         self.consents(alert, is, &name);
         self.asked(alert, is, new, &name);
         let held = matches!(&is.state, DeliveryState::Sending { attempt, lease }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::contact::{Channel, Directory};
 use super::ids::{ContactId, PolicyId};
@@ -72,6 +73,13 @@ const fn fall_over_after() -> Duration {
 }
 
 impl Policy {
+    /// SHA-256 of its stored form, in hexadecimal: tells one ladder from another.
+    pub fn sha256(&self) -> String {
+        // Plain values into memory: nothing of this can fail.
+        let stored = serde_json::to_vec(self).unwrap_or_default();
+        data_encoding::HEXLOWER.encode(&Sha256::digest(stored))
+    }
+
     /// Every channel over which somebody on the ladder can be told: a ground is sought for these. A word for a channel that
     /// reaches nobody is no permission to tell anybody. For who is no longer set up, whoever is stands in.
     pub fn channels_that_reach(&self, directory: &Directory) -> Vec<Channel> {

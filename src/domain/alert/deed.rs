@@ -33,6 +33,8 @@ pub enum Deed<'a> {
         policy: &'a PolicyId,
         /// Its version.
         policy_version: u32,
+        /// What it says, as a hash: a ladder of the configuration can change and keep its name and version.
+        policy_sha256: &'a str,
     },
     /// A further event joined it.
     EventJoined {

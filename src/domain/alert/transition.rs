@@ -290,6 +290,7 @@ impl<'a, 'b> Changing<'a, 'b> {
             decision,
             policy: &policy.id,
             policy_version: policy.version,
+            policy_sha256: &policy.sha256(),
         });
     }
 

@@ -38,8 +38,9 @@ pub struct Verification {
     pub faults: Vec<(AuditStream, ChainFault)>,
 }
 
-/// Proves every chain of the store; and that every alert has one, so that a chain that was removed as a whole is found
-/// out as well. Consents cannot be listed: of one whose chain and record are both gone nothing is known.
+/// Proves every chain of the store; that every alert has one, so that a chain that was removed as a whole is found out as
+/// well; and that every chain of an alert has its alert. Consents cannot be listed: of one whose chain and record are both
+/// gone nothing is known.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -155,12 +156,17 @@ impl Proof<'_> {
         }
     }
 
-    /// Chains of alerts that no list had: opened during the walk, or another organisation's.
+    /// Chains of alerts that no list had: opened during the walk, another organisation's, or removed. An alert is written
+    /// together with its chain's first entry and never deleted, so one that is not there now was taken away.
     async fn alerts_that_were_not_listed(&mut self) -> Result<(), StoreError> {
         for (id, end) in std::mem::take(&mut self.walk.alerts) {
             let Some(end) = end else { continue };
-            if let Some(alert) = self.store.alert(id).await? {
-                self.ends_at(AuditStream::Alert(id), end, alert.audit_head).await?;
+            let stream = AuditStream::Alert(id);
+            match self.store.alert(id).await? {
+                Some(alert) => {
+                    self.ends_at(stream, end, alert.audit_head).await?;
+                }
+                None => self.found.faults.push((stream, ChainFault::NoOwner)),
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crisis_relay::domain::audit::{Actor, AuditStream};
+use crisis_relay::domain::audit::{Actor, AuditStream, ChainFault};
 use crisis_relay::service::verification::{Verification, verify_all};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -45,6 +45,30 @@ async fn a_chain_that_was_removed_as_a_whole_is_found_out() {
         assert_eq!(found.faults.len(), faults, "{tampering}: each once: {:?}", found.faults);
         assert_eq!(found.alerts, 2 - faults as u64, "{tampering}");
     }
+}
+
+#[tokio::test]
+async fn an_alert_that_was_removed_while_its_chain_stayed_is_found_out() {
+    let world = two_cases().await;
+    let alerts = world.store().list_alerts(&"default".parse().unwrap(), None, None, 10).await.unwrap();
+    let removed = remove_past_the_store(&world, "DELETE FROM alerts WHERE id = (SELECT min(id) FROM alerts)");
+    assert_eq!(removed, 1);
+    let mut gone = Vec::new();
+    for alert in &alerts {
+        gone.extend(world.store().alert(alert.id).await.unwrap().is_none().then_some(alert.id));
+    }
+
+    let found = verified(&world).await;
+
+    assert_eq!(found.faults, [(AuditStream::Alert(gone[0]), ChainFault::NoOwner)]);
+    assert_eq!(found.alerts, 1);
+}
+
+/// Foreign keys aside: whoever tampers takes no notice of them.
+fn remove_past_the_store(world: &World, statement: &str) -> usize {
+    let file = rusqlite::Connection::open(world.database()).unwrap();
+    file.pragma_update(None, "foreign_keys", false).unwrap();
+    file.execute(statement, []).unwrap()
 }
 
 #[tokio::test]

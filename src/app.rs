@@ -243,12 +243,29 @@ pub async fn moved_faults(store: &dyn Transfer) -> Result<Vec<Fault>, crate::por
 /// The configured store, to read what others may be working on.
 ///
 /// # Errors
-/// It cannot be opened.
+/// It cannot be opened; or it was begun with another organisation, of which this configuration would see nothing, and
+/// which would pass for an empty one.
 pub async fn open_store_to_read(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Arc<dyn Store>, StartError> {
-    match config.store.kind {
-        StoreKind::Sqlite => Ok(Arc::new(SqliteStore::open_to_read(&sqlite_settings(config))?)),
-        StoreKind::Firestore => Ok(Arc::new(FirestoreStore::open(&firestore_settings_to_read(config), entropy).await?)),
-    }
+    Ok(match config.store.kind {
+        StoreKind::Sqlite => {
+            let store = SqliteStore::open_to_read(&sqlite_settings(config))?;
+            refuse_other_organisation(config, async |name| store.fact(name).await).await?;
+            Arc::new(store)
+        }
+        StoreKind::Firestore => {
+            let store = FirestoreStore::open(&firestore_settings_to_read(config), entropy).await?;
+            refuse_other_organisation(config, async |name| store.fact(name).await).await?;
+            Arc::new(store)
+        }
+    })
+}
+
+async fn refuse_other_organisation(
+    config: &Config,
+    fact: impl AsyncFn(&'static str) -> Result<Option<String>, crate::ports::StoreError>,
+) -> Result<(), StartError> {
+    let faults = origin_faults(config, fact, None).await.map_err(ServiceError::from)?;
+    if faults.is_empty() { Ok(()) } else { Err(StartError::Faults(faults)) }
 }
 
 /// What the configured store is called, for a person.
@@ -466,7 +483,7 @@ fn index_origin(keyring: &dyn Keyring) -> Origin {
 fn organisation_origin(config: &Config) -> Origin {
     let otherwise = fault(
         "organisation.id",
-        "is not the organisation that this database was begun with: nobody would be told of its open alerts",
+        "is not the organisation that this database was begun with: its alerts would be nobody's",
         "Give the id that the database was begun with, or begin another database.",
     );
     Origin { name: "organisation_id", present: config.organisation.id.to_string(), otherwise }

@@ -39,8 +39,8 @@ pub struct Verification {
 }
 
 /// Proves every chain of the store; that every alert has one, so that a chain that was removed as a whole is found out as
-/// well; and that every chain of an alert has its alert. Consents cannot be listed: of one whose chain and record are both
-/// gone nothing is known.
+/// well; and that every chain of an alert or a consent has its owner. Consents cannot be listed: of one whose chain and
+/// record are both gone nothing is known. All organisations of the store must be given: a consent is looked for in these.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -131,8 +131,12 @@ impl Proof<'_> {
         let asking: Vec<_> = ended.iter().map(|(subject, _)| consent_head(store, organisations, *subject)).collect();
         let owners: Vec<Option<AuditHead>> = stream::iter(asking).buffered(OWNERS_AT_ONCE).try_collect().await?;
         for ((subject, end), owner) in ended.into_iter().zip(owners) {
-            if let Some(owner) = owner {
-                self.ends_at(AuditStream::Consent(subject), end, owner).await?;
+            let stream = AuditStream::Consent(subject);
+            match owner {
+                Some(owner) => {
+                    self.ends_at(stream, end, owner).await?;
+                }
+                None => self.found.faults.push((stream, ChainFault::NoOwner)),
             }
         }
         Ok(())

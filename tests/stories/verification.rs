@@ -64,6 +64,21 @@ async fn an_alert_that_was_removed_while_its_chain_stayed_is_found_out() {
     assert_eq!(found.alerts, 1);
 }
 
+#[tokio::test]
+async fn a_consent_record_that_was_removed_while_its_chain_stayed_is_found_out() {
+    let world = two_cases().await;
+    let removed =
+        remove_past_the_store(&world, "DELETE FROM consents WHERE subject = (SELECT min(subject) FROM consents)");
+    assert_eq!(removed, 1);
+
+    let found = verified(&world).await;
+
+    let [(AuditStream::Consent(_), ChainFault::NoOwner)] = found.faults.as_slice() else {
+        panic!("{:?}", found.faults)
+    };
+    assert_eq!(found.alerts, 2, "the alerts are as they were");
+}
+
 /// Foreign keys aside: whoever tampers takes no notice of them.
 fn remove_past_the_store(world: &World, statement: &str) -> usize {
     let file = rusqlite::Connection::open(world.database()).unwrap();

@@ -141,7 +141,7 @@ async fn run(from: &dyn Transfer, to: &dyn Transfer, how: &Move) -> ExitCode {
         }
         Err(error) => {
             say_error(&format!("Not copied: {error}"));
-            if let MoveError::Audit(audit) = &error {
+            if let MoveError::Audit(audit) | MoveError::SourceAudit(audit) = &error {
                 for (stream, fault) in &audit.faults {
                     say_error(&format!("  {stream}: {fault}"));
                 }

@@ -1,7 +1,8 @@
 //! Moving an installation from one store into another: everything, once, and proven.
 //!
 //! ```text
-//! tally the source ─> destination empty, or begun from this very tally? ─> mark it `copying` ─> pages
+//! tally the source ─> destination begun from this very tally? or empty, and every audit chain of the source holds?
+//!    ─> mark it `copying` ─> pages
 //!    ─> tally the destination: the same? ─> and the source still? ─> answers the same? ─> every audit chain holds?
 //!    ─> mark the source `moved_to` ─> unmark the destination
 //! ```
@@ -82,6 +83,9 @@ pub enum MoveError {
     /// Somebody works on it.
     #[error("the source was changed while it was copied: end whatever works on it, and take an empty destination")]
     SourceChanged,
+    /// The audit does not hold at the source, so that nothing was copied.
+    #[error("{} of the source's own audit chains do not hold", .0.faults.len())]
+    SourceAudit(Verification),
     /// The audit does not hold at the destination.
     #[error("{} of the destination's audit chains do not hold", .0.faults.len())]
     Audit(Verification),
@@ -181,6 +185,8 @@ pub async fn move_all(
         Some(_) => return Err(MoveError::OtherCopy),
         None => {
             refuse_filled(to).await?;
+            // An old fault would else be found at the destination, after everything was copied.
+            prove_audit(from, &organisations, MoveError::SourceAudit).await?;
             to.mark(COPYING, Some(fingerprint)).await?;
         }
     }
@@ -191,7 +197,7 @@ pub async fn move_all(
         return Err(MoveError::SourceChanged);
     }
     prove_answers(from, to, how, clock.now()).await?;
-    let audit = prove_audit(to, &organisations).await?;
+    let audit = prove_audit(to, &organisations, MoveError::Audit).await?;
     if !how.keep_source {
         from.mark(MOVED_TO, Some(how.destination.clone())).await?;
     }
@@ -310,8 +316,12 @@ async fn count_answers(store: &dyn Transfer, since: Timestamp, limit: usize) -> 
 }
 
 /// Every chain holds.
-async fn prove_audit(to: &dyn Transfer, organisations: &[OrganisationId]) -> Result<Verification, MoveError> {
-    let store: &dyn Store = to;
+async fn prove_audit(
+    side: &dyn Transfer,
+    organisations: &[OrganisationId],
+    fault: fn(Verification) -> MoveError,
+) -> Result<Verification, MoveError> {
+    let store: &dyn Store = side;
     let audit = verify_all(store, organisations).await?;
-    if audit.faults.is_empty() { Ok(audit) } else { Err(MoveError::Audit(audit)) }
+    if audit.faults.is_empty() { Ok(audit) } else { Err(fault(audit)) }
 }

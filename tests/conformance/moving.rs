@@ -355,3 +355,19 @@ async fn a_source_that_somebody_changes_after_its_pages_were_read_is_not_given_u
     );
     assert!(there.read_mark(COPYING).await.unwrap().is_some(), "what lacks an alert passes for whole");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_whose_own_audit_does_not_hold_is_told_of_before_anything_is_copied() {
+    let places = [SqlitePlace::fresh(), SqlitePlace::fresh()];
+    let [source, there] = places.each_ref().map(SqlitePlace::store);
+    fill(source.as_ref()).await;
+    let alert = source.list_alerts(&"north".parse().unwrap(), None, None, 1).await.unwrap().remove(0);
+    let mut head = alert.audit_head;
+    let forged = head.append(AuditStream::Alert(alert.id), at(5), &Actor::Service, &serde_json::json!({"looked": 1}));
+    assert!(source.append_audit(forged).await.unwrap());
+    let refused = move_all(source.as_ref(), there.as_ref(), &to("sqlite:there", false), &clock()).await;
+    let Err(MoveError::SourceAudit(found)) = &refused else { panic!("{refused:?}") };
+    assert_eq!(found.faults.len(), 1);
+    assert_eq!(there.read_mark(COPYING).await.unwrap(), None, "it was begun");
+    assert!(all_of(there.as_ref()).await.is_empty(), "something was copied");
+}

@@ -59,6 +59,9 @@ pub enum MoveError {
     /// It would be a second one.
     #[error("the source was moved before, to {0}")]
     MovedBefore(String),
+    /// There is nothing left to do.
+    #[error("it was finished before: the source was moved to this destination, which is not empty. Serve the destination")]
+    AlreadyMoved,
     /// Something is there.
     #[error("the destination is not empty ({})", .0.name())]
     NotEmpty(Kind),
@@ -177,14 +180,14 @@ pub async fn move_all(
     how: &Move,
     clock: &dyn Clock,
 ) -> Result<Moved, MoveError> {
-    refuse_source(from, how).await?;
+    let moved_here = refuse_source(from, how).await?;
     let (there, organisations) = tally(from, how.page).await?;
     let fingerprint = there.fingerprint();
     match to.read_mark(COPYING).await? {
         Some(begun) if begun == fingerprint => {}
         Some(_) => return Err(MoveError::OtherCopy),
         None => {
-            refuse_filled(to).await?;
+            refuse_filled(to, moved_here).await?;
             // An old fault would else be found at the destination, after everything was copied.
             prove_audit(from, &organisations, MoveError::SourceAudit).await?;
             to.mark(COPYING, Some(fingerprint)).await?;
@@ -206,17 +209,20 @@ pub async fn move_all(
     Ok(Moved { counts: Kind::ALL.map(|kind| (kind, count(kind))).to_vec(), audit })
 }
 
-async fn refuse_source(from: &dyn Transfer, how: &Move) -> Result<(), MoveError> {
+/// Says whether it was moved before, to this very destination.
+async fn refuse_source(from: &dyn Transfer, how: &Move) -> Result<bool, MoveError> {
     if from.read_mark(COPYING).await?.is_some() {
         return Err(MoveError::SourceUnfinished);
     }
     match from.read_mark(MOVED_TO).await? {
         Some(before) if before != how.destination => Err(MoveError::MovedBefore(before)),
-        Some(_) | None => Ok(()),
+        before => Ok(before.is_some()),
     }
 }
 
-async fn refuse_filled(to: &dyn Transfer) -> Result<(), MoveError> {
+/// `moved_here`: the source was moved to this destination before. If it is not empty, only the last answer was not heard; if
+/// it is, what was there is gone, and is copied anew.
+async fn refuse_filled(to: &dyn Transfer, moved_here: bool) -> Result<(), MoveError> {
     if let Some(elsewhere) = to.read_mark(MOVED_TO).await? {
         return Err(MoveError::DestinationMoved(elsewhere));
     }
@@ -224,7 +230,7 @@ async fn refuse_filled(to: &dyn Transfer) -> Result<(), MoveError> {
         let mut pages = Pages::of(to, kind, 1);
         while let Some(pieces) = pages.next().await? {
             if !pieces.is_empty() {
-                return Err(MoveError::NotEmpty(kind));
+                return Err(if moved_here { MoveError::AlreadyMoved } else { MoveError::NotEmpty(kind) });
             }
         }
     }

@@ -135,6 +135,9 @@ async fn a_copy_that_was_cut_off_before_any_of_its_writes_is_finished_by_the_nex
                     moved && !begun && holds == everything,
                     "{writes} writes: it ended, and not all is as it should be"
                 );
+                // Killed after its last write, it has come about, and nobody has heard of it.
+                let again = move_all(source.as_ref(), there.as_ref(), &how, &clock()).await;
+                assert!(matches!(again, Err(MoveError::AlreadyMoved)), "it was finished, and it is said: {again:?}");
                 break;
             }
             Err(MoveError::Store(StoreError::Unavailable { .. })) => {}
@@ -354,6 +357,18 @@ async fn a_source_that_somebody_changes_after_its_pages_were_read_is_not_given_u
         "the source is given up, with an alert that is not there"
     );
     assert!(there.read_mark(COPYING).await.unwrap().is_some(), "what lacks an alert passes for whole");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destination_that_is_gone_since_is_copied_anew() {
+    let places = [SqlitePlace::fresh(), SqlitePlace::fresh(), SqlitePlace::fresh()];
+    let [source, gone, anew] = places.each_ref().map(SqlitePlace::store);
+    fill(source.as_ref()).await;
+    let how = to("sqlite:there", false);
+    move_all(source.as_ref(), gone.as_ref(), &how, &clock()).await.unwrap();
+    // Whoever were told to serve this one would serve nothing.
+    move_all(source.as_ref(), anew.as_ref(), &how, &clock()).await.unwrap();
+    assert_eq!(all_of(anew.as_ref()).await, all_of(gone.as_ref()).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

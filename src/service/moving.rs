@@ -3,7 +3,7 @@
 //! ```text
 //! tally the source ─> destination begun from this very tally? or empty, and every audit chain of the source holds?
 //!    ─> mark it `copying` ─> pages
-//!    ─> tally the destination: the same? ─> and the source still? ─> answers the same? ─> every audit chain holds?
+//!    ─> tally the destination: the same? ─> answers the same? ─> every audit chain holds? ─> and the source still the same?
 //!    ─> mark the source `moved_to` ─> unmark the destination
 //! ```
 //!
@@ -195,12 +195,13 @@ pub async fn move_all(
     }
     let answers = copy_pages(from, to, how, how.answers_since(clock.now())).await?;
     prove_tally(&there, to, how.page).await?;
-    // What was written to a page after it was read stands on neither side of that proof.
+    prove_answers(from, to, how, clock.now()).await?;
+    let audit = prove_audit(to, &organisations, MoveError::Audit).await?;
+    // What was written to a page after it was read stands on neither side of these proofs. It is looked for last of all:
+    // what comes after this look, before the mark, is lost.
     if tally(from, how.page).await?.0 != there {
         return Err(MoveError::SourceChanged);
     }
-    prove_answers(from, to, how, clock.now()).await?;
-    let audit = prove_audit(to, &organisations, MoveError::Audit).await?;
     if !how.keep_source {
         from.mark(MOVED_TO, Some(how.destination.clone())).await?;
     }

@@ -186,11 +186,11 @@ pub fn firestore_settings(config: &Config) -> FirestoreSettings {
     }
 }
 
-/// How long a command that only reads waits for an answer at the least: nobody's alert waits for it, and it asks for pages
+/// How long a command that reads everything waits for an answer at the least: nobody's alert waits for it, and it asks for pages
 /// that a busy database, or the emulator, is long about.
 const READ_TIMEOUT_OF_COMMANDS: Duration = Duration::from_secs(60);
 
-/// The same for commands that read, and do no more.
+/// The same for commands that read, and for the one that copies.
 pub fn firestore_settings_to_read(config: &Config) -> FirestoreSettings {
     let settings = firestore_settings(config);
     FirestoreSettings { read_timeout: settings.read_timeout.max(READ_TIMEOUT_OF_COMMANDS), ..settings }

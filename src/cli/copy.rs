@@ -85,7 +85,8 @@ impl Place {
                 let settings = FirestoreSettings {
                     project_id: project.clone(),
                     database_id: database.clone(),
-                    ..app::firestore_settings(config)
+                    // Nobody's alert waits for a copy, and one page that is slow to come would break it off.
+                    ..app::firestore_settings_to_read(config)
                 };
                 let store = FirestoreStore::open(&settings, Arc::new(SystemEntropy)).await;
                 Ok(Box::new(store.map_err(|error| error.to_string())?))

@@ -229,7 +229,8 @@ pub async fn moved_faults(store: &dyn Transfer) -> Result<Vec<Fault>, crate::por
     let mut faults = Vec::new();
     if store.read_mark(COPYING).await?.is_some() {
         let problem = "holds a copy that was not finished";
-        let remedy = "Run crisis-relay copy again as before; it goes on.";
+        let remedy = "Run crisis-relay copy again as before; it goes on. If its source was served since, take an empty \
+                      destination instead.";
         faults.push(fault("store", problem, remedy));
     }
     if let Some(elsewhere) = store.read_mark(MOVED_TO).await? {

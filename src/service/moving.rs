@@ -60,7 +60,9 @@ pub enum MoveError {
     #[error("the source was moved before, to {0}")]
     MovedBefore(String),
     /// There is nothing left to do.
-    #[error("it was finished before: the source was moved to this destination, which is not empty. Serve the destination")]
+    #[error(
+        "it was finished before: the source was moved to this destination, which is not empty. Serve the destination"
+    )]
     AlreadyMoved,
     /// Something is there.
     #[error("the destination is not empty ({})", .0.name())]

@@ -6,12 +6,14 @@
 //! entries   walked from the first to the last, chain by chain: each number, each hash
 //! consents  asked for as their chains end, a few at a time: they cannot be listed
 //! alerts    listed: each must have a chain that ends where the alert says
+//! consents  of the alerts' students whose chain was not met: whoever has a record must have a chain
 //! ```
 //!
 //! Whoever is asked later may know more: where an owner is ahead of its chain as it was read, the chain is read on from there.
-//! So it is proved beside a service that works. No chain is held in memory; of each alert's its end is, some 60 bytes.
+//! So it is proved beside a service that works. No chain is held in memory; of each alert's its end is, some 60 bytes,
+//! and of each student their key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
@@ -40,7 +42,8 @@ pub struct Verification {
 
 /// Proves every chain of the store; that every alert has one, so that a chain that was removed as a whole is found out as
 /// well; and that every chain of an alert or a consent has its owner. Consents cannot be listed: of one whose chain and
-/// record are both gone nothing is known. All organisations of the store must be given: a consent is looked for in these.
+/// record are both gone nothing is known, nor of one whose chain is gone and whose student has no alert. All organisations
+/// of the store must be given: a consent is looked for in these.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -63,6 +66,8 @@ struct Walk {
     alerts: BTreeMap<AlertId, Option<AuditHead>>,
     /// The same of consents that were not asked for yet.
     consents: Vec<(SubjectKey, AuditHead)>,
+    /// Whose consent's chain was met, or looked for in vain.
+    students: HashSet<SubjectKey>,
 }
 
 impl Walk {
@@ -91,9 +96,19 @@ impl Walk {
             Some((AuditStream::Alert(alert), end)) => {
                 self.alerts.insert(alert, end);
             }
-            Some((AuditStream::Consent(subject), Some(end))) => self.consents.push((subject, end)),
+            Some((AuditStream::Consent(subject), end)) => {
+                self.students.insert(subject);
+                self.consents.extend(end.map(|end| (subject, end)));
+            }
             // Accesses have no owner that remembers their end.
-            Some((AuditStream::Consent(_), None) | (AuditStream::Access(_), _)) | None => {}
+            Some((AuditStream::Access(_), _)) | None => {}
+        }
+    }
+
+    /// A student of an alert. If their consent's chain was not met, it is asked for as one without entries.
+    fn meet(&mut self, subject: SubjectKey) {
+        if self.students.insert(subject) {
+            self.consents.push((subject, AuditHead::EMPTY));
         }
     }
 }
@@ -136,6 +151,8 @@ impl Proof<'_> {
                 Some(owner) => {
                     self.ends_at(stream, end, owner).await?;
                 }
+                // Of a student who has said nothing there is neither.
+                None if end == AuditHead::EMPTY => {}
                 None => self.found.faults.push((stream, ChainFault::NoOwner)),
             }
         }
@@ -153,6 +170,8 @@ impl Proof<'_> {
                 let holds = self.ends_at(AuditStream::Alert(alert.id), end, alert.audit_head).await?;
                 self.found.alerts += u64::from(holds);
             }
+            page.iter().for_each(|alert| self.walk.meet(alert.subject));
+            self.consents().await?;
             match page.last() {
                 Some(last) => after = Some(ListCursor { opened_at: last.opened_at, id: last.id }),
                 None => return Ok(()),

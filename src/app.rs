@@ -186,11 +186,11 @@ pub fn firestore_settings(config: &Config) -> FirestoreSettings {
     }
 }
 
-/// How long a command that only reads waits for an answer at the least: nobody's alert waits for it, and it asks for pages
+/// How long a command that reads everything waits for an answer at the least: nobody's alert waits for it, and it asks for pages
 /// that a busy database, or the emulator, is long about.
 const READ_TIMEOUT_OF_COMMANDS: Duration = Duration::from_secs(60);
 
-/// The same for commands that read, and do no more.
+/// The same for commands that read, and for the one that copies.
 pub fn firestore_settings_to_read(config: &Config) -> FirestoreSettings {
     let settings = firestore_settings(config);
     FirestoreSettings { read_timeout: settings.read_timeout.max(READ_TIMEOUT_OF_COMMANDS), ..settings }
@@ -229,7 +229,8 @@ pub async fn moved_faults(store: &dyn Transfer) -> Result<Vec<Fault>, crate::por
     let mut faults = Vec::new();
     if store.read_mark(COPYING).await?.is_some() {
         let problem = "holds a copy that was not finished";
-        let remedy = "Run crisis-relay copy again as before; it goes on.";
+        let remedy = "Run crisis-relay copy again as before; it goes on. If its source was served since, take an empty \
+                      destination instead.";
         faults.push(fault("store", problem, remedy));
     }
     if let Some(elsewhere) = store.read_mark(MOVED_TO).await? {
@@ -243,12 +244,29 @@ pub async fn moved_faults(store: &dyn Transfer) -> Result<Vec<Fault>, crate::por
 /// The configured store, to read what others may be working on.
 ///
 /// # Errors
-/// It cannot be opened.
+/// It cannot be opened; or it was begun with another organisation, of which this configuration would see nothing, and
+/// which would pass for an empty one.
 pub async fn open_store_to_read(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Arc<dyn Store>, StartError> {
-    match config.store.kind {
-        StoreKind::Sqlite => Ok(Arc::new(SqliteStore::open_to_read(&sqlite_settings(config))?)),
-        StoreKind::Firestore => Ok(Arc::new(FirestoreStore::open(&firestore_settings_to_read(config), entropy).await?)),
-    }
+    Ok(match config.store.kind {
+        StoreKind::Sqlite => {
+            let store = SqliteStore::open_to_read(&sqlite_settings(config))?;
+            refuse_other_organisation(config, async |name| store.fact(name).await).await?;
+            Arc::new(store)
+        }
+        StoreKind::Firestore => {
+            let store = FirestoreStore::open(&firestore_settings_to_read(config), entropy).await?;
+            refuse_other_organisation(config, async |name| store.fact(name).await).await?;
+            Arc::new(store)
+        }
+    })
+}
+
+async fn refuse_other_organisation(
+    config: &Config,
+    fact: impl AsyncFn(&'static str) -> Result<Option<String>, crate::ports::StoreError>,
+) -> Result<(), StartError> {
+    let faults = origin_faults(config, fact, None).await.map_err(ServiceError::from)?;
+    if faults.is_empty() { Ok(()) } else { Err(StartError::Faults(faults)) }
 }
 
 /// What the configured store is called, for a person.
@@ -466,7 +484,7 @@ fn index_origin(keyring: &dyn Keyring) -> Origin {
 fn organisation_origin(config: &Config) -> Origin {
     let otherwise = fault(
         "organisation.id",
-        "is not the organisation that this database was begun with: nobody would be told of its open alerts",
+        "is not the organisation that this database was begun with: its alerts would be nobody's",
         "Give the id that the database was begun with, or begin another database.",
     );
     Origin { name: "organisation_id", present: config.organisation.id.to_string(), otherwise }

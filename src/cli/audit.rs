@@ -17,7 +17,8 @@ use crate::service::verification::verify_all;
 pub(super) enum AuditCommand {
     /// Prove every chain: no entry altered, removed or added, none cut off at the end, and none missing for an alert.
     ///
-    /// Exit status 1: one does not hold; 2: the audit cannot be read. Needs no keys. May run beside the service.
+    /// Exit status 1: one does not hold; 2: the audit cannot be read, or is another organisation's. Needs
+    /// no keys. May run beside the service.
     Verify,
     /// Print one page for a compliance officer: why was this disclosed, to whom, on what ground?
     ///

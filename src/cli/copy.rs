@@ -85,7 +85,8 @@ impl Place {
                 let settings = FirestoreSettings {
                     project_id: project.clone(),
                     database_id: database.clone(),
-                    ..app::firestore_settings(config)
+                    // Nobody's alert waits for a copy, and one page that is slow to come would break it off.
+                    ..app::firestore_settings_to_read(config)
                 };
                 let store = FirestoreStore::open(&settings, Arc::new(SystemEntropy)).await;
                 Ok(Box::new(store.map_err(|error| error.to_string())?))
@@ -141,7 +142,7 @@ async fn run(from: &dyn Transfer, to: &dyn Transfer, how: &Move) -> ExitCode {
         }
         Err(error) => {
             say_error(&format!("Not copied: {error}"));
-            if let MoveError::Audit(audit) = &error {
+            if let MoveError::Audit(audit) | MoveError::SourceAudit(audit) = &error {
                 for (stream, fault) in &audit.faults {
                     say_error(&format!("  {stream}: {fault}"));
                 }

@@ -212,6 +212,9 @@ pub enum ChainFault {
         /// The chain's.
         found: u64,
     },
+    /// Whom the chain belongs to was removed, and the chain was not.
+    #[error("the chain is there, but the alert or the consent record that it belongs to is not")]
+    NoOwner,
 }
 
 /// Proves a chain: every number, every hash, and the head that its owner remembers (if it remembers one).

@@ -1,8 +1,9 @@
 //! Moving an installation from one store into another: everything, once, and proven.
 //!
 //! ```text
-//! tally the source ─> destination empty, or begun from this very tally? ─> mark it `copying` ─> pages
-//!    ─> tally the destination: the same? ─> and the source still? ─> answers the same? ─> every audit chain holds?
+//! tally the source ─> destination begun from this very tally? or empty, and every audit chain of the source holds?
+//!    ─> mark it `copying` ─> pages
+//!    ─> tally the destination: the same? ─> answers the same? ─> every audit chain holds? ─> and the source still the same?
 //!    ─> mark the source `moved_to` ─> unmark the destination
 //! ```
 //!
@@ -58,6 +59,11 @@ pub enum MoveError {
     /// It would be a second one.
     #[error("the source was moved before, to {0}")]
     MovedBefore(String),
+    /// There is nothing left to do.
+    #[error(
+        "it was finished before: the source was moved to this destination, which is not empty. Serve the destination"
+    )]
+    AlreadyMoved,
     /// Something is there.
     #[error("the destination is not empty ({})", .0.name())]
     NotEmpty(Kind),
@@ -82,6 +88,9 @@ pub enum MoveError {
     /// Somebody works on it.
     #[error("the source was changed while it was copied: end whatever works on it, and take an empty destination")]
     SourceChanged,
+    /// The audit does not hold at the source, so that nothing was copied.
+    #[error("{} of the source's own audit chains do not hold", .0.faults.len())]
+    SourceAudit(Verification),
     /// The audit does not hold at the destination.
     #[error("{} of the destination's audit chains do not hold", .0.faults.len())]
     Audit(Verification),
@@ -173,25 +182,28 @@ pub async fn move_all(
     how: &Move,
     clock: &dyn Clock,
 ) -> Result<Moved, MoveError> {
-    refuse_source(from, how).await?;
+    let moved_here = refuse_source(from, how).await?;
     let (there, organisations) = tally(from, how.page).await?;
     let fingerprint = there.fingerprint();
     match to.read_mark(COPYING).await? {
         Some(begun) if begun == fingerprint => {}
         Some(_) => return Err(MoveError::OtherCopy),
         None => {
-            refuse_filled(to).await?;
+            refuse_filled(to, moved_here).await?;
+            // An old fault would else be found at the destination, after everything was copied.
+            prove_audit(from, &organisations, MoveError::SourceAudit).await?;
             to.mark(COPYING, Some(fingerprint)).await?;
         }
     }
     let answers = copy_pages(from, to, how, how.answers_since(clock.now())).await?;
     prove_tally(&there, to, how.page).await?;
-    // What was written to a page after it was read stands on neither side of that proof.
+    prove_answers(from, to, how, clock.now()).await?;
+    let audit = prove_audit(to, &organisations, MoveError::Audit).await?;
+    // What was written to a page after it was read stands on neither side of these proofs. It is looked for last of all:
+    // what comes after this look, before the mark, is lost.
     if tally(from, how.page).await?.0 != there {
         return Err(MoveError::SourceChanged);
     }
-    prove_answers(from, to, how, clock.now()).await?;
-    let audit = prove_audit(to, &organisations).await?;
     if !how.keep_source {
         from.mark(MOVED_TO, Some(how.destination.clone())).await?;
     }
@@ -200,17 +212,20 @@ pub async fn move_all(
     Ok(Moved { counts: Kind::ALL.map(|kind| (kind, count(kind))).to_vec(), audit })
 }
 
-async fn refuse_source(from: &dyn Transfer, how: &Move) -> Result<(), MoveError> {
+/// Says whether it was moved before, to this very destination.
+async fn refuse_source(from: &dyn Transfer, how: &Move) -> Result<bool, MoveError> {
     if from.read_mark(COPYING).await?.is_some() {
         return Err(MoveError::SourceUnfinished);
     }
     match from.read_mark(MOVED_TO).await? {
         Some(before) if before != how.destination => Err(MoveError::MovedBefore(before)),
-        Some(_) | None => Ok(()),
+        before => Ok(before.is_some()),
     }
 }
 
-async fn refuse_filled(to: &dyn Transfer) -> Result<(), MoveError> {
+/// `moved_here`: the source was moved to this destination before. If it is not empty, only the last answer was not heard; if
+/// it is, what was there is gone, and is copied anew.
+async fn refuse_filled(to: &dyn Transfer, moved_here: bool) -> Result<(), MoveError> {
     if let Some(elsewhere) = to.read_mark(MOVED_TO).await? {
         return Err(MoveError::DestinationMoved(elsewhere));
     }
@@ -218,7 +233,7 @@ async fn refuse_filled(to: &dyn Transfer) -> Result<(), MoveError> {
         let mut pages = Pages::of(to, kind, 1);
         while let Some(pieces) = pages.next().await? {
             if !pieces.is_empty() {
-                return Err(MoveError::NotEmpty(kind));
+                return Err(if moved_here { MoveError::AlreadyMoved } else { MoveError::NotEmpty(kind) });
             }
         }
     }
@@ -310,8 +325,12 @@ async fn count_answers(store: &dyn Transfer, since: Timestamp, limit: usize) -> 
 }
 
 /// Every chain holds.
-async fn prove_audit(to: &dyn Transfer, organisations: &[OrganisationId]) -> Result<Verification, MoveError> {
-    let store: &dyn Store = to;
+async fn prove_audit(
+    side: &dyn Transfer,
+    organisations: &[OrganisationId],
+    fault: fn(Verification) -> MoveError,
+) -> Result<Verification, MoveError> {
+    let store: &dyn Store = side;
     let audit = verify_all(store, organisations).await?;
-    if audit.faults.is_empty() { Ok(audit) } else { Err(MoveError::Audit(audit)) }
+    if audit.faults.is_empty() { Ok(audit) } else { Err(fault(audit)) }
 }

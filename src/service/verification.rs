@@ -6,12 +6,14 @@
 //! entries   walked from the first to the last, chain by chain: each number, each hash
 //! consents  asked for as their chains end, a few at a time: they cannot be listed
 //! alerts    listed: each must have a chain that ends where the alert says
+//! consents  of the alerts' students whose chain was not met: whoever has a record must have a chain
 //! ```
 //!
 //! Whoever is asked later may know more: where an owner is ahead of its chain as it was read, the chain is read on from there.
-//! So it is proved beside a service that works. No chain is held in memory; of each alert's its end is, some 60 bytes.
+//! So it is proved beside a service that works. No chain is held in memory; of each alert's its end is, some 60 bytes,
+//! and of each student their key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
@@ -38,8 +40,10 @@ pub struct Verification {
     pub faults: Vec<(AuditStream, ChainFault)>,
 }
 
-/// Proves every chain of the store; and that every alert has one, so that a chain that was removed as a whole is found
-/// out as well. Consents cannot be listed: of one whose chain and record are both gone nothing is known.
+/// Proves every chain of the store; that every alert has one, so that a chain that was removed as a whole is found out as
+/// well; and that every chain of an alert or a consent has its owner. Consents cannot be listed: of one whose chain and
+/// record are both gone nothing is known, nor of one whose chain is gone and whose student has no alert. All organisations
+/// of the store must be given: a consent is looked for in these.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -62,6 +66,8 @@ struct Walk {
     alerts: BTreeMap<AlertId, Option<AuditHead>>,
     /// The same of consents that were not asked for yet.
     consents: Vec<(SubjectKey, AuditHead)>,
+    /// Whose consent's chain was met, or looked for in vain.
+    students: HashSet<SubjectKey>,
 }
 
 impl Walk {
@@ -90,9 +96,19 @@ impl Walk {
             Some((AuditStream::Alert(alert), end)) => {
                 self.alerts.insert(alert, end);
             }
-            Some((AuditStream::Consent(subject), Some(end))) => self.consents.push((subject, end)),
+            Some((AuditStream::Consent(subject), end)) => {
+                self.students.insert(subject);
+                self.consents.extend(end.map(|end| (subject, end)));
+            }
             // Accesses have no owner that remembers their end.
-            Some((AuditStream::Consent(_), None) | (AuditStream::Access(_), _)) | None => {}
+            Some((AuditStream::Access(_), _)) | None => {}
+        }
+    }
+
+    /// A student of an alert. If their consent's chain was not met, it is asked for as one without entries.
+    fn meet(&mut self, subject: SubjectKey) {
+        if self.students.insert(subject) {
+            self.consents.push((subject, AuditHead::EMPTY));
         }
     }
 }
@@ -130,8 +146,14 @@ impl Proof<'_> {
         let asking: Vec<_> = ended.iter().map(|(subject, _)| consent_head(store, organisations, *subject)).collect();
         let owners: Vec<Option<AuditHead>> = stream::iter(asking).buffered(OWNERS_AT_ONCE).try_collect().await?;
         for ((subject, end), owner) in ended.into_iter().zip(owners) {
-            if let Some(owner) = owner {
-                self.ends_at(AuditStream::Consent(subject), end, owner).await?;
+            let stream = AuditStream::Consent(subject);
+            match owner {
+                Some(owner) => {
+                    self.ends_at(stream, end, owner).await?;
+                }
+                // Of a student who has said nothing there is neither.
+                None if end == AuditHead::EMPTY => {}
+                None => self.found.faults.push((stream, ChainFault::NoOwner)),
             }
         }
         Ok(())
@@ -148,6 +170,8 @@ impl Proof<'_> {
                 let holds = self.ends_at(AuditStream::Alert(alert.id), end, alert.audit_head).await?;
                 self.found.alerts += u64::from(holds);
             }
+            page.iter().for_each(|alert| self.walk.meet(alert.subject));
+            self.consents().await?;
             match page.last() {
                 Some(last) => after = Some(ListCursor { opened_at: last.opened_at, id: last.id }),
                 None => return Ok(()),
@@ -155,12 +179,17 @@ impl Proof<'_> {
         }
     }
 
-    /// Chains of alerts that no list had: opened during the walk, or another organisation's.
+    /// Chains of alerts that no list had: opened during the walk, another organisation's, or removed. An alert is written
+    /// together with its chain's first entry and never deleted, so one that is not there now was taken away.
     async fn alerts_that_were_not_listed(&mut self) -> Result<(), StoreError> {
         for (id, end) in std::mem::take(&mut self.walk.alerts) {
             let Some(end) = end else { continue };
-            if let Some(alert) = self.store.alert(id).await? {
-                self.ends_at(AuditStream::Alert(id), end, alert.audit_head).await?;
+            let stream = AuditStream::Alert(id);
+            match self.store.alert(id).await? {
+                Some(alert) => {
+                    self.ends_at(stream, end, alert.audit_head).await?;
+                }
+                None => self.found.faults.push((stream, ChainFault::NoOwner)),
             }
         }
         Ok(())

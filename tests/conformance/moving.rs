@@ -10,7 +10,8 @@ use crisis_relay::clock::ManualClock;
 use crisis_relay::domain::audit::{Actor, AuditHead, AuditStream};
 use crisis_relay::ports::transfer::{COPYING, Kind, MOVED_TO, Transfer};
 use crisis_relay::ports::{Clock as _, IdempotencyRecord, Store, StoreError};
-use crisis_relay::service::moving::{Move, MoveError, move_all};
+use crisis_relay::service::moving::{Move, MoveError, Moved, move_all};
+use crisis_relay::store::sqlite::SqliteStore;
 use futures::FutureExt as _;
 
 use crate::builders::{College, answer, at, provider_id, subject};
@@ -135,6 +136,9 @@ async fn a_copy_that_was_cut_off_before_any_of_its_writes_is_finished_by_the_nex
                     moved && !begun && holds == everything,
                     "{writes} writes: it ended, and not all is as it should be"
                 );
+                // Killed after its last write, it has come about, and nobody has heard of it.
+                let again = move_all(source.as_ref(), there.as_ref(), &how, &clock()).await;
+                assert!(matches!(again, Err(MoveError::AlreadyMoved)), "it was finished, and it is said: {again:?}");
                 break;
             }
             Err(MoveError::Store(StoreError::Unavailable { .. })) => {}
@@ -157,7 +161,7 @@ fn only(writes: usize) -> Watch {
     let left = AtomicUsize::new(writes);
     Arc::new(move |step, _| {
         let comes_about = match step {
-            Step::Read => true,
+            Step::Read | Step::Proof => true,
             Step::Pieces | Step::Alerts | Step::Mark => {
                 left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
             }
@@ -335,18 +339,37 @@ async fn a_source_that_somebody_changes_after_its_pages_were_read_is_not_given_u
     fill(source.as_ref()).await;
     // All alerts are in one page: it has been read when it is written.
     let how = Move { page: 100, ..to("sqlite:there", false) };
-    let changed = source.clone();
-    let watch: Watch = Arc::new(move |step, _| {
-        let store = changed.clone();
+    let watch = an_alert_opens(&source, Step::Alerts);
+    let ended = move_all(source.as_ref(), &OnTheWay::new(there.clone(), &watch), &how, &clock()).await;
+    is_not_given_up(ended, source.as_ref(), there.as_ref()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_somebody_changes_during_the_long_proof_of_the_audit_is_not_given_up() {
+    let places = [SqlitePlace::fresh(), SqlitePlace::fresh()];
+    let [source, there] = places.each_ref().map(SqlitePlace::store);
+    fill(source.as_ref()).await;
+    let watch = an_alert_opens(&source, Step::Proof);
+    let ended = move_all(source.as_ref(), &OnTheWay::new(there.clone(), &watch), &to("there", false), &clock()).await;
+    is_not_given_up(ended, source.as_ref(), there.as_ref()).await;
+}
+
+/// An instance that was forgotten takes an alert when the destination is asked for this.
+fn an_alert_opens(source: &Arc<SqliteStore>, when: Step) -> Watch {
+    let source = source.clone();
+    Arc::new(move |step, _| {
+        let store = source.clone();
         async move {
-            if step == Step::Alerts {
+            if step == when {
                 store.commit_alert(College::new("north").open(8, at(5))).await?;
             }
             Ok(())
         }
         .boxed()
-    });
-    let ended = move_all(source.as_ref(), &OnTheWay::new(there.clone(), &watch), &how, &clock()).await;
+    })
+}
+
+async fn is_not_given_up(ended: Result<Moved, MoveError>, source: &dyn Transfer, there: &dyn Transfer) {
     assert!(matches!(ended, Err(MoveError::SourceChanged)), "an alert stayed behind, and it came to {ended:?}");
     assert_eq!(
         source.read_mark(MOVED_TO).await.unwrap(),
@@ -354,4 +377,32 @@ async fn a_source_that_somebody_changes_after_its_pages_were_read_is_not_given_u
         "the source is given up, with an alert that is not there"
     );
     assert!(there.read_mark(COPYING).await.unwrap().is_some(), "what lacks an alert passes for whole");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destination_that_is_gone_since_is_copied_anew() {
+    let places = [SqlitePlace::fresh(), SqlitePlace::fresh(), SqlitePlace::fresh()];
+    let [source, gone, anew] = places.each_ref().map(SqlitePlace::store);
+    fill(source.as_ref()).await;
+    let how = to("sqlite:there", false);
+    move_all(source.as_ref(), gone.as_ref(), &how, &clock()).await.unwrap();
+    // Whoever were told to serve this one would serve nothing.
+    move_all(source.as_ref(), anew.as_ref(), &how, &clock()).await.unwrap();
+    assert_eq!(all_of(anew.as_ref()).await, all_of(gone.as_ref()).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_whose_own_audit_does_not_hold_is_told_of_before_anything_is_copied() {
+    let places = [SqlitePlace::fresh(), SqlitePlace::fresh()];
+    let [source, there] = places.each_ref().map(SqlitePlace::store);
+    fill(source.as_ref()).await;
+    let alert = source.list_alerts(&"north".parse().unwrap(), None, None, 1).await.unwrap().remove(0);
+    let mut head = alert.audit_head;
+    let forged = head.append(AuditStream::Alert(alert.id), at(5), &Actor::Service, &serde_json::json!({"looked": 1}));
+    assert!(source.append_audit(forged).await.unwrap());
+    let refused = move_all(source.as_ref(), there.as_ref(), &to("sqlite:there", false), &clock()).await;
+    let Err(MoveError::SourceAudit(found)) = &refused else { panic!("{refused:?}") };
+    assert_eq!(found.faults.len(), 1);
+    assert_eq!(there.read_mark(COPYING).await.unwrap(), None, "it was begun");
+    assert!(all_of(there.as_ref()).await.is_empty(), "something was copied");
 }

@@ -22,6 +22,8 @@ pub(crate) enum Step {
     Alerts,
     /// A mark is written, or taken away.
     Mark,
+    /// A stretch of the audit is read, to be proved.
+    Proof,
 }
 
 /// Called before each step; an error keeps the step from coming about.
@@ -44,10 +46,13 @@ impl OnTheWay {
         Ok(self.store.as_ref())
     }
 
-    async fn pass<T, F>(&self, _: &'static str, call: impl FnOnce(Arc<dyn Transfer>) -> F) -> Result<T, StoreError>
+    async fn pass<T, F>(&self, name: &'static str, call: impl FnOnce(Arc<dyn Transfer>) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
+        if name == "audit_walk" {
+            self.step(Step::Proof).await?;
+        }
         call(Arc::clone(&self.store)).await
     }
 }

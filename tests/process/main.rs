@@ -120,6 +120,17 @@ fn a_database_of_another_organisation_or_key_is_refused_and_check_says_so_withou
             assert!(said.contains(&told) && said.contains("that this database was begun with"), "{name}: {said}");
         }
     }
+    // No alert of its own is in there, so every one of them would be proven: of none.
+    let verify = || {
+        let mut verify = command("audit", relay.folder.path());
+        verify.arg("verify");
+        verify
+    };
+    let ended = verify().env("ORGANISATION_ID", "elsewhere").output().unwrap();
+    let said = String::from_utf8([ended.stdout, ended.stderr].concat()).unwrap();
+    assert_eq!(ended.status.code(), Some(2), "audit verify: {said}");
+    assert!(said.contains("organisation.id: is not the organisation that this database was begun with"), "{said}");
+    assert_eq!(verify().output().unwrap().status.code(), Some(0), "the database's own organisation");
     let unchanged = command("check", relay.folder.path()).output().unwrap();
     assert_eq!(unchanged.status.code(), Some(0), "{unchanged:?}");
 }

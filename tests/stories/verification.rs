@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crisis_relay::domain::audit::{Actor, AuditStream};
+use crisis_relay::domain::audit::{Actor, AuditStream, ChainFault};
 use crisis_relay::service::verification::{Verification, verify_all};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::common::gate::{Fate, Gate};
-use crate::common::stage::ms;
-use crate::common::{Setting, World};
+use crate::common::stage::{event, ms};
+use crate::common::{COUNSELLOR_KEY, Setting, World};
 
 async fn verified(world: &World) -> Verification {
     verify_all(world.store().as_ref(), &["default".parse().unwrap()]).await.unwrap()
@@ -36,8 +36,9 @@ async fn every_alert_is_proved() {
 #[tokio::test]
 async fn a_chain_that_was_removed_as_a_whole_is_found_out() {
     let one = "DELETE FROM audit WHERE stream = (SELECT min(stream) FROM audit WHERE stream LIKE 'alert/%')";
+    let all = "DELETE FROM audit WHERE stream LIKE 'alert/%'";
     let cut = "DELETE FROM audit WHERE stream LIKE 'alert/%' AND seq = 2";
-    for (tampering, faults) in [(one, 1), ("DELETE FROM audit", 2), (cut, 2)] {
+    for (tampering, faults) in [(one, 1), (all, 2), (cut, 2)] {
         let world = two_cases().await;
         let changed = rusqlite::Connection::open(world.database()).unwrap().execute(tampering, []).unwrap();
         assert!(changed > 0, "{tampering}");
@@ -45,6 +46,69 @@ async fn a_chain_that_was_removed_as_a_whole_is_found_out() {
         assert_eq!(found.faults.len(), faults, "{tampering}: each once: {:?}", found.faults);
         assert_eq!(found.alerts, 2 - faults as u64, "{tampering}");
     }
+}
+
+#[tokio::test]
+async fn a_consents_chain_that_was_removed_while_its_record_stayed_is_found_out() {
+    let one = "DELETE FROM audit WHERE stream = (SELECT min(stream) FROM audit WHERE stream LIKE 'consent/%')";
+    for (tampering, faults) in [(one, 1), ("DELETE FROM audit WHERE stream LIKE 'consent/%'", 2)] {
+        let world = two_cases().await;
+        // A further case of the same student: it is told of once, however many cases rest on it.
+        let first = world.told("student-1", 0.93).await;
+        let resolve = format!("/api/v1/crisis/alerts/{first}/resolve");
+        world.post(&resolve, COUNSELLOR_KEY, &json!({ "outcome": "safe_in_person" })).await.expect(200);
+        assert_ne!(world.told("student-1", 0.93).await, first);
+        // And one who has said nothing, and so has neither chain nor record.
+        world.event(&event("student-3", 0.93)).await.expect(202);
+        assert!(remove_past_the_store(&world, tampering) > 0, "{tampering}");
+
+        let found = verified(&world).await;
+
+        assert_eq!(found.faults.len(), faults, "{tampering}: {:?}", found.faults);
+        for (stream, fault) in &found.faults {
+            assert!(matches!(stream, AuditStream::Consent(_)), "{stream}");
+            assert!(matches!(fault, ChainFault::WrongHead { expected: 1.., found: 0 }), "{fault}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_alert_that_was_removed_while_its_chain_stayed_is_found_out() {
+    let world = two_cases().await;
+    let alerts = world.store().list_alerts(&"default".parse().unwrap(), None, None, 10).await.unwrap();
+    let removed = remove_past_the_store(&world, "DELETE FROM alerts WHERE id = (SELECT min(id) FROM alerts)");
+    assert_eq!(removed, 1);
+    let mut gone = Vec::new();
+    for alert in &alerts {
+        gone.extend(world.store().alert(alert.id).await.unwrap().is_none().then_some(alert.id));
+    }
+
+    let found = verified(&world).await;
+
+    assert_eq!(found.faults, [(AuditStream::Alert(gone[0]), ChainFault::NoOwner)]);
+    assert_eq!(found.alerts, 1);
+}
+
+#[tokio::test]
+async fn a_consent_record_that_was_removed_while_its_chain_stayed_is_found_out() {
+    let world = two_cases().await;
+    let removed =
+        remove_past_the_store(&world, "DELETE FROM consents WHERE subject = (SELECT min(subject) FROM consents)");
+    assert_eq!(removed, 1);
+
+    let found = verified(&world).await;
+
+    let [(AuditStream::Consent(_), ChainFault::NoOwner)] = found.faults.as_slice() else {
+        panic!("{:?}", found.faults)
+    };
+    assert_eq!(found.alerts, 2, "the alerts are as they were");
+}
+
+/// Foreign keys aside: whoever tampers takes no notice of them.
+fn remove_past_the_store(world: &World, statement: &str) -> usize {
+    let file = rusqlite::Connection::open(world.database()).unwrap();
+    file.pragma_update(None, "foreign_keys", false).unwrap();
+    file.execute(statement, []).unwrap()
 }
 
 #[tokio::test]

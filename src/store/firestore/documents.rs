@@ -110,8 +110,7 @@ impl Names {
     }
 
     pub(super) fn audit_entry(&self, stream: &AuditStream, seq: u64) -> String {
-        // Twenty digits hold any number, so that the order of names is that of numbers.
-        self.of(audit_collection(stream), &format!("{}-{seq:020}", chain(stream)))
+        self.of(audit_collection(stream), &audit_id(stream, seq))
     }
 
     pub(super) fn consent(&self, organisation: &OrganisationId, subject: SubjectKey) -> String {
@@ -159,6 +158,11 @@ pub(super) fn chain(stream: &AuditStream) -> String {
         AuditStream::Alert(alert) | AuditStream::Access(alert) => turned(alert.0),
         AuditStream::Consent(subject) => subject.to_string(),
     }
+}
+
+/// The id of an entry's document. Twenty digits hold any number, so that the order of names is that of numbers.
+pub(super) fn audit_id(stream: &AuditStream, seq: u64) -> String {
+    format!("{}-{seq:020}", chain(stream))
 }
 
 /// The chain that an entry in this collection belongs to, by the document's id.

@@ -99,10 +99,17 @@ pub(super) fn audit_fields(entry: &AuditEntry) -> Result<Fields, StoreError> {
     ]))
 }
 
+/// Reads an entry whose document has the one name that its chain and number make. Under any other name it may stand beside
+/// itself, and the entry that is written next would not find its number taken.
 pub(super) fn audit_entry(stream: &AuditStream, document: &Document) -> Result<AuditEntry, StoreError> {
+    let seq = document.count(field::SEQ)?;
+    let place = format!("/{}/{}", documents::audit_collection(stream), documents::audit_id(stream, seq));
+    if !document.name.ends_with(&place) {
+        return Err(corrupt("an audit entry has another number or chain than its document's name"));
+    }
     Ok(AuditEntry {
         stream: stream.clone(),
-        seq: document.count(field::SEQ)?,
+        seq,
         at: document.at(field::AT)?,
         canonical: document.text(field::ENTRY)?.to_owned(),
         hash: AuditHash::from_bytes(document.bytes_32(field::HASH)?),

@@ -71,6 +71,15 @@ impl FirestorePlace {
         found.collect()
     }
 
+    /// Puts a document under another name, as if by hand.
+    pub(crate) async fn rename(&self, document: &Value, name: &str) {
+        let moved = json!({"writes": [
+            {"update": {"name": name, "fields": document["fields"]}},
+            {"delete": document["name"]},
+        ]});
+        self.post("commit", moved).await;
+    }
+
     /// An alert's document, by the id with its random half first.
     pub(crate) fn alert_name(&self, id: AlertId) -> String {
         let digits = id.0.simple().to_string();

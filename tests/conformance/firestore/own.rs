@@ -7,8 +7,10 @@ use std::time::Duration;
 use crisis_relay::clock::SystemEntropy;
 use crisis_relay::domain::audit::{AuditStream, verify_chain};
 use crisis_relay::domain::sealed::Sealed;
+use crisis_relay::ports::transfer::{Kind, Transfer as _};
 use crisis_relay::ports::{AlertCommit, Committed, Operations, Store, StoreError};
 use crisis_relay::store::firestore::{FirestoreSettings, FirestoreStore, OpenError};
+use serde_json::json;
 
 use super::FirestorePlace;
 use super::proxy::{Proxy, Way};
@@ -323,4 +325,31 @@ async fn what_is_too_large_for_a_document_is_refused_and_changes_nothing() {
 
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
     assert_eq!(store.alert(opening.alert.id).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_entry_under_another_name_than_its_number_makes_is_no_entry() {
+    let Some(place) = FirestorePlace::fresh() else { return };
+    let store = place.store().await;
+    let opening = College::new("north").open(1, at(0));
+    assert_eq!(store.commit_alert(opening.clone()).await.unwrap(), Committed::Committed);
+    let found = place.all_of("crisis_logs").await;
+    let last = found.last().unwrap();
+    let name = last["name"].as_str().unwrap();
+    let (chain, _) = name.rsplit_once('-').unwrap();
+    // In the same order, and with the same text: the chain itself would hold.
+    for other in [format!("{name}0"), format!("{chain}-x")] {
+        place.rename(last, &other).await;
+
+        let walked = store.audit_walk(None, 100).await.err();
+        let chain = store.audit_entries(&AuditStream::Alert(opening.alert.id), 0, 100).await.err();
+        let copied = store.export(Kind::Audit, None, 100).await.err();
+
+        for (what, error) in [("the proof", walked), ("the chain", chain), ("a copy", copied)] {
+            assert!(matches!(error, Some(StoreError::Corrupt { .. })), "{what} of {other}: {error:?}");
+        }
+        let moved = json!({"name": other, "fields": last["fields"]});
+        place.rename(&moved, name).await;
+    }
+    assert!(store.audit_walk(None, 100).await.is_ok(), "under its own name it is one");
 }

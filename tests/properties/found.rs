@@ -178,6 +178,22 @@ fn a_message_that_fails_after_a_reopening_is_followed_as_soon_as_any_other() {
 }
 
 #[test]
+fn what_is_not_needed_any_more_is_followed_by_no_further_channel() {
+    let mut world = college();
+    let policy = Arc::make_mut(&mut world.policy);
+    policy.steps.iter_mut().for_each(|step| step.channels = Channel::ALL.to_vec());
+    let mut driver = opened(&world, 0.8, Granted::Override);
+    comes(&mut driver, (1, 1), accepted(1, 1));
+    wakes_at(&mut driver, 30);
+    // The text message waits for its turn when the first one arrives.
+    comes(&mut driver, (2, 1), SendOutcome::NotBegun { wait: MINUTE });
+    told(&mut driver, (1, 1), MessageStatus::Delivered);
+    let state = &delivery(&driver, 2).state;
+    assert!(matches!(state, DeliveryState::Cancelled { .. }), "{state:?}");
+    assert_eq!(driver.alert.deliveries_planned, 2, "called, though the first message has arrived");
+}
+
+#[test]
 fn messages_without_receipts_do_not_pile_up() {
     let mut world = college();
     world.rules.delivery.receipt_polls_max = 100;

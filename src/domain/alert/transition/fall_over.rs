@@ -69,7 +69,11 @@ impl Changing<'_, '_> {
             .deliveries
             .iter_mut()
             .filter(|other| follows(other) && other.is_untried())
-            .filter_map(|other| other.cancel(now).then_some(other.no))
+            .filter_map(|other| {
+                // Else its end would be taken for a failure, and be followed by a third channel.
+                other.fall_over_at = None;
+                other.cancel(now).then_some(other.no)
+            })
             .collect();
         for no in spared {
             self.note(no, AttemptNo(0), Settled::Cancelled);

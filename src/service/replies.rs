@@ -121,7 +121,10 @@ impl Service {
             let idempotency = Some(self.reply_record(key, passed));
             let along = Along { idempotency, consent_version: judged.consent_version, ..Along::default() };
             let answer = match self.change_along(judged.alert, Input::PassOn, actor, &along).await {
-                Ok(Changed::Made(_)) => return Ok(passed),
+                Ok(Changed::Made(_)) => {
+                    tracing::info!(alert = %id, "passed on by a reply");
+                    return Ok(passed);
+                }
                 Ok(Changed::AnsweredBefore) => return self.answer_of_another(key).await,
                 Ok(Changed::Nothing | Changed::NoPlace) => return Err(ServiceError::Busy),
                 // The student has spoken since.

@@ -156,33 +156,35 @@ fn senders(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
 
 /// Nobody is told at the number that sends, and no number is two people's: whose reply would it be?
 fn numbers(config: &Config, r: &mut Reader<'_>) {
-    let counsellor = &config.counsellor;
-    let first = [(Channel::Whatsapp, &counsellor.whatsapp_to), (Channel::Sms, &counsellor.sms_to)];
-    let first = first
-        .into_iter()
-        .filter_map(|(channel, number)| Some((format!("counsellor.{}", field_of(channel)), channel, number.as_ref()?)));
-    let further = config.contacts.iter().flat_map(|contact| {
-        let of = move |(channel, number): &'_ (Channel, PhoneNumber)| (*channel, number.clone());
-        contact.methods.iter().map(of).map(move |(channel, number)| (contact, channel, number))
-    });
-    let mut all: Vec<(String, Channel, PhoneNumber)> =
-        first.map(|(key, channel, number)| (key, channel, number.clone())).collect();
-    all.extend(further.map(|(contact, channel, number)| {
-        (format!("contacts[{}].{}", contact.index, field_of(channel)), channel, number)
-    }));
     let mut seen = BTreeSet::new();
-    for (key, channel, number) in all {
+    for (owner, channel, number) in every_number(config) {
+        let key = format!("{owner}.{}", field_of(channel));
         let sender = match channel {
             Channel::Whatsapp => &config.twilio.whatsapp_from,
             Channel::Sms | Channel::Voice => &config.twilio.sms_from,
         };
-        if sender.as_ref() == Some(&number) {
+        if sender.as_ref() == Some(number) {
             r.fault(&key, "is the sender's own number", "set the number of the person to be told");
         }
-        if !seen.insert((channel, number.expose().to_owned())) {
+        if !seen.insert((channel, number.expose())) {
             r.fault(&key, "is another person's number, too", "give each person a number of their own");
         }
     }
+}
+
+/// Whose it is in the configuration, the channel, and the number.
+fn every_number(config: &Config) -> Vec<(String, Channel, &PhoneNumber)> {
+    let counsellor = &config.counsellor;
+    let first = [(Channel::Whatsapp, &counsellor.whatsapp_to), (Channel::Sms, &counsellor.sms_to)];
+    let mut all: Vec<_> = first
+        .into_iter()
+        .filter_map(|(channel, number)| Some(("counsellor".to_owned(), channel, number.as_ref()?)))
+        .collect();
+    for contact in &config.contacts {
+        let theirs = contact.methods.iter();
+        all.extend(theirs.map(|(channel, number)| (format!("contacts[{}]", contact.index), *channel, number)));
+    }
+    all
 }
 
 const fn field_of(channel: Channel) -> &'static str {

@@ -19,9 +19,26 @@ use std::time::Duration;
 
 use crisis_relay::clock::SystemEntropy;
 use crisis_relay::ports::random;
+use crisis_relay::store::firestore::FirestoreSettings;
 
 const HOW: &str = "install it (gcloud components install cloud-firestore-emulator, and Java), or start one and name it in \
                    FIRESTORE_EMULATOR_HOST";
+
+/// How long an answer may take on a machine that is busy with all the tests.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A project's database, by this way to the emulator.
+pub(crate) fn settings(host: &str, project: &str) -> FirestoreSettings {
+    FirestoreSettings {
+        project_id: project.to_owned(),
+        database_id: "(default)".to_owned(),
+        emulator_host: Some(host.to_owned()),
+        connect_timeout: PATIENCE,
+        read_timeout: PATIENCE,
+        commit_timeout: PATIENCE,
+        answers_kept: Duration::from_secs(48 * 3600),
+    }
+}
 
 /// The emulator's host and port; `None`: there is none, and the test is skipped.
 pub(crate) fn emulator() -> Option<&'static str> {

@@ -77,6 +77,11 @@ pub fn key_entry(id: &str, role: &str, key: &str, further: &str) -> String {
     format!("[[auth.api_keys]]\nid = \"{id}\"\nrole = \"{role}\"\nsha256 = \"{sha256}\"\n{further}\n")
 }
 
+/// A configuration file's entry for one more person: `field` is `whatsapp_to` or `sms_to`.
+pub fn contact_entry(id: &str, role: &str, field: &str, number: &str) -> String {
+    format!("[[contacts]]\nid = \"{id}\"\nrole = \"{role}\"\n{field} = \"{number}\"\n")
+}
+
 type WrapStore = Box<dyn Fn(Arc<dyn Store>) -> Arc<dyn Store> + Send + Sync>;
 
 /// How a world is made.

@@ -213,6 +213,35 @@ async fn a_page_begins_after_the_last_piece_before_it_whatever_is_gone_by_then()
 /// How long answers are kept, where they pass their time in a test.
 const KEPT: Duration = Duration::from_secs(3600);
 
+/// A fresh store to copy into.
+enum Way {
+    Sqlite(SqlitePlace),
+    Firestore(FirestorePlace),
+}
+
+impl Way {
+    /// Every one that there is here.
+    fn all() -> impl Iterator<Item = Self> {
+        [Self::Sqlite(SqlitePlace::fresh())].into_iter().chain(FirestorePlace::fresh().map(Self::Firestore))
+    }
+
+    async fn store(&self) -> Arc<dyn Transfer> {
+        match self {
+            Self::Sqlite(place) => place.store(),
+            Self::Firestore(place) => place.store().await,
+        }
+    }
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite(_) => "SQLite",
+            Self::Firestore(_) => "Firestore",
+        })
+    }
+}
+
 /// Gives so many answers, numbered from 1000 on, each `every` seconds after the one before, and the first at [`at`] 0.
 async fn give_answers(store: &dyn Store, count: u32, every: u32) {
     for number in 0..count {
@@ -222,18 +251,12 @@ async fn give_answers(store: &dyn Store, count: u32, every: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_pass_their_time_while_they_are_copied_are_not_missed_on_either_side() {
-    let mut ways = vec!["SQLite"];
-    let firestore = FirestorePlace::fresh();
-    ways.extend(firestore.is_some().then_some("Firestore"));
-    for way in ways {
-        let (source_place, place) = (SqlitePlace::fresh(), SqlitePlace::fresh());
+    for way in Way::all() {
+        let source_place = SqlitePlace::fresh();
         let source = source_place.store();
         fill(source.as_ref()).await;
         give_answers(source.as_ref(), 80, 60).await;
-        let there: Arc<dyn Transfer> = match (&firestore, way) {
-            (Some(firestore), "Firestore") => firestore.store().await,
-            _ => place.store(),
-        };
+        let there = way.store().await;
         // An hour after the ninth: eight are past their time, and with every minute one more.
         let clock = ManualClock::new(at(8 * 60 + 3600));
         let watch = ageing(&clock);
@@ -268,20 +291,14 @@ fn ageing(clock: &ManualClock) -> Watch {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_goes_on_though_answers_have_passed_their_time_since_it_was_cut_off() {
-    let mut ways = vec!["SQLite"];
-    let firestore = FirestorePlace::fresh();
-    ways.extend(firestore.is_some().then_some("Firestore"));
-    for way in ways {
-        let (source_place, place) = (SqlitePlace::fresh(), SqlitePlace::fresh());
+    for way in Way::all() {
+        let source_place = SqlitePlace::fresh();
         let source = source_place.store();
         fill(source.as_ref()).await;
         give_answers(source.as_ref(), 12, 300).await;
         let (before, first) = (answer(999, at(-1)), answer(1_000, at(0)));
         assert!(source.keep_answer(before.clone()).await.unwrap());
-        let there: Arc<dyn Transfer> = match (&firestore, way) {
-            (Some(firestore), "Firestore") => firestore.store().await,
-            _ => place.store(),
-        };
+        let there = way.store().await;
         let clock = ManualClock::new(at(3600));
         let how = Move { answers_kept: KEPT, ..to("there", false) };
         let watch = until_alerts_come();

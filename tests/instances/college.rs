@@ -12,13 +12,13 @@ use crisis_relay::domain::delivery::DeliveryState;
 use crisis_relay::domain::ids::{AlertId, OrganisationId};
 use crisis_relay::ports::{ListCursor, Store as _, random};
 use crisis_relay::simulator::{CallbackMode, Simulator, SimulatorConfig, SimulatorHandle};
-use crisis_relay::store::firestore::{FirestoreSettings, FirestoreStore};
+use crisis_relay::store::firestore::FirestoreStore;
 use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard, watch};
 
-use crate::emulator::{emulator, project};
+use crate::emulator::{emulator, project, settings};
 use crate::front::Front;
-use crate::relay::{PATIENCE, Relay, Setting, on_the_phone, until};
+use crate::relay::{Relay, Setting, on_the_phone, until};
 
 /// How long a claimed message belongs to its instance, here.
 pub(crate) const LEASE: Duration = Duration::from_secs(5);
@@ -55,16 +55,7 @@ impl College {
         let (host, project) = (emulator()?, project());
         let config = SimulatorConfig { callbacks, keep_messages: 1_000_000, ..SimulatorConfig::default() };
         let twilio = Simulator::start(config, Arc::new(SystemClock), Arc::new(SystemEntropy)).await.unwrap();
-        let settings = FirestoreSettings {
-            project_id: project.clone(),
-            database_id: "(default)".to_owned(),
-            emulator_host: Some(host.to_owned()),
-            connect_timeout: PATIENCE,
-            read_timeout: PATIENCE,
-            commit_timeout: PATIENCE,
-            answers_kept: Duration::from_secs(48 * 3600),
-        };
-        let store = FirestoreStore::open(&settings, Arc::new(SystemEntropy)).await.unwrap();
+        let store = FirestoreStore::open(&settings(host, &project), Arc::new(SystemEntropy)).await.unwrap();
         let master_key = data_encoding::BASE64.encode(&random::<32>(&SystemEntropy));
         Some(Self { host, project, master_key, twilio, front: Front::start().await, store, _turn: turn })
     }

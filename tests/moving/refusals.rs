@@ -1,14 +1,13 @@
 //! What is not served, what `check` says of it, and what is not copied.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crisis_relay::clock::SystemEntropy;
 use crisis_relay::ports::Store as _;
 use crisis_relay::ports::transfer::{COPYING, MOVED_TO, Transfer};
-use crisis_relay::store::firestore::{FirestoreSettings, FirestoreStore};
+use crisis_relay::store::firestore::FirestoreStore;
 
-use crate::emulator::{emulator, project};
+use crate::emulator::{emulator, project, settings};
 use crate::installation::{
     Installation, copies, copy_refused, counts, is_marked, is_not_served, on_file, on_firestore, open, place, said,
 };
@@ -47,19 +46,9 @@ async fn a_file_that_is_half_a_copy_or_was_moved_is_not_served_and_check_says_so
 async fn a_database_of_firestore_that_is_half_a_copy_or_was_moved_is_not_served_and_check_says_so() {
     let Some(host) = emulator() else { return };
     let simulator = twilio().await;
-    let patience = Duration::from_secs(30);
     for (mark, fault, remedy) in MARKS {
         let project = project();
-        let settings = FirestoreSettings {
-            project_id: project.clone(),
-            database_id: "(default)".to_owned(),
-            emulator_host: Some(host.to_owned()),
-            connect_timeout: patience,
-            read_timeout: patience,
-            commit_timeout: patience,
-            answers_kept: Duration::from_secs(48 * 3600),
-        };
-        let store = FirestoreStore::open(&settings, Arc::new(SystemEntropy)).await.unwrap();
+        let store = FirestoreStore::open(&settings(host, &project), Arc::new(SystemEntropy)).await.unwrap();
         store.mark(mark, Some("sqlite:elsewhere.db".to_owned())).await.unwrap();
         let setting = on_firestore(&Setting::new(&simulator.url()), host, &project);
         check_finds(&setting, fault, remedy);

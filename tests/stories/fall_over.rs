@@ -7,7 +7,7 @@ use crisis_relay::simulator::{Fault, FaultRule, SimMessage};
 use serde_json::{Value, json};
 
 use crate::common::stage::{ms, s};
-use crate::common::{AUDITOR, COUNSELLOR, SERVICE, Setting, World};
+use crate::common::{AUDITOR, COUNSELLOR, SERVICE, Setting, World, contact_entry};
 
 /// Where the counsellor gets text messages.
 const TEXTS: &str = "+919800000027";
@@ -183,22 +183,11 @@ async fn over_which_channel_a_person_is_told_next_outlives_a_crash() {
 
 /// Three people and the one at the end, told one after the other.
 fn ladder() -> Setting {
-    two_channels().with_file(&format!(
-        r#"
-        [[contacts]]
-        id = "colleague"
-        role = "counsellor"
-        whatsapp_to = "{COLLEAGUE}"
-        [[contacts]]
-        id = "lead"
-        role = "lead"
-        language = "hi"
-        sms_to = "{LEAD}"
-        [[contacts]]
-        id = "manager"
-        role = "duty_manager"
-        whatsapp_to = "{MANAGER}"
-
+    let people = contact_entry("colleague", "counsellor", "whatsapp_to", COLLEAGUE)
+        + &contact_entry("lead", "lead", "sms_to", LEAD)
+        + "language = \"hi\"\n"
+        + &contact_entry("manager", "duty_manager", "whatsapp_to", MANAGER);
+    let policy = r#"
         [policy]
         rounds = 1
         repeat_every = "4m"
@@ -214,8 +203,8 @@ fn ladder() -> Setting {
         after = "3m"
         contacts = ["lead"]
         channels = ["whatsapp", "sms"]
-        "#
-    ))
+        "#;
+    two_channels().with_file(&(people + policy))
 }
 
 /// How often each was told of a case: the counsellor over both channels, the colleague, the lead, the manager.
@@ -314,17 +303,8 @@ async fn consent_to_a_channel_that_reaches_nobody_is_no_permission_and_people_se
 
 #[tokio::test]
 async fn where_the_last_responder_cannot_be_told_somebody_who_can_is() {
-    let file = format!(
-        r#"
-        [[contacts]]
-        id = "manager"
-        role = "duty_manager"
-        sms_to = "{MANAGER}"
-        [policy]
-        rounds = 1
-        last_responder = "manager"
-        "#
-    );
+    let file = contact_entry("manager", "duty_manager", "sms_to", MANAGER)
+        + "[policy]\nrounds = 1\nlast_responder = \"manager\"\n";
     let mut world = Setting::default().with_file(&file).start().await;
     let reference = case(&mut world, &json!({ "whatsapp": true, "source": "story" })).await;
     world.pass_in_steps(s(26 * 60), s(30)).await;

@@ -2,7 +2,6 @@
 //! `docs/firestore.md` shows these figures.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crisis_relay::clock::SystemEntropy;
 use crisis_relay::ports::{Operations, Store};
@@ -13,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::common::gate::{Fate, Gate};
 use crate::common::stage::{event, s};
 use crate::common::{COUNSELLOR, COUNSELLOR_KEY, Setting};
-use crate::emulator::{emulator, project};
+use crate::emulator::{emulator, project, settings};
 use crate::proxy::{Proxy, Way};
 
 /// Calls, commits, documents read, written, deleted.
@@ -23,20 +22,6 @@ fn asked(store: &dyn Store, before: &mut Operations) -> Asked {
     let now = store.operations();
     let Operations { calls, commits, reads, writes, deletes } = std::mem::replace(before, now);
     [now.calls - calls, now.commits - commits, now.reads - reads, now.writes - writes, now.deletes - deletes]
-}
-
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn settings(host: &str, project: &str) -> FirestoreSettings {
-    FirestoreSettings {
-        project_id: project.to_owned(),
-        database_id: "(default)".to_owned(),
-        emulator_host: Some(host.to_owned()),
-        connect_timeout: PATIENCE,
-        read_timeout: PATIENCE,
-        commit_timeout: PATIENCE,
-        answers_kept: Duration::from_secs(48 * 3600),
-    }
 }
 
 fn less(asked: Asked, idle: Asked) -> Asked {

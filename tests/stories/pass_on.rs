@@ -3,24 +3,16 @@
 use serde_json::json;
 
 use crate::common::stage::s;
-use crate::common::{COUNSELLOR, SERVICE, Setting, World};
+use crate::common::{COUNSELLOR, SERVICE, Setting, World, contact_entry};
 
 const COLLEAGUE: &str = "+919800000037";
 const MANAGER: &str = "+919800000057";
 
 /// A counsellor, a colleague ten minutes later, and a manager at the end.
 fn ladder() -> Setting {
-    Setting::default().with_file(&format!(
-        r#"
-        [[contacts]]
-        id = "colleague"
-        role = "counsellor"
-        whatsapp_to = "{COLLEAGUE}"
-        [[contacts]]
-        id = "manager"
-        role = "duty_manager"
-        whatsapp_to = "{MANAGER}"
-
+    let people = contact_entry("colleague", "counsellor", "whatsapp_to", COLLEAGUE)
+        + &contact_entry("manager", "duty_manager", "whatsapp_to", MANAGER);
+    let policy = r#"
         [policy]
         rounds = 1
         repeat_every = "10m"
@@ -32,8 +24,8 @@ fn ladder() -> Setting {
         after = "10m"
         roles = ["counsellor"]
         channels = ["whatsapp"]
-        "#
-    ))
+        "#;
+    Setting::default().with_file(&(people + policy))
 }
 
 fn counts(world: &World, reference: &str) -> [usize; 3] {

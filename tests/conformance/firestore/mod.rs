@@ -4,7 +4,6 @@ mod own;
 mod proxy;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crisis_relay::clock::SystemEntropy;
 use crisis_relay::domain::ids::AlertId;
@@ -13,7 +12,7 @@ use crisis_relay::store::firestore::indexes::COLLECTIONS;
 use crisis_relay::store::firestore::{FirestoreSettings, FirestoreStore};
 use serde_json::{Value, json};
 
-use crate::emulator::{emulator, project};
+use crate::emulator::{emulator, project, settings};
 use crate::suite::{Place, conformance};
 
 conformance!(FirestorePlace);
@@ -36,16 +35,7 @@ impl FirestorePlace {
 
     /// The same database, by another way to it.
     pub(crate) fn settings_by(&self, host: &str) -> FirestoreSettings {
-        FirestoreSettings {
-            project_id: self.project.clone(),
-            database_id: "(default)".to_owned(),
-            emulator_host: Some(host.to_owned()),
-            connect_timeout: Duration::from_secs(20),
-            // The machine that tests run on may be busy with all of them.
-            read_timeout: Duration::from_secs(20),
-            commit_timeout: Duration::from_secs(30),
-            answers_kept: Duration::from_secs(48 * 3600),
-        }
+        settings(host, &self.project)
     }
 
     pub(crate) async fn store(&self) -> Arc<FirestoreStore> {

@@ -43,6 +43,7 @@ pub(crate) fn of_the_settings(setting: &Setting) -> Vec<Exhibit> {
         "FORMER_MASTER_KEYS",
         "JWT_SECRET",
         "COUNSELLOR_WHATSAPP_TO",
+        "COUNSELLOR_SMS_TO",
         "TWILIO_WHATSAPP_FROM",
         "API_KEY_SERVICE_SHA256",
     ] {

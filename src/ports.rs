@@ -172,8 +172,9 @@ impl fmt::Debug for MessageContent {
 /// One message to be created at Twilio.
 #[derive(Debug, Clone)]
 pub struct MessageRequest {
-    /// The attempt this call is for; goes into the status callback's URL and into no other field.
-    pub attempt: AttemptRef,
+    /// The attempt this call is for; goes into the status callback's URL and into no other field. `None`: the message belongs
+    /// to no alert, and nobody is called back about it.
+    pub attempt: Option<AttemptRef>,
     /// `Whatsapp` or `Sms`.
     pub channel: Channel,
     /// The phone.

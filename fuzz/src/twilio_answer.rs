@@ -81,11 +81,11 @@ impl Account {
 
     fn check_created(&self, answer: &Answer) {
         let request = MessageRequest {
-            attempt: AttemptRef {
+            attempt: Some(AttemptRef {
                 alert: AlertId::new(self.since, [7; 10]),
                 delivery: DeliveryNo(1),
                 attempt: AttemptNo(1),
-            },
+            }),
             channel: Channel::Whatsapp,
             to: super::counsellor().parse().expect("a number"),
             content: MessageContent::Body("Ref K7Q4TX3M".to_owned()),

@@ -136,7 +136,7 @@ impl Worker {
             };
         }
         let content = content(message);
-        let attempt = alert.attempt_ref(delivery.no, attempt);
+        let attempt = Some(alert.attempt_ref(delivery.no, attempt));
         let request = MessageRequest { attempt, channel: delivery.channel, to, content };
         let outcome = self.twilio.create_message(&request).await;
         drop(place);

@@ -172,9 +172,10 @@ impl Exchange {
             MessageContent::Template { variables, .. } => format!("Put together of: {}", variables.join(", ")),
         };
         let lag = if chance.happens(weather.list_lags) { weather.lag(chance) } else { Duration::ZERO };
+        let attempt = of_an_alert(request);
         let message = Message {
             id: id.clone(),
-            attempt: request.attempt,
+            attempt,
             channel: request.channel,
             to: request.to.expose().to_owned(),
             body,
@@ -283,7 +284,7 @@ impl TwilioClient for Line {
         let (exchange, hub) = (&self.exchange, &self.exchange.hub);
         exchange.watch.called(self.process, request);
         let call = exchange.draw();
-        hub.note(format_args!("{} calls for {}: {call:?}", self.process, named(&request.attempt)));
+        hub.note(format_args!("{} calls for {}: {call:?}", self.process, named(&of_an_alert(request))));
         if call != Call::Answered {
             hub.see(format!("call {call:?}"));
         }
@@ -349,7 +350,7 @@ impl TwilioClient for Line {
                 unknown(UnknownCause::UnreadableAnswer)
             }
         };
-        exchange.watch.answered(&request.attempt, &outcome);
+        exchange.watch.answered(&of_an_alert(request), &outcome);
         outcome
     }
 
@@ -406,6 +407,11 @@ fn status(receipt: Option<&Receipt>) -> Option<MessageStatus> {
 /// The end of an id: the rest is noughts.
 pub(crate) fn short(id: &ProviderId) -> &str {
     &id.as_str()[28..]
+}
+
+/// The attempt that a message is of: a schedule has no others.
+pub(crate) fn of_an_alert(request: &MessageRequest) -> AttemptRef {
+    request.attempt.expect("every message of a schedule is of an alert")
 }
 
 /// An attempt, as the trace names it.

@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::college::rules;
 use crate::hub::{Hub, Process};
 use crate::memory::Memory;
-use crate::twilio::{CALL_TIMEOUT, named};
+use crate::twilio::{CALL_TIMEOUT, named, of_an_alert};
 
 /// What must hold, in words: a failure shows them, and the tests of planted bugs name them.
 pub(crate) mod rule {
@@ -93,7 +93,7 @@ impl Watch {
 
     /// A process calls the provider.
     pub(crate) fn called(&self, process: Process, request: &MessageRequest) {
-        let attempt = &request.attempt;
+        let attempt = &of_an_alert(request);
         let jumped = {
             let mut state = self.state.lock();
             let truth = state.attempts.entry(key(attempt)).or_default();

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use crisis_relay::clock::ManualClock;
 use crisis_relay::domain::contact::Channel;
 use crisis_relay::domain::provider::{ErrorClass, MessageStatus, SendOutcome};
-use crisis_relay::ports::{MessageContent, TwilioClient as _};
+use crisis_relay::ports::{MessageContent, MessageRequest, TwilioClient as _};
 use crisis_relay::secret::Secret;
 use crisis_relay::twilio::callback::attempt_of;
 use crisis_relay::twilio::rest::{Credentials, RestClient, RestConfig, RestError};
@@ -54,6 +54,17 @@ async fn a_text_message_has_exactly_these_headers_and_fields_in_this_order() {
     assert!(request.headers["user-agent"].to_str().unwrap().starts_with("crisis-relay/"));
     let wanted = [("To", NUMBER), ("From", "+14155550123"), ("Body", TEXT), ("StatusCallback", CALLBACK)];
     assert_eq!(form(&request), pairs(&wanted));
+}
+
+#[tokio::test]
+async fn a_message_that_belongs_to_no_alert_asks_for_no_callback() {
+    let server = MockServer::start().await;
+    Mock::given(method("POST")).and(path(MESSAGES)).respond_with(created()).expect(1).mount(&server).await;
+    let message = MessageRequest { attempt: None, ..message(Channel::Sms) };
+    let outcome = client(config(&server.uri())).create_message(&message).await;
+    assert!(matches!(outcome, SendOutcome::Accepted { .. }), "{outcome:?}");
+    let request = server.received_requests().await.unwrap().remove(0);
+    assert_eq!(form(&request), pairs(&[("To", NUMBER), ("From", "+14155550123"), ("Body", TEXT)]));
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ pub(crate) fn attempt() -> AttemptRef {
 
 pub(crate) fn message(channel: Channel) -> MessageRequest {
     let content = MessageContent::Body(TEXT.to_owned());
-    MessageRequest { attempt: attempt(), channel, to: NUMBER.parse().unwrap(), content }
+    MessageRequest { attempt: Some(attempt()), channel, to: NUMBER.parse().unwrap(), content }
 }
 
 /// Twilio's answer to a create call, shortened.

@@ -112,8 +112,8 @@ impl RestClient {
                 }
             }
         }
-        if let Some(base) = &self.config.status_callback_base {
-            form.append_pair("StatusCallback", &status_callback_url(base, &request.attempt));
+        if let (Some(base), Some(attempt)) = (&self.config.status_callback_base, &request.attempt) {
+            form.append_pair("StatusCallback", &status_callback_url(base, attempt));
         }
         Ok(form.finish())
     }
@@ -184,12 +184,12 @@ impl RestClient {
 }
 
 fn log_create(request: &MessageRequest, answer: &Result<Answer, Transport>, outcome: &SendOutcome) {
-    let attempt = &request.attempt;
+    let attempt = request.attempt.as_ref();
     let answered = answer.as_ref().ok();
     tracing::debug!(
-        alert = %attempt.alert,
-        delivery = %attempt.delivery,
-        attempt = %attempt.attempt,
+        alert = attempt.map(|attempt| tracing::field::display(attempt.alert)),
+        delivery = attempt.map(|attempt| tracing::field::display(attempt.delivery)),
+        attempt = attempt.map(|attempt| tracing::field::display(attempt.attempt)),
         channel = request.channel.as_str(),
         http_status = answered.map(|answer| answer.status),
         twilio_request_id = answered.and_then(|answer| answer.request_id.as_deref()),

@@ -157,6 +157,10 @@ slug!(
     /// An escalation policy.
     PolicyId
 );
+slug!(
+    /// A schedule of who is on call.
+    ScheduleId
+);
 
 const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 

@@ -11,4 +11,5 @@ pub mod message;
 pub mod policy;
 pub mod provider;
 pub mod reply;
+pub mod schedule;
 pub mod sealed;

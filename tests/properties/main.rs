@@ -4,7 +4,8 @@
 //!   holds every change to the `invariants`.
 //! - `ladder`: random walks. `liveness`: whatever the provider does, somebody is told again. `receipts`: the order in
 //!   which they come makes no difference. `chain`: tampering is found. `stored_form`: what is stored can be read again.
-//!   `rendering`: nothing personal is in a text. `words`: the small types. `found`: what once went wrong.
+//!   `rendering`: nothing personal is in a text. `schedules`: who is on call, by the clock on the wall. `words`: the small
+//!   types. `found`: what once went wrong.
 //!
 //! A failure prints the smallest case that shows it, and keeps its seed in `tests/properties/seeds.txt`: the next run
 //! begins with it. `PROPERTIES_TIMES=50 cargo test --test properties` tries fifty times as many cases.
@@ -18,6 +19,7 @@ mod ladder;
 mod liveness;
 mod receipts;
 mod rendering;
+mod schedules;
 mod steps;
 mod stored_form;
 mod words;

@@ -20,7 +20,7 @@ use crate::domain::contact::{Channel, ContactRole, Directory, PhoneNumber};
 use crate::domain::delivery::DeliveryRules;
 use crate::domain::event::Score;
 use crate::domain::message::TemplateSet;
-use crate::domain::policy::{Policy, Step, Target};
+use crate::domain::policy::{Ladders, Policy, Step, Target};
 use crate::http::auth::{
     ApiKeyHash, ApiKeyRecord, ApiKeys, Authenticator, JwksSettings, JwtKeySource, JwtSettings, Role, SharedSecret,
 };
@@ -550,7 +550,7 @@ async fn organisation(
     Ok(Organisation {
         id,
         directory: Directory::new(contacts),
-        policy: Arc::new(policy(config)?),
+        ladders: Ladders::one(&Arc::new(policy(config)?), composer.bands()),
         threshold,
         composer: Arc::new(composer),
     })

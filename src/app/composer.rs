@@ -22,6 +22,11 @@ pub(super) struct OrganisationComposer {
 }
 
 impl OrganisationComposer {
+    /// From which severity on a case is in which band.
+    pub(super) const fn bands(&self) -> BandThresholds {
+        self.bands
+    }
+
     pub(super) fn new(config: &Config, templates: TemplateSet) -> Result<Self, StartError> {
         let mut faults = Vec::new();
         let sender = checked(&mut faults, "organisation.name", config.organisation.name.parse());

@@ -344,6 +344,8 @@ fn in_words(said: &Value) -> Option<String> {
         ("delivery", "failed") => format!("message {} failed: {}", number("/delivery"), at("/reason")),
         ("delivery", "fell_over") => format!("message {} goes over {} instead", number("/next"), at("/channel")),
         ("acknowledged", _) => format!("acknowledged via {}: a human has taken the case", at("/via")),
+        ("nobody_on_call", _) => "nobody is on call: the next rung begins at once".to_owned(),
+        ("policy_changed", _) => format!("graver: it goes on by the ladder {}", at("/policy")),
         ("passed_on", _) => "handed on: the next rung begins at once".to_owned(),
         ("reopened", _) => "opened again: somebody is told once more".to_owned(),
         ("resolved", _) => format!("resolved: {}", at("/outcome")),

@@ -43,7 +43,7 @@ use super::delivery::{Delivery, DeliveryRules, DeliveryState, Lease, Settled};
 use super::event::{Score, Trigger};
 use super::ids::{AlertId, AttemptNo, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey};
 use super::message::Composed;
-use super::policy::{Policy, Stage};
+use super::policy::{Ladders, Policy, Stage};
 use super::provider::ErrorClass;
 use super::sealed::Sealed;
 
@@ -265,6 +265,11 @@ impl Alert {
         matches!(self.state, AlertState::Escalating { .. }) && self.delivery(delivery).filter(in_hand).is_some()
     }
 
+    /// The ladder that it goes on with once an event of this severity has joined it.
+    pub fn policy_after(&self, severity: Score, ladders: &Ladders) -> Arc<Policy> {
+        ladders.after_rise(&self.policy, self.severity, self.severity.max(severity))
+    }
+
     /// The delivery with this number.
     pub fn delivery(&self, no: DeliveryNo) -> Option<&Delivery> {
         self.deliveries.iter().find(|delivery| delivery.no == no)
@@ -319,8 +324,10 @@ pub struct Situation<'a> {
     pub actor: &'a Actor,
     /// How alerts behave.
     pub rules: &'a Rules,
-    /// The people.
+    /// The people, and who of them is on call.
     pub directory: &'a Directory,
+    /// Which policy a case takes, by how grave it is.
+    pub ladders: &'a Ladders,
     /// The templates.
     pub composer: &'a dyn Compose,
     /// If given, deliveries that are due are claimed under this lease, and the transition says what to send.
@@ -373,6 +380,8 @@ pub enum Alarm {
     LadderExhausted,
     /// A stage had nobody to tell.
     NobodyToTell,
+    /// A stage is for whoever is on call, and nobody is: the next one began at once.
+    NobodyOnCall,
     /// Twilio refused for a reason that only an operator can mend.
     ProviderRefused {
         /// The fault's class.
@@ -396,6 +405,7 @@ impl Alarm {
         match self {
             Self::LadderExhausted => "ladder_exhausted",
             Self::NobodyToTell => "nobody_to_tell",
+            Self::NobodyOnCall => "nobody_on_call",
             Self::ProviderRefused { .. } => "provider_refused",
             Self::DeliveryExhausted => "delivery_exhausted",
             Self::NotComposable => "not_composable",

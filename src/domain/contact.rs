@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{AddressKey, ContactId, InvalidId, OrganisationId, PersonKey};
+use super::ids::{AddressKey, ContactId, InvalidId, OrganisationId, PersonKey, ScheduleId};
+use super::schedule::Schedule;
 use super::sealed::Sealed;
 
 /// A way to reach a phone.
@@ -179,16 +180,37 @@ pub struct Contact {
     pub methods: Vec<ContactMethod>,
 }
 
-/// The people of one organisation, as far as a decision needs them.
+/// The people of one organisation, as far as a decision needs them, and who of them is on call when.
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
     contacts: Vec<Contact>,
+    schedules: Vec<Schedule>,
 }
 
 impl Directory {
-    /// A directory of these people.
+    /// A directory of these people, without schedules.
     pub fn new(contacts: Vec<Contact>) -> Self {
-        Self { contacts }
+        Self { contacts, schedules: Vec::new() }
+    }
+
+    /// The same people, with these schedules.
+    pub fn with_schedules(self, schedules: Vec<Schedule>) -> Self {
+        Self { schedules, ..self }
+    }
+
+    /// Everybody of this role.
+    pub fn with_role(&self, role: ContactRole) -> impl Iterator<Item = &Contact> {
+        self.contacts.iter().filter(move |contact| contact.role == role)
+    }
+
+    /// Every schedule.
+    pub fn schedules(&self) -> &[Schedule] {
+        &self.schedules
+    }
+
+    /// The schedule with this id.
+    pub fn schedule(&self, id: &ScheduleId) -> Option<&Schedule> {
+        self.schedules.iter().find(|schedule| &schedule.id == id)
     }
 
     /// Everybody, in the order in which they are set up.

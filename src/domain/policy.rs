@@ -1,19 +1,28 @@
 //! Escalation policies: who is told when, and what happens if nobody answers.
 
+mod called;
+mod ladders;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::contact::{Channel, Directory};
-use super::ids::{ContactId, PolicyId};
+use super::contact::{Channel, ContactRole, Directory};
+use super::ids::{ContactId, PolicyId, ScheduleId};
+pub use called::Called;
+pub use ladders::Ladders;
 
-/// Who a step tells.
+/// Who a step tells. A role and a schedule come to people when the step begins, not before: see [`Called`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     /// One person.
     Contact(ContactId),
+    /// Everybody of a role.
+    Role(ContactRole),
+    /// Whoever is on call.
+    Schedule(ScheduleId),
 }
 
 /// One rung of the ladder.
@@ -80,21 +89,17 @@ impl Policy {
         data_encoding::HEXLOWER.encode(&Sha256::digest(stored))
     }
 
-    /// Every channel over which somebody on the ladder can be told: a ground is sought for these. A word for a channel that
-    /// reaches nobody is no permission to tell anybody. For who is no longer set up, whoever is stands in.
+    /// Every channel over which somebody on the ladder can be told, whenever: a ground is sought for these. A word for a
+    /// channel that reaches nobody is no permission to tell anybody. For who is no longer set up, whoever is stands in.
     pub fn channels_that_reach(&self, directory: &Directory) -> Vec<Channel> {
-        let last = (std::slice::from_ref(&self.last_responder), self.last_responder_channels.as_slice());
-        let stages = self.steps.iter().map(|step| (step.targets.as_slice(), step.channels.as_slice())).chain([last]);
-        let mut reach: Vec<Channel> = stages
-            .flat_map(|(targets, channels)| targets.iter().map(move |target| (target, channels)))
-            .flat_map(|(Target::Contact(id), channels)| match directory.contact(id) {
-                Some(contact) => {
-                    let theirs = contact.methods.iter().map(|method| method.channel);
-                    theirs.filter(|channel| channels.contains(channel)).collect::<Vec<_>>()
-                }
-                None => directory.people().flat_map(|person| &person.methods).map(|method| method.channel).collect(),
-            })
+        let rungs = self.steps.iter().flat_map(|step| step.targets.iter().map(|target| (target, &step.channels)));
+        let mut reach: Vec<Channel> = rungs
+            .chain([(&self.last_responder, &self.last_responder_channels)])
+            .flat_map(|(target, channels)| target.reaches(directory, channels))
             .collect();
+        if self.last_responder.ever(directory).is_empty() {
+            reach.extend(directory.people().flat_map(|person| &person.methods).map(|method| method.channel));
+        }
         reach.sort_unstable();
         reach.dedup();
         // Where nobody is set up at all, the alarm that nobody is told shall not look like missing consent.
@@ -112,7 +117,7 @@ impl Policy {
 }
 
 /// Where on the ladder an alert stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "at", rename_all = "snake_case")]
 pub enum Stage {
     /// On a rung; both count from 0.

@@ -239,11 +239,13 @@ impl Service {
             received_at: intake.now,
         };
         if let Some(alert) = known.open_alert {
-            let needed = alert.policy.channels_that_reach(&organisation.directory);
+            let policy = alert.policy_after(trigger.severity(), &organisation.ladders);
+            let needed = policy.channels_that_reach(&organisation.directory);
             let ground = ground_for(known.consent.as_ref(), stated, &needed);
             return Ok(alert.on(Input::Joined { trigger, ground }, situation)?);
         }
-        let needed = organisation.policy.channels_that_reach(&organisation.directory);
+        let policy = organisation.ladders.opening(trigger.severity());
+        let needed = policy.channels_that_reach(&organisation.directory);
         let ground = ground_for(known.consent.as_ref(), stated, &needed);
         let new = NewAlert {
             id: AlertId::new(intake.now, random(self.entropy.as_ref())),
@@ -254,7 +256,7 @@ impl Service {
             identity: data_key.seal(SealedField::UserId, &event.user_id),
             trigger,
             ground,
-            policy: Arc::clone(&organisation.policy),
+            policy: Arc::clone(policy),
         };
         Ok(Alert::open(new, situation))
     }

@@ -30,7 +30,7 @@ use crate::domain::contact::Directory;
 use crate::domain::delivery::Lease;
 use crate::domain::event::{EventDetails, Score};
 use crate::domain::ids::{AlertId, OrganisationId};
-use crate::domain::policy::Policy;
+use crate::domain::policy::Ladders;
 use crate::metrics::Metrics;
 use crate::ports::{
     AlertCommit, Clock, Committed, Entropy, IdempotencyRecord, Keyring, Store, StoreError, WrappedDataKey, jitter,
@@ -45,8 +45,8 @@ pub struct Organisation {
     pub id: OrganisationId,
     /// Its people.
     pub directory: Directory,
-    /// Its ladder.
-    pub policy: Arc<Policy>,
+    /// Its ladders.
+    pub ladders: Ladders,
     /// From which score on somebody is told.
     pub threshold: Score,
     /// Its templates.
@@ -187,6 +187,7 @@ impl Service {
             actor,
             rules: &self.settings.rules,
             directory: &organisation.directory,
+            ladders: &organisation.ladders,
             composer: organisation.composer.as_ref(),
             lease,
         }
@@ -352,6 +353,7 @@ impl Service {
             Alarm::ProviderRefused { class, code } => (Some(*class), *code),
             Alarm::LadderExhausted
             | Alarm::NobodyToTell
+            | Alarm::NobodyOnCall
             | Alarm::DeliveryExhausted
             | Alarm::NotComposable
             | Alarm::Reopened

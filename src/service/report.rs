@@ -120,7 +120,16 @@ impl Page<'_> {
         self.disclosures(&said);
         self.line("\nWHAT FOLLOWED");
         for entry in said.iter().filter(|entry| {
-            matches!(at(entry, "/deed"), "acknowledged" | "passed_on" | "reopened" | "resolved" | "withheld")
+            matches!(
+                at(entry, "/deed"),
+                "acknowledged"
+                    | "nobody_on_call"
+                    | "passed_on"
+                    | "policy_changed"
+                    | "reopened"
+                    | "resolved"
+                    | "withheld"
+            )
         }) {
             self.outcome(entry);
         }
@@ -240,6 +249,10 @@ impl Page<'_> {
             "acknowledged" => format!("acknowledged by {who}, via {}", at(entry, "/via")),
             "resolved" => format!("resolved by {who}: {}", at(entry, "/outcome")),
             "withheld" => format!("withheld: {}", at(entry, "/why")),
+            "nobody_on_call" => {
+                "a rung is for whoever is on call, and nobody was: the next one began at once".to_owned()
+            }
+            "policy_changed" => format!("graver: it went on by the ladder {}", at(entry, "/policy")),
             other => format!("{other} by {who}"),
         };
         self.line(&format!("  {}  {what}", at(entry, "/at")));

@@ -15,8 +15,8 @@ use crisis_relay::domain::ids::{
     AddressKey, AlertId, AttemptNo, DeliveryNo, EventId, IdempotencyKey, OrganisationId, PersonKey, ProviderId,
     Reference, SubjectKey,
 };
-use crisis_relay::domain::message::{Composed, segments};
-use crisis_relay::domain::policy::{Policy, Step, Target};
+use crisis_relay::domain::message::{BandThresholds, Composed, segments};
+use crisis_relay::domain::policy::{Ladders, Policy, Step, Target};
 use crisis_relay::domain::provider::{MessageStatus, SendOutcome};
 use crisis_relay::domain::sealed::Sealed;
 use crisis_relay::ports::{AlertCommit, ConsentCommit, IdempotencyRecord, WrappedDataKey};
@@ -111,6 +111,7 @@ pub(crate) struct College {
     pub(crate) organisation: OrganisationId,
     pub(crate) policy: Arc<Policy>,
     pub(crate) directory: Directory,
+    ladders: Ladders,
     pub(crate) rules: Rules,
     pub(crate) lease: Lease,
 }
@@ -139,8 +140,9 @@ impl College {
             .map(|(id, number)| contact(&organisation, id, number))
             .to_vec();
         let policy = Arc::new(policy());
+        let ladders = Ladders::one(&policy, BandThresholds::default());
         let lease = Lease { owner: "instance-1".to_owned(), until: at(1_000_000) };
-        Self { organisation, policy, directory: Directory::new(contacts), rules: rules(), lease }
+        Self { organisation, policy, directory: Directory::new(contacts), ladders, rules: rules(), lease }
     }
 
     /// Opens the escalating alert with this number, for the student with the same number.
@@ -225,6 +227,7 @@ impl College {
             actor,
             rules: &self.rules,
             directory: &self.directory,
+            ladders: &self.ladders,
             composer: &Plain,
             lease: Some(&self.lease),
         }

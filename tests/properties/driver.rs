@@ -7,7 +7,7 @@ use crisis_relay::domain::audit::{Actor, AuditEntry};
 use crisis_relay::domain::delivery::Lease;
 use crisis_relay::domain::event::Score;
 use crisis_relay::domain::ids::{AttemptNo, ContactId, DeliveryNo};
-use crisis_relay::domain::policy::Stage;
+use crisis_relay::domain::policy::{Ladders, Stage};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -51,7 +51,8 @@ impl<'w> Driver<'w> {
         let now = at(START);
         let lease = lease.then(|| lease_of(world, 0, now));
         let actor = Actor::Machine { key: "backend".to_owned() };
-        let cx = situation(world, now, 0.5, &actor, lease.as_ref());
+        let ladders = world.ladders();
+        let cx = situation(world, &ladders, now, 0.5, &actor, lease.as_ref());
         let transition = Alert::open(new_alert(world, now, score, granted), &cx);
         let mut driver = Self {
             world,
@@ -75,8 +76,9 @@ impl<'w> Driver<'w> {
         }
         let lease = lease.then(|| lease_of(self.world, self.starts, self.now));
         let actor = actor_of(input);
-        let cx = situation(self.world, self.now, self.jitter, &actor, lease.as_ref());
-        let expected = invariants::rejection(&self.alert, input, &self.world.directory);
+        let ladders = self.world.ladders();
+        let cx = situation(self.world, &ladders, self.now, self.jitter, &actor, lease.as_ref());
+        let expected = invariants::rejection(&self.alert, input, &self.world.directory, self.now);
         match (self.alert.clone().on(input.clone(), &cx), expected) {
             (Err(rejection), expected) => {
                 prop_assert_eq!(Some(rejection), expected, "{:?}", input);
@@ -127,12 +129,14 @@ fn lease_of(world: &World, start: u32, now: Timestamp) -> Lease {
 
 fn situation<'a>(
     world: &'a World,
+    ladders: &'a Ladders,
     now: Timestamp,
     jitter: f64,
     actor: &'a Actor,
     lease: Option<&'a Lease>,
 ) -> Situation<'a> {
-    Situation { now, jitter, actor, rules: &world.rules, directory: &world.directory, composer: &*TEXTS, lease }
+    let (rules, directory) = (&world.rules, &world.directory);
+    Situation { now, jitter, actor, rules, directory, ladders, composer: &*TEXTS, lease }
 }
 
 fn actor_of(input: &Input) -> Actor {

@@ -53,7 +53,14 @@ pub(crate) fn college() -> World {
         receipt_polls_max: 8,
     };
     let rules = Rules { repage_rise: 0.1, retry_when_all_failed: Duration::from_secs(30), delivery };
-    World { policy: Arc::new(policy), rules, directory: everybody(), lease: Duration::from_secs(30), kind: Kind::Live }
+    World {
+        policy: Arc::new(policy),
+        critical: None,
+        rules,
+        directory: everybody(),
+        lease: Duration::from_secs(30),
+        kind: Kind::Live,
+    }
 }
 
 fn opened(world: &World, value: f64, granted: Granted) -> Driver<'_> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crisis_relay::domain::alert::{
-    Action, Alert, AlertState, Decision, Input, Kind, Outcome, Rejection, Transition, WithheldReason,
+    Action, Alarm, Alert, AlertState, Decision, Input, Kind, Outcome, Rejection, Transition, WithheldReason,
 };
 use crisis_relay::domain::audit::{AuditEntry, AuditHead, verify_next};
 use crisis_relay::domain::contact::Directory;
@@ -12,7 +12,7 @@ use crisis_relay::domain::delivery::{Attempt, AttemptResult, Delivery, DeliveryS
 use crisis_relay::domain::event::Score;
 use crisis_relay::domain::ids::{AttemptNo, DeliveryNo};
 use crisis_relay::domain::message::Composed;
-use crisis_relay::domain::policy::{Stage, Target};
+use crisis_relay::domain::policy::{Policy, Stage};
 use crisis_relay::domain::provider::MessageStatus;
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -22,7 +22,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::driver::Begun;
-use crate::world::{CANARY, World, contact_id, patience};
+use crate::world::{CANARY, World, contact_id, landing, named, patience};
 
 type Checked = Result<(), TestCaseError>;
 
@@ -45,6 +45,19 @@ impl Seen<'_> {
         &self.transition.alert
     }
 
+    fn recorded(&self, deed: &str) -> bool {
+        let deed = format!(r#""deed":"{deed}""#);
+        self.transition.audit.iter().any(|entry| entry.canonical.contains(&deed))
+    }
+
+    fn changes_policy(&self) -> bool {
+        self.before.is_some_and(|before| before.policy.id != self.after().policy.id)
+    }
+
+    fn landing(&self, stage: Stage) -> Stage {
+        landing(stage, &self.after().policy, &self.world.directory, self.now)
+    }
+
     fn delivery_before(&self, no: DeliveryNo) -> Option<&Delivery> {
         self.before.and_then(|before| before.delivery(no))
     }
@@ -60,6 +73,8 @@ pub(crate) fn check(
     audit(seen)?;
     state(seen)?;
     ladder(seen)?;
+    nobody_on_call(seen)?;
+    policy(seen)?;
     decision(seen)?;
     times(seen)?;
     deliveries(seen)?;
@@ -69,7 +84,7 @@ pub(crate) fn check(
 }
 
 /// Whether the alert must refuse an input, and why.
-pub(crate) fn rejection(alert: &Alert, input: &Input, people: &Directory) -> Option<Rejection> {
+pub(crate) fn rejection(alert: &Alert, input: &Input, people: &Directory, now: Timestamp) -> Option<Rejection> {
     let resolved = matches!(alert.state, AlertState::Resolved { .. }).then_some(Rejection::AlreadyResolved);
     match input {
         Input::Joined { .. } => resolved,
@@ -101,9 +116,8 @@ pub(crate) fn rejection(alert: &Alert, input: &Input, people: &Directory) -> Opt
                 let (mut stage, mut found) = (stage, false);
                 for _ in 0..=alert.policy.steps.len() * alert.policy.rounds as usize {
                     stage = stage.next(&alert.policy);
-                    let (targets, _) = stage.targets(&alert.policy);
-                    found |=
-                        targets.iter().any(|Target::Contact(id)| *id != contact_id(0) && people.contact(id).is_some());
+                    let named = named(stage, &alert.policy, people, now);
+                    found |= named.iter().any(|id| *id != contact_id(0) && people.contact(id).is_some());
                 }
                 (!found).then_some(Rejection::NobodyElse)
             }
@@ -198,14 +212,44 @@ fn ladder(seen: &Seen<'_>) -> Checked {
         }
         // Handed on: further up, or round again.
         Some(AlertState::Escalating { .. }) if matches!(seen.input, Some(Input::PassOn)) => {}
+        // Told again: whoever was on call may have gone since, or it goes on by the ladder of a graver band.
+        Some(AlertState::Escalating { stage: was, .. }) if matches!(seen.input, Some(Input::Joined { .. })) => {
+            let again = if seen.changes_policy() { Stage::FIRST } else { *was };
+            prop_assert!(seen.transition.paged);
+            prop_assert_eq!(seen.landing(again), stage);
+        }
         Some(AlertState::Escalating { stage: was, next_step_at: due }) => {
             prop_assert!(woken && *due <= seen.now, "{:?} ended before its time", was);
-            prop_assert_eq!(was.next(&seen.after().policy), stage);
+            prop_assert_eq!(seen.landing(was.next(&seen.after().policy)), stage);
         }
         None | Some(AlertState::Withheld { .. } | AlertState::Acknowledged { .. } | AlertState::Resolved { .. }) => {
-            prop_assert_eq!(stage, Stage::FIRST);
+            prop_assert_eq!(seen.landing(Stage::FIRST), stage);
         }
     }
+    Ok(())
+}
+
+/// A stage for whoever is on call never waits where nobody is, and the operator hears of it.
+fn nobody_on_call(seen: &Seen<'_>) -> Checked {
+    let alarms = seen.transition.alarms.iter().filter(|alarm| **alarm == Alarm::NobodyOnCall).count();
+    prop_assert_eq!(alarms, usize::from(seen.recorded("nobody_on_call")), "{:?}", seen.transition.alarms);
+    if let AlertState::Escalating { stage: stage @ Stage::Step { .. }, .. } = seen.after().state
+        && seen.recorded("stage_begun")
+    {
+        prop_assert_eq!(seen.landing(stage), stage, "it waits for nobody");
+    }
+    Ok(())
+}
+
+/// An alert keeps its ladder, unless it rises into a band that has another.
+fn policy(seen: &Seen<'_>) -> Checked {
+    let Some(before) = seen.before else { return Ok(()) };
+    let is_critical = |alert: &Alert| alert.severity.value() >= 0.95;
+    let rises = !is_critical(before) && is_critical(seen.after());
+    let own = seen.world.critical.as_ref().filter(|critical| rises && critical.id != before.policy.id);
+    let expected: &Policy = own.map_or(&before.policy, |critical| critical);
+    prop_assert_eq!(&*seen.after().policy, expected);
+    prop_assert!(!seen.changes_policy() || seen.recorded("policy_changed"), "not in the audit");
     Ok(())
 }
 
@@ -217,7 +261,7 @@ fn decision(seen: &Seen<'_>) -> Checked {
         return Ok(());
     };
     let risen = |told: Score| trigger.severity().value() - told.value() + 1e-9 >= seen.world.rules.repage_rise;
-    let graver = trigger.score.is_none() || before.paged_severity.is_none_or(risen);
+    let graver = seen.changes_policy() || trigger.score.is_none() || before.paged_severity.is_none_or(risen);
     // An event comes with what consent allows now: if that is nothing any more, a ground of consent ends with it.
     let override_stands = before.ground.as_ref().is_some_and(|ground| ground.kind() == "emergency_override");
     let permitted = override_stands || ground.is_some();

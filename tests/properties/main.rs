@@ -4,7 +4,8 @@
 //!   holds every change to the `invariants`.
 //! - `ladder`: random walks. `liveness`: whatever the provider does, somebody is told again. `receipts`: the order in
 //!   which they come makes no difference. `chain`: tampering is found. `stored_form`: what is stored can be read again.
-//!   `rendering`: nothing personal is in a text. `schedules`: who is on call, by the clock on the wall. `words`: the small
+//!   `rendering`: nothing personal is in a text. `schedules`: who is on call, by the clock on the wall. `on_call`: whom
+//!   roles and schedules come to, and which ladder a case takes. `words`: the small
 //!   types. `found`: what once went wrong.
 //!
 //! A failure prints the smallest case that shows it, and keeps its seed in `tests/properties/seeds.txt`: the next run
@@ -17,6 +18,7 @@ mod found;
 mod invariants;
 mod ladder;
 mod liveness;
+mod on_call;
 mod receipts;
 mod rendering;
 mod schedules;

@@ -3,6 +3,7 @@
 use crisis_relay::domain::alert::Input;
 use crisis_relay::domain::delivery::DeliveryState;
 use crisis_relay::domain::ids::{AttemptNo, DeliveryNo};
+use crisis_relay::domain::policy::Target;
 use crisis_relay::domain::provider::{MessageStatus, ProviderFault, Receipt, SendOutcome, UnknownCause};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,7 +12,7 @@ use proptest::sample::{Index, select, subsequence};
 use crate::cases;
 use crate::driver::Driver;
 use crate::steps::{STATUSES, fault, provider_id};
-use crate::world::{Granted, World, reachable_world, score};
+use crate::world::{Granted, World, contact_id, reachable_world, score};
 
 const DELIVERY: DeliveryNo = DeliveryNo(1);
 const ATTEMPT: AttemptNo = AttemptNo(1);
@@ -74,7 +75,7 @@ proptest! {
     ) {
         // Somebody must be told at the first stage, or there is no attempt.
         let mut policy = (*world.policy).clone();
-        policy.steps[0].targets = vec![policy.last_responder.clone()];
+        policy.steps[0].targets = vec![Target::Contact(contact_id(0))];
         world.policy = policy.into();
         let receipt = |(status, fault)| Input::Received {
             delivery: DELIVERY,

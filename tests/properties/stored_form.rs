@@ -139,7 +139,12 @@ fn alert() -> Alert {
 fn policy() -> Policy {
     let step = Step {
         after: Duration::from_millis(1500),
-        targets: vec![Target::Contact(contact_id(0)), Target::Contact(contact_id(1))],
+        targets: vec![
+            Target::Contact(contact_id(0)),
+            Target::Contact(contact_id(1)),
+            Target::Role(ContactRole::Lead),
+            Target::Schedule("nights".parse().unwrap()),
+        ],
         channels: vec![Channel::Whatsapp, Channel::Sms, Channel::Voice],
     };
     Policy { steps: vec![step], ..(*college().policy).clone() }

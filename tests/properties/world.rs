@@ -1,5 +1,6 @@
 //! What an alert lives in, at random: people, a ladder, rules, templates, and the grounds that may come.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use crisis_relay::domain::ids::{
     AddressKey, AlertId, ContactId, EventId, PersonKey, PrincipalKey, Reference, SubjectKey,
 };
 use crisis_relay::domain::message::{BandThresholds, Composed, MessageFacts, TemplateSet, UrgencyBand};
-use crisis_relay::domain::policy::{Policy, Stage, Step, Target};
+use crisis_relay::domain::policy::{Ladders, Policy, Stage, Step, Target};
+use crisis_relay::domain::schedule::{Schedule, Shift};
 use crisis_relay::domain::sealed::Sealed;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -29,14 +31,65 @@ pub(crate) const START: &str = "2026-11-20T10:00:00.123456Z";
 /// How many people a policy may name. One more than there are: a name may lead nowhere.
 const PEOPLE: u8 = 4;
 
+/// How many schedules there are; a name may lead nowhere.
+const SCHEDULES: u8 = 2;
+
 /// What an alert lives in.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
     pub(crate) policy: Arc<Policy>,
+    /// The policy of the gravest band, if it has one of its own.
+    pub(crate) critical: Option<Arc<Policy>>,
     pub(crate) rules: Rules,
     pub(crate) directory: Directory,
     pub(crate) lease: Duration,
     pub(crate) kind: Kind,
+}
+
+impl World {
+    pub(crate) fn ladders(&self) -> Ladders {
+        let critical = self.critical.as_ref().unwrap_or(&self.policy);
+        Ladders::by_band(BandThresholds::default(), |band| match band {
+            UrgencyBand::Elevated | UrgencyBand::High => Arc::clone(&self.policy),
+            UrgencyBand::Critical => Arc::clone(critical),
+        })
+    }
+
+    /// The policies that an alert may run on.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = &Policy> {
+        [&self.policy].into_iter().chain(&self.critical).map(Arc::as_ref)
+    }
+}
+
+/// Whom a stage names at an instant, if nobody stands in: those who are set up, and those who are not any more.
+pub(crate) fn named(stage: Stage, policy: &Policy, people: &Directory, now: Timestamp) -> BTreeSet<ContactId> {
+    let of = |target: &Target| match target {
+        Target::Contact(id) => vec![id.clone()],
+        Target::Role(role) => {
+            people.people().filter(|person| person.role == *role).map(|person| person.id.clone()).collect()
+        }
+        Target::Schedule(id) => {
+            let on_call = people.schedule(id).map(|schedule| schedule.on_call(now)).unwrap_or_default();
+            on_call.into_iter().filter(|id| people.contact(id).is_some()).collect()
+        }
+    };
+    stage.targets(policy).0.iter().flat_map(of).collect()
+}
+
+/// The stage that begins where this one's turn has come: one for whoever is on call gives way while nobody is.
+pub(crate) fn landing(stage: Stage, policy: &Policy, people: &Directory, now: Timestamp) -> Stage {
+    let is_vacant = |stage: Stage| {
+        let targets = stage.targets(policy).0;
+        !targets.is_empty() && named(stage, policy, people, now).is_empty()
+    };
+    let (mut stage, mut passed) = (stage, 0);
+    while let Stage::Step { .. } = stage
+        && is_vacant(stage)
+    {
+        passed += 1;
+        stage = if passed < policy.steps.len() { stage.next(policy) } else { Stage::LastResponder { times: 1 } };
+    }
+    stage
 }
 
 /// A ground, before it is known when it is given.
@@ -123,7 +176,7 @@ pub(crate) fn new_alert(world: &World, now: Timestamp, score: Option<Score>, gra
         identity: sealed("user-id"),
         trigger: trigger(now, score),
         ground: granted.ground(now),
-        policy: Arc::clone(&world.policy),
+        policy: Arc::clone(world.ladders().opening(score.unwrap_or(Score::HIGHEST))),
     }
 }
 
@@ -214,18 +267,53 @@ pub(crate) fn rules() -> impl Strategy<Value = Rules> {
     )
 }
 
+/// The names of people, roles and schedules; one schedule leads nowhere.
+fn target() -> impl Strategy<Value = Target> {
+    prop_oneof![
+        5 => (0..=PEOPLE).prop_map(|number| Target::Contact(contact_id(number))),
+        2 => select(&ContactRole::STAFF[..]).prop_map(Target::Role),
+        3 => (0..=SCHEDULES).prop_map(|number| Target::Schedule(format!("schedule-{number}").parse().unwrap())),
+    ]
+}
+
 fn step(channels_min: usize) -> impl Strategy<Value = Step> {
-    let targets = proptest::collection::vec(0..=PEOPLE, 0..=3);
+    let targets = proptest::collection::vec(target(), 0..=3);
     (seconds(1..=900), targets, channels(channels_min)).prop_map(|(after, targets, channels)| Step {
         after,
-        targets: targets.into_iter().map(|number| Target::Contact(contact_id(number))).collect(),
+        targets,
         channels,
     })
 }
 
+/// Shifts that begin and end around [`START`], a Friday at ten.
+fn schedule(number: u8) -> impl Strategy<Value = Schedule> {
+    let time = || {
+        (-200i64..700).prop_map(|minutes| {
+            let minutes = minutes + 10 * 60;
+            format!("friday {:02}:{:02}", minutes / 60, minutes % 60).parse().unwrap()
+        })
+    };
+    let people = proptest::collection::vec((0..=PEOPLE).prop_map(contact_id), 1..=2);
+    let shift = (time(), time(), people).prop_map(|(from, until, people)| Shift { from, until, people });
+    let zone = select(vec!["UTC", "Asia/Kolkata", "Europe/Berlin"]);
+    (zone, proptest::collection::vec(shift, 0..=3)).prop_map(move |(zone, shifts)| Schedule {
+        id: format!("schedule-{number}").parse().unwrap(),
+        version: 1,
+        time_zone: zone.parse().unwrap(),
+        shifts,
+        overrides: Vec::new(),
+        absences: Vec::new(),
+    })
+}
+
+fn schedules() -> impl Strategy<Value = Vec<Schedule>> {
+    (0..SCHEDULES).map(schedule).collect::<Vec<_>>()
+}
+
 pub(crate) fn policy(channels_min: usize) -> impl Strategy<Value = Policy> {
     let ladder = (proptest::collection::vec(step(channels_min), 1..=4), 1u32..=3, seconds(10..=3600));
-    let last = (0..PEOPLE, channels(channels_min), seconds(10..=3600), seconds(5..=600));
+    let last = prop_oneof![3 => (0..PEOPLE).prop_map(|number| Target::Contact(contact_id(number))), 1 => target()];
+    let last = (last, channels(channels_min), seconds(10..=3600), seconds(5..=600));
     (ladder, last, seconds(60..=86_400), seconds(60..=3600)).prop_map(|(ladder, last, act_within, respond_within)| {
         let (steps, rounds, repeat_every) = ladder;
         let (last_responder, last_responder_channels, last_responder_every, fall_over_after) = last;
@@ -235,7 +323,7 @@ pub(crate) fn policy(channels_min: usize) -> impl Strategy<Value = Policy> {
             steps,
             rounds,
             repeat_every,
-            last_responder: Target::Contact(contact_id(last_responder)),
+            last_responder,
             last_responder_channels,
             last_responder_every,
             fall_over_after,
@@ -267,29 +355,43 @@ fn contact(number: u8) -> impl Strategy<Value = Contact> {
 }
 
 fn directory() -> impl Strategy<Value = Directory> {
-    (0..PEOPLE).map(contact).collect::<Vec<_>>().prop_map(Directory::new)
+    let people = (0..PEOPLE).map(contact).collect::<Vec<_>>();
+    (people, schedules()).prop_map(|(people, schedules)| Directory::new(people).with_schedules(schedules))
 }
 
 /// Anything goes: steps that name nobody, people without numbers, channels without texts.
 pub(crate) fn world() -> impl Strategy<Value = World> {
     let kind = prop_oneof![9 => Just(Kind::Live), 1 => Just(Kind::Drill)];
-    (policy(0), rules(), directory(), seconds(2..=600), kind).prop_map(|(policy, rules, directory, lease, kind)| {
-        World { policy: Arc::new(policy), rules, directory, lease, kind }
-    })
+    let ladders = (policy(0), prop::option::weighted(0.3, policy(0)));
+    (ladders, rules(), directory(), seconds(2..=600), kind).prop_map(
+        |((policy, critical), rules, directory, lease, kind)| {
+            let critical = critical.map(critical_band);
+            World { policy: Arc::new(policy), critical, rules, directory, lease, kind }
+        },
+    )
+}
+
+fn critical_band(policy: Policy) -> Arc<Policy> {
+    Arc::new(Policy { id: "critical".parse().unwrap(), ..policy })
 }
 
 /// Everybody who is named can be told, over the two channels that there are texts for.
 pub(crate) fn reachable_world() -> impl Strategy<Value = World> {
-    (world(), policy(1)).prop_map(|(world, mut policy)| {
+    (world(), policy(1), prop::option::weighted(0.3, policy(1))).prop_map(|(world, policy, critical)| {
         let texts = |channels: &mut Vec<Channel>| {
             channels.retain(|channel| *channel != Channel::Voice);
             if channels.is_empty() {
                 channels.push(Channel::Whatsapp);
             }
         };
-        policy.steps.iter_mut().for_each(|step| texts(&mut step.channels));
-        texts(&mut policy.last_responder_channels);
-        World { policy: Arc::new(policy), directory: everybody(), ..world }
+        let with_texts = |mut policy: Policy| {
+            policy.steps.iter_mut().for_each(|step| texts(&mut step.channels));
+            texts(&mut policy.last_responder_channels);
+            policy
+        };
+        let directory = everybody().with_schedules(world.directory.schedules().to_vec());
+        let critical = critical.map(with_texts).map(critical_band);
+        World { policy: Arc::new(with_texts(policy)), critical, directory, ..world }
     })
 }
 

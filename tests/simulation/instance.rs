@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisis_relay::clock::SeededEntropy;
+use crisis_relay::domain::message::BandThresholds;
+use crisis_relay::domain::policy::Ladders;
 use crisis_relay::metrics::Metrics;
 use crisis_relay::ports::{Clock, Store};
 use crisis_relay::service::dispatch::Dispatch;
@@ -61,7 +63,7 @@ impl Instance {
         let organisation = Organisation {
             id: college::organisation(),
             directory,
-            policy: Arc::new(college::policy(setup)),
+            ladders: Ladders::one(&Arc::new(college::policy(setup)), BandThresholds::default()),
             threshold: college::threshold(),
             composer: Arc::new(Texts { templates: setup.templates }),
         };

@@ -68,6 +68,20 @@ pub enum Deed<'a> {
         /// How many messages it planned.
         deliveries: u32,
     },
+    /// A stage of the ladder is for whoever is on call, and nobody is: the next one begins at once.
+    NobodyOnCall {
+        /// Which.
+        stage: Stage,
+    },
+    /// The case has become graver, and goes on by another ladder, from its first rung on.
+    PolicyChanged {
+        /// The ladder.
+        policy: &'a PolicyId,
+        /// Its version.
+        policy_version: u32,
+        /// What it says, as a hash.
+        policy_sha256: &'a str,
+    },
     /// Something about one delivery.
     Delivery {
         /// Which.

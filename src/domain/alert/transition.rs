@@ -16,7 +16,7 @@ use crate::domain::event::{Score, Trigger};
 use crate::domain::ids::{
     AlertId, AttemptNo, AttemptRef, ContactId, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey,
 };
-use crate::domain::policy::{Policy, Stage, Target};
+use crate::domain::policy::{Called, Policy, Stage};
 use crate::domain::provider::{Receipt, SendOutcome};
 use crate::domain::sealed::Sealed;
 
@@ -316,10 +316,13 @@ impl<'a, 'b> Changing<'a, 'b> {
         self.judge(ground.as_ref());
         let severity = trigger.severity();
         let by_hand = trigger.score.is_none();
+        let policy = self.alert.policy_after(severity, self.cx.ladders);
+        let changes_policy = policy.id != self.alert.policy.id;
         let permitted = self.alert.ground.is_some() || ground.is_some();
         let was_withheld = matches!(self.alert.state, AlertState::Withheld { .. });
         let released = was_withheld && ground.is_some();
-        let page = released || (!was_withheld && permitted && (by_hand || self.rises(severity)));
+        let graver = by_hand || changes_policy || self.rises(severity);
+        let page = released || (!was_withheld && permitted && graver);
         let decision = match (was_withheld, released) {
             (true, true) => Decision::Escalated,
             (true, false) => Decision::WithheldNoConsent,
@@ -331,15 +334,32 @@ impl<'a, 'b> Changing<'a, 'b> {
         self.alert.trigger = trigger;
         self.out.decision = Some(decision);
         self.out.paged = page;
+        if changes_policy {
+            self.take_policy(policy);
+        }
         if let Some(ground) = ground
             && self.widens(&ground)
         {
             self.set_ground(ground);
         }
         if page {
-            self.page_again(was_withheld);
+            self.page_again(was_withheld || changes_policy);
         }
         Ok(())
+    }
+
+    /// Goes over to the ladder of a graver band.
+    fn take_policy(&mut self, policy: Arc<Policy>) {
+        self.record(&Deed::PolicyChanged {
+            policy: &policy.id,
+            policy_version: policy.version,
+            policy_sha256: &policy.sha256(),
+        });
+        self.alert.policy = policy;
+        for delivery in &mut self.alert.deliveries {
+            // The next channel would be looked for on a rung of the ladder that was left.
+            delivery.fall_over_at = None;
+        }
     }
 
     /// Holds a ground of consent against what the student says now. A word that was taken back is no ground for
@@ -389,9 +409,9 @@ impl<'a, 'b> Changing<'a, 'b> {
         }
     }
 
-    fn page_again(&mut self, from_withheld: bool) {
+    fn page_again(&mut self, from_first: bool) {
         match &self.alert.state {
-            AlertState::Escalating { stage, .. } if !from_withheld => self.enter(*stage),
+            AlertState::Escalating { stage, .. } if !from_first => self.enter(*stage),
             AlertState::Acknowledged { .. } => {
                 self.record(&Deed::Reopened);
                 self.enter(Stage::FIRST);
@@ -416,8 +436,33 @@ impl<'a, 'b> Changing<'a, 'b> {
 
     // -- the ladder ----------------------------------------------------------------------------------------------
 
-    /// Begins a stage: plans a message to everybody it names.
+    /// Begins a stage, or, where that is for whoever is on call and nobody is, the next one at once. Once each rung of the
+    /// ladder is found to be so, the last responder's turn has come.
     fn enter(&mut self, stage: Stage) {
+        let policy = Arc::clone(&self.alert.policy);
+        let mut stage = stage;
+        let mut vacant = 0;
+        while self.is_vacant(stage) {
+            self.record(&Deed::NobodyOnCall { stage });
+            if vacant == 0 {
+                self.out.alarms.push(Alarm::NobodyOnCall);
+            }
+            vacant += 1;
+            stage = match stage {
+                Stage::Step { .. } if vacant < policy.steps.len() => stage.next(&policy),
+                Stage::Step { .. } => Stage::LastResponder { times: 1 },
+                Stage::LastResponder { .. } => break,
+            };
+        }
+        self.begin_stage(stage);
+    }
+
+    fn is_vacant(&self, stage: Stage) -> bool {
+        Called::new(stage.targets(&self.alert.policy).0, self.cx.directory, self.cx.now).is_vacant()
+    }
+
+    /// Begins a stage: plans a message to everybody it names.
+    fn begin_stage(&mut self, stage: Stage) {
         let policy = Arc::clone(&self.alert.policy);
         let now = self.cx.now;
         let mut next_step_at = later(now, stage.patience(&policy));
@@ -429,9 +474,12 @@ impl<'a, 'b> Changing<'a, 'b> {
         }
         self.alert.state = AlertState::Escalating { stage, next_step_at };
         let (targets, channels) = stage.targets(&policy);
-        let others = targets.iter().filter(|Target::Contact(id)| self.hands_on.as_ref() != Some(id));
-        let others: Vec<&Target> = others.collect();
-        let mut told = others.into_iter().filter(|target| self.plan(stage, target, channels).is_some()).count();
+        let Called { mut people, mut missing, .. } = Called::new(targets, self.cx.directory, now);
+        people.retain(|contact| self.hands_on.as_ref() != Some(&contact.id));
+        missing.retain(|id| self.hands_on.as_ref() != Some(id));
+        let mut told = people.into_iter().filter(|contact| self.plan_over(stage, contact, channels).is_some()).count();
+        // An alert keeps its ladder. If a person on it is no longer set up, somebody who is shall be told instead.
+        told += missing.iter().filter(|_| self.plan_for_anybody(stage).is_some()).count();
         if told == 0 && matches!(stage, Stage::LastResponder { .. }) {
             // Whom the ground or a missing number keeps from being told must not be the end of it.
             told = usize::from(self.plan_for_anybody(stage).is_some());
@@ -452,17 +500,7 @@ impl<'a, 'b> Changing<'a, 'b> {
         self.alert.deliveries.iter().any(Delivery::is_pending)
     }
 
-    /// Plans a message to whom a stage names; says which carries the news, if anybody can be told.
-    fn plan(&mut self, stage: Stage, target: &Target, channels: &[super::Channel]) -> Option<DeliveryNo> {
-        let Target::Contact(id) = target;
-        match self.cx.directory.contact(id) {
-            Some(contact) => self.plan_over(stage, contact, channels),
-            // An alert keeps its ladder. If a person on it is no longer set up, somebody who is shall be told instead.
-            None => self.plan_for_anybody(stage),
-        }
-    }
-
-    /// Plans a message to the first person who can be told over anything.
+    /// Plans a message to the first person who can be told over anything; says which carries the news, if anybody can.
     fn plan_for_anybody(&mut self, stage: Stage) -> Option<DeliveryNo> {
         let directory = self.cx.directory;
         directory.people().find_map(|contact| {

@@ -6,7 +6,7 @@ use super::{Changing, Rejection};
 use crate::domain::alert::{AlertState, Deed};
 use crate::domain::audit::Actor;
 use crate::domain::ids::ContactId;
-use crate::domain::policy::{Stage, Target};
+use crate::domain::policy::{Called, Stage};
 
 impl Changing<'_, '_> {
     pub(super) fn pass_on(&mut self) -> Result<(), Rejection> {
@@ -41,9 +41,12 @@ impl Changing<'_, '_> {
     /// The next stage that names somebody else who can be told.
     fn next_for_others(&self, from: Stage, contact: Option<&ContactId>) -> Option<Stage> {
         let policy = Arc::clone(&self.alert.policy);
-        let is_other = |Target::Contact(id): &Target| Some(id) != contact && self.cx.directory.contact(id).is_some();
+        let is_for_others = |stage: &Stage| {
+            let called = Called::new(stage.targets(&policy).0, self.cx.directory, self.cx.now);
+            called.people.iter().any(|person| Some(&person.id) != contact)
+        };
         let rungs = policy.steps.len().saturating_mul(policy.rounds as usize);
         let stages = std::iter::successors(Some(from.next(&policy)), |stage| Some(stage.next(&policy)));
-        stages.take(rungs + 1).find(|stage| stage.targets(&policy).0.iter().any(is_other))
+        stages.take(rungs + 1).find(is_for_others)
     }
 }

@@ -1,0 +1,57 @@
+//! Which ladder a case takes, by how grave it is.
+
+use std::sync::Arc;
+
+use super::Policy;
+use crate::domain::event::Score;
+use crate::domain::message::{BandThresholds, UrgencyBand};
+
+/// One policy for each band of urgency. Two bands may share one.
+#[derive(Debug, Clone)]
+pub struct Ladders {
+    thresholds: BandThresholds,
+    elevated: Arc<Policy>,
+    high: Arc<Policy>,
+    critical: Arc<Policy>,
+}
+
+impl Ladders {
+    /// The same policy for every band.
+    pub fn one(policy: &Arc<Policy>, thresholds: BandThresholds) -> Self {
+        Self::by_band(thresholds, |_| Arc::clone(policy))
+    }
+
+    /// The policies that `of` names.
+    pub fn by_band(thresholds: BandThresholds, of: impl Fn(UrgencyBand) -> Arc<Policy>) -> Self {
+        let [elevated, high, critical] = UrgencyBand::ALL.map(of);
+        Self { thresholds, elevated, high, critical }
+    }
+
+    /// The band that a severity belongs to. A case that a person raised is in the gravest.
+    pub fn band(&self, severity: Score) -> UrgencyBand {
+        UrgencyBand::of(severity.value(), self.thresholds)
+    }
+
+    /// The policy of a band.
+    pub const fn of(&self, band: UrgencyBand) -> &Arc<Policy> {
+        match band {
+            UrgencyBand::Elevated => &self.elevated,
+            UrgencyBand::High => &self.high,
+            UrgencyBand::Critical => &self.critical,
+        }
+    }
+
+    /// The policy that a case of this severity is opened on.
+    pub fn opening(&self, severity: Score) -> &Arc<Policy> {
+        self.of(self.band(severity))
+    }
+
+    /// The policy that a case goes on with, from `standing` on, when its severity rises from one to another: that of the
+    /// graver band, if it has one of its own. A case that stays in its band keeps the policy as it was opened on, however
+    /// that has been changed since.
+    pub fn after_rise(&self, standing: &Arc<Policy>, from: Score, to: Score) -> Arc<Policy> {
+        let graver = self.of(self.band(to));
+        let moves = self.band(to) > self.band(from) && graver.id != standing.id;
+        Arc::clone(if moves { graver } else { standing })
+    }
+}

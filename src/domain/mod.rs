@@ -10,6 +10,7 @@ pub mod ids;
 pub mod message;
 pub mod policy;
 pub mod provider;
+pub mod readiness;
 pub mod reply;
 pub mod schedule;
 pub mod sealed;

@@ -1,6 +1,8 @@
 //! Escalation policies: who is told when, and what happens if nobody answers.
 
 mod called;
+pub mod check;
+pub mod explain;
 mod ladders;
 
 use std::time::Duration;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crisis_relay::domain::alert::{Alert, Input, Rejection, Situation, Transition};
 use crisis_relay::domain::audit::{Actor, AuditEntry};
+use crisis_relay::domain::contact::Channel;
 use crisis_relay::domain::delivery::Lease;
 use crisis_relay::domain::event::Score;
 use crisis_relay::domain::ids::{AttemptNo, ContactId, DeliveryNo};
@@ -20,6 +21,7 @@ use crate::world::{Granted, START, TEXTS, World, at, new_alert, person};
 pub(crate) struct Begun {
     pub(crate) stage: Stage,
     pub(crate) contact: ContactId,
+    pub(crate) channel: Channel,
     pub(crate) at: Timestamp,
 }
 

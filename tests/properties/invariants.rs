@@ -383,7 +383,8 @@ fn attempts(seen: &Seen<'_>, chain: &[AuditEntry], begun: &mut BTreeMap<(Deliver
         prop_assert!(!arrived, "sent again although it has arrived");
         prop_assert_eq!(recorded.remove(&key), Some(attempt.disclosed.text_sha256.clone()), "not in the audit");
         prop_assert!(ground_recorded(chain, &seen.transition.audit, key), "begun before a ground was recorded");
-        let told = Begun { stage: delivery.stage, contact: delivery.contact.clone(), at: seen.now };
+        let contact = delivery.contact.clone();
+        let told = Begun { stage: delivery.stage, contact, channel: delivery.channel, at: seen.now };
         prop_assert_eq!(begun.insert(key, told), None, "begun twice");
     }
     prop_assert!(recorded.is_empty(), "in the audit, and never begun: {:?}", recorded);

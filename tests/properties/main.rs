@@ -5,8 +5,8 @@
 //! - `ladder`: random walks. `liveness`: whatever the provider does, somebody is told again. `receipts`: the order in
 //!   which they come makes no difference. `chain`: tampering is found. `stored_form`: what is stored can be read again.
 //!   `rendering`: nothing personal is in a text. `schedules`: who is on call, by the clock on the wall. `on_call`: whom
-//!   roles and schedules come to, and which ladder a case takes. `words`: the small
-//!   types. `found`: what once went wrong.
+//!   roles and schedules come to, and which ladder a case takes. `explain`: what is said of a ladder beforehand is what
+//!   comes. `words`: the small types. `found`: what once went wrong.
 //!
 //! A failure prints the smallest case that shows it, and keeps its seed in `tests/properties/seeds.txt`: the next run
 //! begins with it. `PROPERTIES_TIMES=50 cargo test --test properties` tries fifty times as many cases.
@@ -14,6 +14,7 @@
 
 mod chain;
 mod driver;
+mod explain;
 mod found;
 mod invariants;
 mod ladder;

@@ -1,0 +1,191 @@
+//! Who would be told, when, over what, and who would not, and why: a ladder climbed on paper.
+//!
+//! It is climbed as if Twilio took every message, nothing ever told that one arrived, and nobody answered: so each further
+//! channel comes in its time, and each rung after the one before it. That this is what an alert does is a property of the
+//! domain's tests.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Called, Policy, Stage, Target};
+use crate::domain::consent::Ground;
+use crate::domain::contact::{Channel, Contact, ContactRole, Directory};
+use crate::domain::delivery::later;
+use crate::domain::ids::{ContactId, ScheduleId};
+
+/// How many rungs are shown at the most; then the last responder's.
+pub const STAGES_MAX: usize = 64;
+
+/// One stage of the ladder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageShown {
+    /// Which.
+    pub stage: Stage,
+    /// When it begins.
+    pub at: Timestamp,
+    /// Who is told.
+    pub told: Vec<Told>,
+    /// Who is named and not told.
+    pub not_told: Vec<NotTold>,
+    /// Nobody is on call: the next one begins at once.
+    pub is_vacant: bool,
+}
+
+/// Somebody who is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Who.
+    pub contact: ContactId,
+    /// Why they are told.
+    pub role: ContactRole,
+    /// They are not named: they stand in for somebody who cannot be told.
+    pub stands_in: bool,
+    /// Over what, and when; each but the first only if nothing has told that the one before it arrived.
+    pub over: Vec<(Channel, Timestamp)>,
+    /// What they are not told over, and why.
+    pub not_over: Vec<(Channel, WhyNot)>,
+}
+
+/// Somebody who is named and not told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotTold {
+    /// A contact who is not set up, or cannot be told anything.
+    NotSetUp(ContactId),
+    /// A contact, over each of the channels.
+    Unreachable(ContactId, Vec<(Channel, WhyNot)>),
+    /// Nobody of this role can be told.
+    NobodyOf(ContactRole),
+    /// Nobody is on call.
+    NobodyOnCall(ScheduleId),
+}
+
+/// Why a channel is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyNot {
+    /// The person has no number on it, or none that is verified.
+    NoNumber,
+    /// The student's consent does not cover it.
+    NotCovered,
+}
+
+/// What a ladder is climbed with.
+#[derive(Debug, Clone, Copy)]
+pub struct Climber<'a> {
+    /// The people, and who of them is on call.
+    pub directory: &'a Directory,
+    /// Why sending is allowed.
+    pub ground: &'a Ground,
+    /// How soon the next stage comes where nobody could be told.
+    pub retry_when_all_failed: Duration,
+}
+
+impl Policy {
+    /// Climbs the ladder on paper, from `at` on, up to the last responder's first turn.
+    pub fn climb(&self, at: Timestamp, with: &Climber<'_>) -> Vec<StageShown> {
+        let (mut stage, mut at, mut vacant) = (Stage::FIRST, at, 0);
+        let mut shown = Vec::new();
+        loop {
+            let is_last = matches!(stage, Stage::LastResponder { .. });
+            let view = self.show(stage, at, with);
+            let (is_vacant, told_nobody) = (view.is_vacant && !is_last, view.told.is_empty());
+            shown.push(view);
+            if is_last {
+                return shown;
+            }
+            vacant = if is_vacant { vacant + 1 } else { 0 };
+            let patience = stage.patience(self);
+            at = match (is_vacant, told_nobody) {
+                (true, _) => at,
+                (false, true) => later(at, patience.min(with.retry_when_all_failed)),
+                (false, false) => later(at, patience),
+            };
+            let is_all_vacant = vacant >= self.steps.len().max(1);
+            stage = if is_all_vacant || shown.len() >= STAGES_MAX {
+                Stage::LastResponder { times: 1 }
+            } else {
+                stage.next(self)
+            };
+        }
+    }
+
+    fn show(&self, stage: Stage, at: Timestamp, with: &Climber<'_>) -> StageShown {
+        let (targets, channels) = stage.targets(self);
+        let called = Called::new(targets, with.directory, at);
+        let (mut told, mut not_told) = (Vec::new(), Vec::new());
+        for person in &called.people {
+            let (over, not_over) = self.over(person, channels, at, with.ground);
+            if over.is_empty() {
+                not_told.push(NotTold::Unreachable(person.id.clone(), not_over));
+            } else {
+                told.push(Told { contact: person.id.clone(), role: person.role, stands_in: false, over, not_over });
+            }
+        }
+        for id in &called.missing {
+            not_told.push(NotTold::NotSetUp(id.clone()));
+            self.add_stand_in(&mut told, stage, at, with);
+        }
+        not_told.extend(targets.iter().filter_map(|target| vacancy(target, with.directory, at)));
+        if told.is_empty() && matches!(stage, Stage::LastResponder { .. }) {
+            self.add_stand_in(&mut told, stage, at, with);
+        }
+        StageShown { stage, at, told, not_told, is_vacant: called.is_vacant() }
+    }
+
+    /// Over what a person is told, and when; and what they are not told over.
+    fn over(
+        &self,
+        person: &Contact,
+        channels: &[Channel],
+        at: Timestamp,
+        ground: &Ground,
+    ) -> (Vec<(Channel, Timestamp)>, Vec<(Channel, WhyNot)>) {
+        let (mut over, mut not_over, mut at) = (Vec::new(), Vec::new(), at);
+        for channel in channels.iter().copied() {
+            if !person.methods.iter().any(|method| method.channel == channel) {
+                not_over.push((channel, WhyNot::NoNumber));
+            } else if !ground.allows(channel) {
+                not_over.push((channel, WhyNot::NotCovered));
+            } else {
+                over.push((channel, at));
+                at = later(at, self.fall_over_after);
+            }
+        }
+        (over, not_over)
+    }
+
+    /// Who stands in, unless they are told all the same.
+    fn add_stand_in(&self, told: &mut Vec<Told>, stage: Stage, at: Timestamp, with: &Climber<'_>) {
+        let Some(stand_in) = self.stand_in(stage, at, with) else { return };
+        let same = |other: &Told| other.contact == stand_in.contact && other.over.first() == stand_in.over.first();
+        if !told.iter().any(same) {
+            told.push(stand_in);
+        }
+    }
+
+    /// The first person who can be told over anything.
+    fn stand_in(&self, stage: Stage, at: Timestamp, with: &Climber<'_>) -> Option<Told> {
+        let (_, channels) = stage.targets(self);
+        with.directory.people().find_map(|person| {
+            let theirs = person.methods.iter().map(|method| method.channel);
+            let first = theirs.clone().find(|channel| with.ground.allows(*channel))?;
+            // What comes after it is looked for on the rung.
+            let rest =
+                channels.iter().position(|channel| *channel == first).map_or(&[][..], |place| &channels[place + 1..]);
+            let all: Vec<Channel> = [first].into_iter().chain(rest.iter().copied()).collect();
+            let (over, not_over) = self.over(person, &all, at, with.ground);
+            Some(Told { contact: person.id.clone(), role: person.role, stands_in: true, over, not_over })
+        })
+    }
+}
+
+fn vacancy(target: &Target, directory: &Directory, at: Timestamp) -> Option<NotTold> {
+    if !target.people(directory, at).is_empty() {
+        return None;
+    }
+    match target {
+        Target::Contact(_) => None,
+        Target::Role(role) => Some(NotTold::NobodyOf(*role)),
+        Target::Schedule(id) => Some(NotTold::NobodyOnCall(id.clone())),
+    }
+}

@@ -1,0 +1,115 @@
+//! What is said of a ladder beforehand is what an alert on it does.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crisis_relay::domain::alert::{Action, AlertState, Input, Transition};
+use crisis_relay::domain::contact::{Channel, Contact, ContactMethod, Directory};
+use crisis_relay::domain::ids::{AddressKey, ContactId};
+use crisis_relay::domain::policy::explain::{Climber, NotTold};
+use crisis_relay::domain::policy::{Policy, Stage};
+use crisis_relay::domain::provider::{MessageStatus, SendOutcome};
+use jiff::Timestamp;
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+
+use crate::cases;
+use crate::driver::Driver;
+use crate::steps::provider_id;
+use crate::world::{CONSENTS, Granted, START, World, any_score, at, world};
+
+/// The same world, but every message can be written, and nobody shares a number.
+fn writable(world: World) -> World {
+    let written = |channel: &Channel| *channel != Channel::Voice;
+    let policy = |policy: &Policy| {
+        let mut policy = policy.clone();
+        policy.steps.iter_mut().for_each(|step| step.channels.retain(written));
+        policy.last_responder_channels.retain(written);
+        Arc::new(policy)
+    };
+    let mut number = 0;
+    let mut own = |method: &ContactMethod| {
+        number += 1;
+        ContactMethod { address_key: AddressKey::from_bytes([number; 32]), ..method.clone() }
+    };
+    let people = world.directory.people().map(|person| Contact {
+        methods: person.methods.iter().filter(|method| written(&method.channel)).map(&mut own).collect(),
+        ..person.clone()
+    });
+    let directory = Directory::new(people.collect()).with_schedules(world.directory.schedules().to_vec());
+    World { policy: policy(&world.policy), critical: world.critical.as_deref().map(policy), directory, ..world }
+}
+
+/// Twilio takes every message, and says nothing more of it.
+fn accept(driver: &mut Driver<'_>, transition: &Transition) -> Result<(), TestCaseError> {
+    for action in &transition.actions {
+        if let Action::Send { delivery, attempt, .. } = action {
+            let outcome = SendOutcome::Accepted {
+                provider_id: provider_id(*delivery, *attempt, false),
+                status: MessageStatus::Sent,
+            };
+            driver.step(&Input::Settled { delivery: *delivery, attempt: *attempt, outcome }, false)?;
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases(150))]
+
+    #[test]
+    fn a_ladder_that_is_climbed_on_paper_is_climbed_so_by_an_alert(
+        world in world().prop_map(writable),
+        score in any_score(),
+        granted in prop_oneof![Just(Granted::Override), proptest::sample::select(&CONSENTS[..]).prop_map(Granted::Consent)],
+    ) {
+        let (mut driver, opened) = Driver::open(&world, score, granted, true)?;
+        let ground = granted.ground(at(START)).unwrap();
+        let climber = Climber {
+            directory: &world.directory,
+            ground: &ground,
+            retry_when_all_failed: world.rules.retry_when_all_failed,
+        };
+        let shown = driver.alert.policy.climb(at(START), &climber);
+        let last = shown.last().unwrap().at;
+        accept(&mut driver, &opened)?;
+        let mut stages: Vec<(Stage, Timestamp)> = Vec::new();
+        let note = |driver: &Driver<'_>, stages: &mut Vec<(Stage, Timestamp)>| {
+            if let AlertState::Escalating { stage, .. } = driver.alert.state
+                && stages.last().is_none_or(|(last, _)| *last != stage)
+            {
+                stages.push((stage, driver.now));
+            }
+        };
+        note(&driver, &mut stages);
+        while !matches!(stages.last(), Some((Stage::LastResponder { .. }, _))) {
+            driver.go_to_next_action();
+            let woken = driver.wake()?;
+            accept(&mut driver, &woken)?;
+            note(&driver, &mut stages);
+        }
+        let foretold: Vec<(Stage, Timestamp)> = shown
+            .iter()
+            .filter(|shown| !shown.is_vacant || matches!(shown.stage, Stage::LastResponder { .. }))
+            .map(|shown| (shown.stage, shown.at))
+            .collect();
+        prop_assert_eq!(&foretold, &stages);
+        let all = shown.iter().flat_map(|shown| &shown.told).flat_map(|told| {
+            told.over.iter().map(|(channel, at)| (told.contact.clone(), *channel, *at))
+        });
+        let foretold: BTreeSet<(ContactId, Channel, Timestamp)> = all.filter(|(.., at)| *at <= last).collect();
+        let begun = driver.begun.values().map(|begun| (begun.contact.clone(), begun.channel, begun.at));
+        prop_assert_eq!(foretold, begun.filter(|(.., at)| *at <= last).collect::<BTreeSet<_>>());
+        // Nobody is left out without a reason.
+        for shown in &shown {
+            let named = crate::world::named(shown.stage, &driver.alert.policy, &world.directory, shown.at);
+            let told = shown.told.iter().map(|told| &told.contact);
+            let not_told = shown.not_told.iter().filter_map(|not| match not {
+                NotTold::NotSetUp(id) | NotTold::Unreachable(id, _) => Some(id),
+                NotTold::NobodyOf(_) | NotTold::NobodyOnCall(_) => None,
+            });
+            let spoken_of: BTreeSet<&ContactId> = told.chain(not_told).collect();
+            prop_assert!(named.iter().all(|id| spoken_of.contains(id)), "{:?} of {:?}", named, shown);
+        }
+    }
+}

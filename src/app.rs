@@ -35,7 +35,7 @@ use crate::ports::transfer::{COPYING, MOVED_TO, Transfer};
 use crate::ports::{Clock, Entropy, Fault, Keyring, Store, TwilioClient, random};
 use crate::secret::Secret;
 use crate::service::dispatch::{Dispatch, Jobs};
-use crate::service::people::{ConfiguredContact, enrol};
+use crate::service::people::{ConfiguredContact, address_key, enrol};
 use crate::service::{Organisation, Service, ServiceError, Settings};
 use crate::simulator::{CallbackMode, Simulator, SimulatorConfig};
 use crate::store::firestore::{self, FirestoreSettings, FirestoreStore};
@@ -425,6 +425,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         dispatch.clone(),
         metrics,
     ));
+    service.load_rosters().await?;
     let worker = Arc::new(Worker::new(
         Arc::clone(&service),
         twilio,
@@ -544,12 +545,20 @@ async fn organisation(
     for configured in configured_contacts(config, provider) {
         contacts.push(enrol(store, keyring, clock.now(), &id, &configured).await?);
     }
+    let text_number = match &provider.rest.sms_from {
+        Some(SmsSender::Number(number)) => Some(number.clone()),
+        Some(SmsSender::Name(_)) | None => None,
+    };
+    let numbers = [(Channel::Whatsapp, &provider.rest.whatsapp_from), (Channel::Sms, &text_number)];
+    let numbers = numbers.into_iter().filter_map(|(channel, number)| Some((channel, number.as_ref()?)));
+    let senders = numbers.map(|(channel, number)| (channel, address_key(keyring, &id, number))).collect();
     let threshold = Score::new(config.decision.threshold).ok_or_else(|| {
         StartError::Faults(vec![fault("decision.threshold", "is out of range", "Give a number from 0 to 1.")])
     })?;
     Ok(Organisation {
         id,
         directory: Directory::new(contacts),
+        senders,
         ladders: Ladders::one(&Arc::new(policy(config)?), composer.bands()),
         threshold,
         composer: Arc::new(composer),

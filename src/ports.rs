@@ -17,6 +17,7 @@ use crate::domain::ids::{
     AddressKey, AlertId, AttemptRef, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
 };
 use crate::domain::provider::{Receipt, SendOutcome};
+use crate::domain::roster::Roster;
 use crate::domain::sealed::Sealed;
 
 /// Time. Nothing else in the project reads a clock.
@@ -64,6 +65,8 @@ pub enum HashPurpose {
     Idempotency,
     /// A person or machine that acts.
     Principal,
+    /// A one-time code that was sent to a phone.
+    Code,
 }
 
 /// A person's data key as it is stored: wrapped by a master key. Destroying the row erases the person.
@@ -112,6 +115,8 @@ pub enum SealedField {
     Principal,
     /// A closing note.
     Note,
+    /// What a contact is called.
+    ContactName,
 }
 
 /// One person's data key, open. Zeroed when dropped; never printed.
@@ -363,6 +368,15 @@ pub struct ConsentCommit {
     pub audit: Vec<AuditEntry>,
 }
 
+/// A change of a college's roster, committed as a whole or not at all.
+#[derive(Debug, Clone)]
+pub struct RosterCommit {
+    /// The roster as it shall be; its version is one above the one it was made from.
+    pub roster: Roster,
+    /// Its audit entries.
+    pub audit: Vec<AuditEntry>,
+}
+
 /// Where a listing goes on: opaque to callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListCursor {
@@ -474,6 +488,10 @@ pub trait Store: Send + Sync {
     ) -> Result<Option<ConsentRecord>, StoreError>;
     /// Commits a change of consent. `false`: it was changed in the meantime; load it again.
     async fn commit_consent(&self, commit: ConsentCommit) -> Result<bool, StoreError>;
+    /// What a college has set up beside its configuration; `None` if nothing ever was.
+    async fn roster(&self, organisation: &OrganisationId) -> Result<Option<Roster>, StoreError>;
+    /// Commits a change of a roster. `false`: it was changed in the meantime; load it again.
+    async fn commit_roster(&self, commit: RosterCommit) -> Result<bool, StoreError>;
     /// A person's data key.
     async fn data_key(
         &self,

@@ -8,9 +8,10 @@ use crisis_relay::domain::event::EventDetails;
 use crisis_relay::domain::ids::{
     AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
 };
+use crisis_relay::domain::roster::Roster;
 use crisis_relay::ports::{
-    AlertCommit, AuditStretch, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Store,
-    StoreError, StoreStats, WrappedDataKey,
+    AlertCommit, AuditStretch, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, RosterCommit,
+    Store, StoreError, StoreStats, WrappedDataKey,
 };
 use jiff::Timestamp;
 
@@ -83,6 +84,12 @@ impl Store for Blank {
         Ok(None)
     }
     async fn commit_consent(&self, _: ConsentCommit) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+    async fn roster(&self, _: &OrganisationId) -> Result<Option<Roster>, StoreError> {
+        Ok(None)
+    }
+    async fn commit_roster(&self, _: RosterCommit) -> Result<bool, StoreError> {
         Ok(true)
     }
     async fn data_key(&self, _: &OrganisationId, _: PersonKey) -> Result<Option<WrappedDataKey>, StoreError> {

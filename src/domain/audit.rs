@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::ids::{AlertId, ContactId, InvalidId, PrincipalKey, SubjectKey};
+use super::ids::{AlertId, ContactId, InvalidId, OrganisationId, PrincipalKey, SubjectKey};
 use super::sealed::Sealed;
 
 /// The hash of one entry, and of all before it.
@@ -93,6 +93,8 @@ pub enum AuditStream {
     Consent(SubjectKey),
     /// Who looked at an alert.
     Access(AlertId),
+    /// What a college has set up, and who looked at people's numbers.
+    Settings(OrganisationId),
 }
 
 impl fmt::Display for AuditStream {
@@ -101,6 +103,7 @@ impl fmt::Display for AuditStream {
             Self::Alert(alert) => write!(f, "alert/{alert}"),
             Self::Consent(subject) => write!(f, "consent/{subject}"),
             Self::Access(alert) => write!(f, "access/{alert}"),
+            Self::Settings(organisation) => write!(f, "settings/{organisation}"),
         }
     }
 }
@@ -112,7 +115,8 @@ impl FromStr for AuditStream {
             Some(("alert", id)) => id.parse().map(Self::Alert),
             Some(("consent", id)) => id.parse().map(Self::Consent),
             Some(("access", id)) => id.parse().map(Self::Access),
-            _ => Err(InvalidId { rule: "must be alert/…, consent/… or access/…" }),
+            Some(("settings", id)) => id.parse().map(Self::Settings),
+            _ => Err(InvalidId { rule: "must be alert/…, consent/…, access/… or settings/…" }),
         }
     }
 }
@@ -213,7 +217,7 @@ pub enum ChainFault {
         found: u64,
     },
     /// Whom the chain belongs to was removed, and the chain was not.
-    #[error("the chain is there, but the alert or the consent record that it belongs to is not")]
+    #[error("the chain is there, but the alert, consent record or roster that it belongs to is not")]
     NoOwner,
 }
 

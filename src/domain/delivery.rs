@@ -712,7 +712,7 @@ pub(super) struct Change<'a> {
 }
 
 /// `at` plus `by`, bounded by the end of time.
-pub(super) fn later(at: Timestamp, by: Duration) -> Timestamp {
+pub(in crate::domain) fn later(at: Timestamp, by: Duration) -> Timestamp {
     at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 

@@ -300,6 +300,10 @@ keyed_hash!(
     /// A person or machine that acts, as a keyed hash of its principal name.
     PrincipalKey
 );
+keyed_hash!(
+    /// A one-time code, as a keyed hash: six digits would be guessed from any other.
+    CodeHash
+);
 
 impl From<SubjectKey> for PersonKey {
     fn from(subject: SubjectKey) -> Self {

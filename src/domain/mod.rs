@@ -12,5 +12,6 @@ pub mod policy;
 pub mod provider;
 pub mod readiness;
 pub mod reply;
+pub mod roster;
 pub mod schedule;
 pub mod sealed;

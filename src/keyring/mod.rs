@@ -173,6 +173,7 @@ const fn hash_label(purpose: HashPurpose) -> &'static str {
         HashPurpose::Contact => "v1/hash/contact",
         HashPurpose::Address => "v1/hash/address",
         HashPurpose::Idempotency => "v1/hash/idempotency",
+        HashPurpose::Code => "v1/hash/code",
         HashPurpose::Principal => "v1/hash/principal",
     }
 }
@@ -187,6 +188,7 @@ const fn field_label(field: SealedField) -> &'static str {
         SealedField::Override => "override",
         SealedField::Principal => "principal",
         SealedField::Note => "note",
+        SealedField::ContactName => "contact_name",
     }
 }
 

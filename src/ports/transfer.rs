@@ -14,6 +14,7 @@ use crate::domain::audit::AuditEntry;
 use crate::domain::consent::ConsentRecord;
 use crate::domain::event::EventDetails;
 use crate::domain::ids::{AddressKey, AlertId, ProviderId};
+use crate::domain::roster::Roster;
 use crate::domain::sealed::Sealed;
 use crate::ports::{IdempotencyRecord, Store, StoreError, WrappedDataKey};
 
@@ -32,7 +33,9 @@ pub enum Kind {
     DataKey,
     /// What students have said.
     Consent,
-    /// Entries of every chain: alerts, consents, accesses.
+    /// What colleges have set up.
+    Roster,
+    /// Entries of every chain: alerts, consents, accesses, settings.
     Audit,
     /// What was written along with events.
     Event,
@@ -46,8 +49,17 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order of copying.
-    pub const ALL: [Self; 8] =
-        [Self::Fact, Self::DataKey, Self::Consent, Self::Audit, Self::Event, Self::Message, Self::Answer, Self::Alert];
+    pub const ALL: [Self; 9] = [
+        Self::Fact,
+        Self::DataKey,
+        Self::Consent,
+        Self::Roster,
+        Self::Audit,
+        Self::Event,
+        Self::Message,
+        Self::Answer,
+        Self::Alert,
+    ];
 
     /// For a person.
     pub const fn name(self) -> &'static str {
@@ -55,6 +67,7 @@ impl Kind {
             Self::Fact => "facts",
             Self::DataKey => "data keys",
             Self::Consent => "consent records",
+            Self::Roster => "rosters",
             Self::Audit => "audit entries",
             Self::Event => "event details",
             Self::Message => "provider messages",
@@ -73,6 +86,8 @@ pub enum Piece {
     DataKey(WrappedDataKey),
     /// A consent record, read and as stored.
     Consent(Box<ConsentRecord>, String),
+    /// A roster, read and as stored.
+    Roster(Box<Roster>, String),
     /// An audit entry.
     Audit(AuditEntry),
     /// Details of one of an alert's events.
@@ -98,7 +113,7 @@ impl Piece {
                 key.wrapped.clone(),
                 key.created_at.as_microsecond().to_string(),
             ],
-            Self::Consent(_, body) => vec![body.clone()],
+            Self::Consent(_, body) | Self::Roster(_, body) => vec![body.clone()],
             Self::Audit(entry) => vec![
                 entry.stream.to_string(),
                 entry.seq.to_string(),

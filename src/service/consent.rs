@@ -109,8 +109,8 @@ impl Service {
             }
             let consent = self.store.consent(&alert.organisation, alert.subject).await?;
             let consent_version = Some(consent_version(consent.as_ref()));
-            let directory = &self.organisation(&alert.organisation)?.directory;
-            let ground = ground_for(consent.as_ref(), None, &alert.policy.channels_that_reach(directory));
+            let live = self.live(&alert.organisation)?;
+            let ground = ground_for(consent.as_ref(), None, &alert.policy.channels_that_reach(&live.directory));
             let (id, input) = (alert.id, Input::ConsentJudged { ground });
             // The judgement is checked as well: a late one must not put back what a later word has taken away.
             let along = Along { consent_version, ..Along::default() };

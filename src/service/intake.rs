@@ -165,7 +165,9 @@ impl Service {
         let place = self.dispatch.place();
         let lease = place.as_ref().map(|_| self.lease(intake.now));
         let actor = intake.caller.actor(self.keyring.as_ref(), is_kept.then_some(data_key.as_ref()));
-        let situation = self.situation(intake.organisation, intake.now, &actor, lease.as_ref());
+        self.refresh_rosters().await;
+        let live = self.live(&intake.organisation.id)?;
+        let situation = self.situation(intake.organisation, &live, intake.now, &actor, lease.as_ref());
         let consent_version = consent_version(known.consent.as_ref());
         let transition = self.decide(intake, known, &data_key, &actor, &situation)?;
         let answer = answer(intake.event_id, &transition);
@@ -240,12 +242,12 @@ impl Service {
         };
         if let Some(alert) = known.open_alert {
             let policy = alert.policy_after(trigger.severity(), &organisation.ladders);
-            let needed = policy.channels_that_reach(&organisation.directory);
+            let needed = policy.channels_that_reach(situation.directory);
             let ground = ground_for(known.consent.as_ref(), stated, &needed);
             return Ok(alert.on(Input::Joined { trigger, ground }, situation)?);
         }
         let policy = organisation.ladders.opening(trigger.severity());
-        let needed = policy.channels_that_reach(&organisation.directory);
+        let needed = policy.channels_that_reach(situation.directory);
         let ground = ground_for(known.consent.as_ref(), stated, &needed);
         let new = NewAlert {
             id: AlertId::new(intake.now, random(self.entropy.as_ref())),

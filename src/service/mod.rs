@@ -14,6 +14,7 @@ pub mod reading;
 pub mod receipts;
 pub mod replies;
 pub mod report;
+pub mod roster;
 pub mod sending;
 mod turns;
 pub mod verification;
@@ -26,10 +27,10 @@ use jiff::Timestamp;
 use self::dispatch::Dispatch;
 use crate::domain::alert::{Alarm, Alert, Compose, Input, Rejection, Rules, Situation, Transition};
 use crate::domain::audit::{Actor, AuditEntry, AuditStream};
-use crate::domain::contact::Directory;
+use crate::domain::contact::{Channel, Directory};
 use crate::domain::delivery::Lease;
 use crate::domain::event::{EventDetails, Score};
-use crate::domain::ids::{AlertId, OrganisationId};
+use crate::domain::ids::{AddressKey, AlertId, OrganisationId};
 use crate::domain::policy::Ladders;
 use crate::metrics::Metrics;
 use crate::ports::{
@@ -43,8 +44,10 @@ const TRIES: u32 = 32;
 pub struct Organisation {
     /// Its id.
     pub id: OrganisationId,
-    /// Its people.
+    /// Its people of the configuration. Those of its roster come besides.
     pub directory: Directory,
+    /// The numbers that it sends from, on each channel.
+    pub senders: Vec<(Channel, AddressKey)>,
     /// Its ladders.
     pub ladders: Ladders,
     /// From which score on somebody is told.
@@ -73,6 +76,9 @@ pub enum ServiceError {
     /// It does not fit the alert's state.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// It does not fit what the college has set up.
+    #[error(transparent)]
+    Roster(crate::domain::roster::Rejection),
     /// The idempotency key was used for another body.
     #[error("the idempotency key was used for another request")]
     IdempotencyKeyReused,
@@ -106,6 +112,8 @@ pub struct Service {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) organisations: Vec<Organisation>,
+    /// Their rosters, in the same order.
+    pub(crate) views: Vec<roster::View>,
     pub(crate) settings: Settings,
     pub(crate) dispatch: Dispatch,
     pub(crate) metrics: Arc<Metrics>,
@@ -152,7 +160,8 @@ impl Service {
         metrics: Arc<Metrics>,
     ) -> Self {
         let (data_keys, turns) = (people::DataKeys::default(), turns::Turns::default());
-        Self { store, keyring, clock, entropy, organisations, settings, dispatch, metrics, data_keys, turns }
+        let views = organisations.iter().map(roster::View::of).collect();
+        Self { store, keyring, clock, entropy, organisations, views, settings, dispatch, metrics, data_keys, turns }
     }
 
     /// The time, by the service's clock.
@@ -177,6 +186,7 @@ impl Service {
     pub(crate) fn situation<'a>(
         &'a self,
         organisation: &'a Organisation,
+        live: &'a roster::Live,
         now: Timestamp,
         actor: &'a Actor,
         lease: Option<&'a Lease>,
@@ -186,7 +196,7 @@ impl Service {
             jitter: jitter(self.entropy.as_ref()),
             actor,
             rules: &self.settings.rules,
-            directory: &organisation.directory,
+            directory: &live.directory,
             ladders: &organisation.ladders,
             composer: organisation.composer.as_ref(),
             lease,
@@ -274,12 +284,14 @@ impl Service {
         for _ in 0..TRIES {
             let (id, subject) = (alert.id, alert.subject);
             let organisation = self.organisation(&alert.organisation)?;
+            self.refresh_rosters().await;
             let now = self.clock.now();
             // A place is needed only where something may become due at once. What somebody asks for is committed without
             // one, too, and what it makes due is left to the poll.
             let mut place = if may_send(&input) { self.dispatch.place() } else { None };
             let lease = (wakes || place.is_some()).then(|| self.lease(now));
-            let situation = self.situation(organisation, now, actor, lease.as_ref());
+            let live = self.live(&organisation.id)?;
+            let situation = self.situation(organisation, &live, now, actor, lease.as_ref());
             let transition = alert.on(input.clone(), &situation)?;
             if transition.is_empty() {
                 return Ok(Changed::Nothing);

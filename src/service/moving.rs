@@ -270,6 +270,7 @@ fn is_kept(piece: &Piece, answers_since: Timestamp) -> bool {
         Piece::Fact(..)
         | Piece::DataKey(_)
         | Piece::Consent(..)
+        | Piece::Roster(..)
         | Piece::Audit(_)
         | Piece::Event(..)
         | Piece::Message(..)
@@ -277,7 +278,7 @@ fn is_kept(piece: &Piece, answers_since: Timestamp) -> bool {
     }
 }
 
-/// Everything of a store but the answers, counted; and the organisations that its alerts and consents belong to.
+/// Everything of a store but the answers, counted; and the organisations that its alerts, consents and rosters belong to.
 async fn tally(store: &dyn Transfer, limit: usize) -> Result<(Tally, Vec<OrganisationId>), StoreError> {
     let mut tally = Tally::default();
     let mut organisations = std::collections::BTreeSet::new();
@@ -289,6 +290,7 @@ async fn tally(store: &dyn Transfer, limit: usize) -> Result<(Tally, Vec<Organis
                 match piece {
                     Piece::Alert(alert, ..) => organisations.insert(alert.organisation.clone()),
                     Piece::Consent(record, _) => organisations.insert(record.organisation.clone()),
+                    Piece::Roster(roster, _) => organisations.insert(roster.organisation.clone()),
                     Piece::Fact(..)
                     | Piece::DataKey(_)
                     | Piece::Audit(_)

@@ -150,8 +150,8 @@ impl Service {
     async fn alarm_opted_out(&self, reply: &Reply) -> Result<(), ServiceError> {
         let sender = self.sender(reply).await?;
         for (organisation, address) in &sender.phones {
-            let directory = &self.organisation(organisation)?.directory;
-            let Some(contact) = directory.contact_at(reply.channel, *address) else { continue };
+            let live = self.live(organisation)?;
+            let Some(contact) = live.directory.contact_at(reply.channel, *address) else { continue };
             let phone = [(organisation.clone(), *address)];
             let waiting = self.waiting(&phone, reply.channel, None, waits).await?;
             let alerts: Vec<String> = waiting.iter().map(|(alert, _)| alert.id.to_string()).collect();

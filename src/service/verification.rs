@@ -7,6 +7,7 @@
 //! consents  asked for as their chains end, a few at a time: they cannot be listed
 //! alerts    listed: each must have a chain that ends where the alert says
 //! consents  of the alerts' students whose chain was not met: whoever has a record must have a chain
+//! rosters   of each college: what it has set up must have a chain that ends where the roster says
 //! ```
 //!
 //! Whoever is asked later may know more: where an owner is ahead of its chain as it was read, the chain is read on from there.
@@ -40,8 +41,8 @@ pub struct Verification {
     pub faults: Vec<(AuditStream, ChainFault)>,
 }
 
-/// Proves every chain of the store; that every alert has one, so that a chain that was removed as a whole is found out as
-/// well; and that every chain of an alert or a consent has its owner. Consents cannot be listed: of one whose chain and
+/// Proves every chain of the store; that every alert and every roster has one, so that a chain that was removed as a whole is
+/// found out as well; and that every chain of an alert, a consent or a roster has its owner. Consents cannot be listed: of one whose chain and
 /// record are both gone nothing is known, nor of one whose chain is gone and whose student has no alert. All organisations
 /// of the store must be given: a consent is looked for in these.
 ///
@@ -54,6 +55,7 @@ pub async fn verify_all(store: &dyn Store, organisations: &[OrganisationId]) -> 
         proof.alerts_of(organisation).await?;
     }
     proof.alerts_that_were_not_listed().await?;
+    proof.rosters().await?;
     Ok(proof.found)
 }
 
@@ -68,6 +70,8 @@ struct Walk {
     consents: Vec<(SubjectKey, AuditHead)>,
     /// Whose consent's chain was met, or looked for in vain.
     students: HashSet<SubjectKey>,
+    /// Where each college's settings ended; `None` as above.
+    settings: BTreeMap<OrganisationId, Option<AuditHead>>,
 }
 
 impl Walk {
@@ -99,6 +103,9 @@ impl Walk {
             Some((AuditStream::Consent(subject), end)) => {
                 self.students.insert(subject);
                 self.consents.extend(end.map(|end| (subject, end)));
+            }
+            Some((AuditStream::Settings(organisation), end)) => {
+                self.settings.insert(organisation, end);
             }
             // Accesses have no owner that remembers their end.
             Some((AuditStream::Access(_), _)) | None => {}
@@ -189,6 +196,27 @@ impl Proof<'_> {
                 Some(alert) => {
                     self.ends_at(stream, end, alert.audit_head).await?;
                 }
+                None => self.found.faults.push((stream, ChainFault::NoOwner)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds what colleges have set up against their chains. A college is known by its chain, or by being asked for.
+    async fn rosters(&mut self) -> Result<(), StoreError> {
+        let mut ends = std::mem::take(&mut self.walk.settings);
+        for organisation in self.organisations {
+            ends.entry(organisation.clone()).or_insert(Some(AuditHead::EMPTY));
+        }
+        for (organisation, end) in ends {
+            let Some(end) = end else { continue };
+            let owner = self.store.roster(&organisation).await?.map(|roster| roster.audit_head);
+            let stream = AuditStream::Settings(organisation);
+            match owner {
+                Some(owner) => {
+                    self.ends_at(stream, end, owner).await?;
+                }
+                None if end == AuditHead::EMPTY => {}
                 None => self.found.faults.push((stream, ChainFault::NoOwner)),
             }
         }

@@ -86,6 +86,7 @@ fn passes(error: &ServiceError) -> bool {
         | ServiceError::NotFound
         | ServiceError::TooLate
         | ServiceError::Rejected(_)
+        | ServiceError::Roster(_)
         | ServiceError::IdempotencyKeyReused
         | ServiceError::Forbidden(_)
         | ServiceError::UnknownOrganisation
@@ -323,6 +324,7 @@ impl Worker {
         self.service.metrics().worker_ran();
         self.service.metrics().set_in_hand(self.dispatch.in_hand());
         self.notice_clock(now);
+        self.service.refresh_rosters().await;
         let walks_on = self.sweep().await;
         let more = match self.take_up_due(now).await {
             Ok(more) => {

@@ -18,8 +18,9 @@ use crisis_relay::domain::ids::{
 use crisis_relay::domain::message::{BandThresholds, Composed, segments};
 use crisis_relay::domain::policy::{Ladders, Policy, Step, Target};
 use crisis_relay::domain::provider::{MessageStatus, SendOutcome};
+use crisis_relay::domain::roster::{self, Change, ContactDetails, MethodDetails, Number, Roster};
 use crisis_relay::domain::sealed::Sealed;
-use crisis_relay::ports::{AlertCommit, ConsentCommit, IdempotencyRecord, WrappedDataKey};
+use crisis_relay::ports::{AlertCommit, ConsentCommit, IdempotencyRecord, RosterCommit, WrappedDataKey};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -218,6 +219,28 @@ impl College {
         record.channels.insert(Channel::Whatsapp, ChannelConsent { granted, at: now, source, notice_version: None });
         let entry = record.audit_head.append(AuditStream::Consent(subject), now, &Actor::Service, &Said { granted });
         ConsentCommit { record, audit: vec![entry] }
+    }
+
+    /// The next version of what the college has set up: one more person with this number, from nothing or from the version
+    /// before.
+    pub(crate) fn roster(&self, before: Option<&Roster>, number: u32, now: Timestamp) -> RosterCommit {
+        let roster = before.cloned().unwrap_or_else(|| Roster::empty(self.organisation.clone()));
+        let number_of_theirs =
+            Number { address: Sealed(format!("v1.key.roster-{number}")), address_key: address(1000 + number) };
+        let details = ContactDetails {
+            name: Some(Sealed(format!("v1.key.name-{number}"))),
+            role: ContactRole::Lead,
+            language: "hi".parse().unwrap(),
+            time_zone: "Asia/Kolkata".parse().unwrap(),
+            methods: vec![MethodDetails { channel: Channel::Sms, number: Some(number_of_theirs) }],
+            active: true,
+        };
+        let id = format!("c-{number}").parse().unwrap();
+        let change = Change::AddContact { id, person: person(1000 + number), details };
+        let actor = Actor::Machine { key: "admin".to_owned() };
+        let situation = roster::Situation { now, actor: &actor, configured: &self.directory, senders: &[] };
+        let transition = roster.on(change, &situation).unwrap();
+        RosterCommit { roster: transition.roster, audit: transition.audit }
     }
 
     fn situation<'a>(&'a self, actor: &'a Actor, now: Timestamp) -> Situation<'a> {

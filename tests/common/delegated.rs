@@ -36,6 +36,10 @@ macro_rules! delegate_store {
                 alert: crisis_relay::domain::ids::AlertId
             ) -> Vec<crisis_relay::domain::event::EventDetails>;
             commit_consent(commit: crisis_relay::ports::ConsentCommit) -> bool;
+            roster(
+                organisation: &crisis_relay::domain::ids::OrganisationId
+            ) -> Option<crisis_relay::domain::roster::Roster>;
+            commit_roster(commit: crisis_relay::ports::RosterCommit) -> bool;
             data_key(
                 organisation: &crisis_relay::domain::ids::OrganisationId,
                 person: crisis_relay::domain::ids::PersonKey

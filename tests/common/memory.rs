@@ -15,9 +15,10 @@ use crisis_relay::domain::event::EventDetails;
 use crisis_relay::domain::ids::{
     AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
 };
+use crisis_relay::domain::roster::Roster;
 use crisis_relay::ports::{
-    AlertCommit, AuditStretch, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Store,
-    StoreError, StoreStats, WrappedDataKey,
+    AlertCommit, AuditStretch, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, RosterCommit,
+    Store, StoreError, StoreStats, WrappedDataKey,
 };
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
@@ -50,6 +51,7 @@ struct Data {
     details: BTreeMap<AlertId, Vec<EventDetails>>,
     chains: BTreeMap<String, (AuditStream, BTreeMap<u64, AuditEntry>)>,
     consents: BTreeMap<(OrganisationId, SubjectKey), ConsentRecord>,
+    rosters: BTreeMap<OrganisationId, Roster>,
     keys: BTreeMap<(OrganisationId, PersonKey), WrappedDataKey>,
     answers: BTreeMap<IdempotencyKey, IdempotencyRecord>,
     facts: BTreeMap<String, String>,
@@ -219,6 +221,17 @@ impl Data {
         follows
     }
 
+    fn commit_roster(&mut self, commit: RosterCommit) -> bool {
+        let organisation = commit.roster.organisation.clone();
+        let before = self.rosters.get(&organisation).map_or(0, |roster| roster.version);
+        let follows = commit.roster.version == before + 1;
+        if follows {
+            self.append(commit.audit);
+            self.rosters.insert(organisation, commit.roster);
+        }
+        follows
+    }
+
     fn stats(&self) -> StoreStats {
         let count = |state| {
             let of_it = |row: &&Row| row.alert.is_open() && row.alert.state.name() == state;
@@ -358,6 +371,14 @@ impl Store for MemoryStore {
 
     async fn commit_consent(&self, commit: ConsentCommit) -> Result<bool, StoreError> {
         Ok(self.data()?.commit_consent(commit))
+    }
+
+    async fn roster(&self, organisation: &OrganisationId) -> Result<Option<Roster>, StoreError> {
+        Ok(self.data()?.rosters.get(organisation).cloned())
+    }
+
+    async fn commit_roster(&self, commit: RosterCommit) -> Result<bool, StoreError> {
+        Ok(self.data()?.commit_roster(commit))
     }
 
     async fn data_key(

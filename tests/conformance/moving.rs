@@ -41,6 +41,9 @@ async fn fill(store: &dyn Store) {
         assert!(store.commit_consent(said.clone()).await.unwrap());
         assert!(store.commit_consent(college.consent(subject(number), Some(&said.record), at(1))).await.unwrap());
     }
+    let first = college.roster(None, 1, at(0));
+    assert!(store.commit_roster(first.clone()).await.unwrap());
+    assert!(store.commit_roster(college.roster(Some(&first.roster), 2, at(1))).await.unwrap());
     for number in 1..=7 {
         let opened = if number == 7 { college.withhold(7, at(2)) } else { college.open(number, at(2)) };
         let commit = laden(&college, opened, number);
@@ -96,7 +99,7 @@ async fn there_and_back_again_everything_is_as_it_was() {
     let there = between.store().await;
     let moved = move_all(source.as_ref(), there.as_ref(), &to("firestore:there", true), &clock()).await.unwrap();
     let count = |kind| moved.counts.iter().find(|(found, _)| *found == kind).unwrap().1;
-    assert_eq!((count(Kind::Alert), count(Kind::Fact), count(Kind::Message)), (7, 2, 8));
+    assert_eq!((count(Kind::Alert), count(Kind::Fact), count(Kind::Message), count(Kind::Roster)), (7, 2, 8, 1));
     assert!(moved.audit.faults.is_empty() && moved.audit.alerts == 7, "{:?}", moved.audit);
     assert_eq!(first.dump().await, before, "the source was to be left as it was");
 

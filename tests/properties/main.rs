@@ -22,6 +22,7 @@ mod liveness;
 mod on_call;
 mod receipts;
 mod rendering;
+mod roster;
 mod schedules;
 mod steps;
 mod stored_form;

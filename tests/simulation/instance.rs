@@ -63,6 +63,7 @@ impl Instance {
         let organisation = Organisation {
             id: college::organisation(),
             directory,
+            senders: Vec::new(),
             ladders: Ladders::one(&Arc::new(college::policy(setup)), BandThresholds::default()),
             threshold: college::threshold(),
             composer: Arc::new(Texts { templates: setup.templates }),

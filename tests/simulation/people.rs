@@ -59,7 +59,8 @@ fn word<T>(result: &Result<T, ServiceError>) -> &'static str {
         Err(ServiceError::NotFound) => "not found",
         Err(ServiceError::IdempotencyKeyReused) => "key reused",
         Err(
-            ServiceError::Forbidden(_)
+            ServiceError::Roster(_)
+            | ServiceError::Forbidden(_)
             | ServiceError::UnknownOrganisation
             | ServiceError::CannotSeal(_)
             | ServiceError::Sealed(_),

@@ -363,8 +363,16 @@ impl Watch {
         self.hub.see(format!("delivery {}", is.state.name()));
         let now = alert.updated_at;
         let allowed = alert.ground.as_ref().is_some_and(|ground| ground.allows(is.channel));
+        // What was planned over a further channel, and never tried, is spared once the first has arrived.
+        let spares = |other: &Delivery| {
+            (&other.contact, other.stage) == (&is.contact, is.stage) && other.no < is.no && other.has_arrived()
+        };
+        let called = |attempt: &Attempt| attempt.result != AttemptResult::NotBegun;
+        let spared = !is.attempts.iter().any(called) && alert.deliveries.iter().any(spares);
         let reasonable = match &is.state {
-            DeliveryState::Cancelled { .. } => !matches!(alert.state, AlertState::Escalating { .. }) || !allowed,
+            DeliveryState::Cancelled { .. } => {
+                !matches!(alert.state, AlertState::Escalating { .. }) || !allowed || spared
+            }
             DeliveryState::Failed { reason: FailureReason::Exhausted, .. } => {
                 let rules = rules().delivery;
                 let used = is.attempts.iter().filter(|attempt| attempt.result != AttemptResult::NotBegun).count();

@@ -1,6 +1,7 @@
 //! The API: `/api/v1/…`. Handlers are thin: parse, ask the service, answer.
 
 mod alerts;
+mod contacts;
 mod events;
 mod preferences;
 mod views;
@@ -56,6 +57,7 @@ impl From<ServiceError> for Problem {
         match error {
             ServiceError::NotFound => Self::new(ProblemCode::NotFound),
             ServiceError::Rejected(rejection) => rejected(rejection),
+            ServiceError::Roster(rejection) => contacts::rejected(rejection),
             ServiceError::IdempotencyKeyReused => Self::of_field(
                 ProblemCode::IdempotencyKeyReused,
                 FieldError::new("Idempotency-Key", "must be new for a new body"),

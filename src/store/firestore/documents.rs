@@ -29,6 +29,8 @@ pub(super) mod collection {
     pub(crate) const ALERT_AUDIT: &str = "crisis_logs";
     pub(crate) const ACCESS_AUDIT: &str = "access_logs";
     pub(crate) const CONSENT_AUDIT: &str = "consent_audit_trail";
+    pub(crate) const SETTINGS_AUDIT: &str = "settings_logs";
+    pub(crate) const ROSTERS: &str = "rosters";
     pub(crate) const CONSENTS: &str = "messaging_consent";
     pub(crate) const OPEN_ALERTS: &str = "open_alerts";
     pub(crate) const REFERENCES: &str = "references";
@@ -117,6 +119,10 @@ impl Names {
         self.of(collection::CONSENTS, &format!("{subject}-{organisation}"))
     }
 
+    pub(super) fn roster(&self, organisation: &OrganisationId) -> String {
+        self.of(collection::ROSTERS, organisation.as_str())
+    }
+
     pub(super) fn open_alert(&self, organisation: &OrganisationId, subject: SubjectKey) -> String {
         self.of(collection::OPEN_ALERTS, &format!("{subject}-{organisation}"))
     }
@@ -157,6 +163,8 @@ pub(super) fn chain(stream: &AuditStream) -> String {
     match stream {
         AuditStream::Alert(alert) | AuditStream::Access(alert) => turned(alert.0),
         AuditStream::Consent(subject) => subject.to_string(),
+        // In hexadecimal: an id may hold the dash that stands between a chain's name and a number.
+        AuditStream::Settings(organisation) => data_encoding::HEXLOWER.encode(organisation.as_str().as_bytes()),
     }
 }
 
@@ -173,12 +181,17 @@ pub(super) fn chain_of(collection: &str, id: &str) -> Option<AuditStream> {
         collection::ALERT_AUDIT => alert().map(AuditStream::Alert),
         collection::ACCESS_AUDIT => alert().map(AuditStream::Access),
         collection::CONSENT_AUDIT => chain.parse().ok().map(AuditStream::Consent),
+        collection::SETTINGS_AUDIT => {
+            let name = String::from_utf8(data_encoding::HEXLOWER.decode(chain.as_bytes()).ok()?).ok()?;
+            name.parse().ok().map(AuditStream::Settings)
+        }
         _ => None,
     }
 }
 
 /// Every collection of entries.
-pub(super) const AUDIT: [&str; 3] = [collection::ALERT_AUDIT, collection::ACCESS_AUDIT, collection::CONSENT_AUDIT];
+pub(super) const AUDIT: [&str; 4] =
+    [collection::ALERT_AUDIT, collection::ACCESS_AUDIT, collection::CONSENT_AUDIT, collection::SETTINGS_AUDIT];
 
 /// Where a chain's entries are.
 pub(super) const fn audit_collection(stream: &AuditStream) -> &'static str {
@@ -186,6 +199,7 @@ pub(super) const fn audit_collection(stream: &AuditStream) -> &'static str {
         AuditStream::Alert(_) => collection::ALERT_AUDIT,
         AuditStream::Access(_) => collection::ACCESS_AUDIT,
         AuditStream::Consent(_) => collection::CONSENT_AUDIT,
+        AuditStream::Settings(_) => collection::SETTINGS_AUDIT,
     }
 }
 

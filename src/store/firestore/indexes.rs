@@ -82,6 +82,7 @@ pub const INDEXES: &[Index] = &[
     audit_head(collection::ALERT_AUDIT),
     audit_head(collection::ACCESS_AUDIT),
     audit_head(collection::CONSENT_AUDIT),
+    audit_head(collection::SETTINGS_AUDIT),
 ];
 
 const fn audit_head(collection: &'static str) -> Index {
@@ -95,6 +96,8 @@ pub const COLLECTIONS: &[&str] = &[
     collection::ALERT_AUDIT,
     collection::ACCESS_AUDIT,
     collection::CONSENT_AUDIT,
+    collection::SETTINGS_AUDIT,
+    collection::ROSTERS,
     collection::CONSENTS,
     collection::OPEN_ALERTS,
     collection::REFERENCES,

@@ -52,7 +52,7 @@ use tokio::time::Instant;
 use self::alerts::AlertChange;
 use self::client::{Client, Limits};
 use self::documents::{Names, Read, collection, field, fields, micros, text, time};
-use self::records::ConsentChange;
+use self::records::RecordChange;
 use self::work::Work;
 use crate::domain::alert::{Alert, StateName};
 use crate::domain::audit::{AuditEntry, AuditHash, AuditHead, AuditStream};
@@ -61,9 +61,10 @@ use crate::domain::event::EventDetails;
 use crate::domain::ids::{
     AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
 };
+use crate::domain::roster::Roster;
 use crate::ports::{
     AlertCommit, AuditStretch, Committed, ConsentCommit, Entropy, IdempotencyRecord, IntakeContext, ListCursor,
-    Operations, Store, StoreError, StoreStats, WrappedDataKey, random,
+    Operations, RosterCommit, Store, StoreError, StoreStats, WrappedDataKey, random,
 };
 use crate::store::json;
 
@@ -310,7 +311,17 @@ impl Store for FirestoreStore {
 
     async fn commit_consent(&self, commit: ConsentCommit) -> Result<bool, StoreError> {
         let client = Arc::clone(&self.client);
-        let change = ConsentChange::new(&client, &commit)?;
+        let change = RecordChange::of_consent(&client, &commit)?;
+        self.work.change(client.limits, async move { change::make(&client, &change.number(), change).await }).await
+    }
+
+    async fn roster(&self, organisation: &OrganisationId) -> Result<Option<Roster>, StoreError> {
+        self.get(self.client.names.roster(organisation), records::roster).await
+    }
+
+    async fn commit_roster(&self, commit: RosterCommit) -> Result<bool, StoreError> {
+        let client = Arc::clone(&self.client);
+        let change = RecordChange::of_roster(&client, &commit)?;
         self.work.change(client.limits, async move { change::make(&client, &change.number(), change).await }).await
     }
 

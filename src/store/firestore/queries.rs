@@ -211,7 +211,7 @@ mod tests {
             every(collection::ALERTS, None, 1),
             every(collection::ALERTS, Some("a".to_owned()), 1),
         ];
-        for collection in [collection::ALERT_AUDIT, collection::ACCESS_AUDIT, collection::CONSENT_AUDIT] {
+        for collection in super::super::documents::AUDIT {
             all.extend([audit_head(collection, "a"), every(collection, None, 1), named(collection, "a", None, 1)]);
         }
         for state in StateName::ALL {

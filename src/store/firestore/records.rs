@@ -15,7 +15,8 @@ use crate::domain::alert::Alert;
 use crate::domain::audit::{AuditEntry, AuditHash, AuditStream};
 use crate::domain::consent::ConsentRecord;
 use crate::domain::ids::{IdempotencyKey, OrganisationId, PersonKey};
-use crate::ports::{ConsentCommit, IdempotencyRecord, StoreError, WrappedDataKey};
+use crate::domain::roster::Roster;
+use crate::ports::{ConsentCommit, IdempotencyRecord, RosterCommit, StoreError, WrappedDataKey};
 use crate::store::json;
 
 /// Reads an alert, and remembers its version.
@@ -25,6 +26,11 @@ pub(super) fn alert(client: &Client, document: &Document) -> Result<Alert, Store
 }
 
 pub(super) fn consent(client: &Client, document: &Document) -> Result<ConsentRecord, StoreError> {
+    remember(client, document);
+    json::read(document.text(field::BODY)?)
+}
+
+pub(super) fn roster(client: &Client, document: &Document) -> Result<Roster, StoreError> {
     remember(client, document);
     json::read(document.text(field::BODY)?)
 }
@@ -131,8 +137,9 @@ pub(super) fn audit_entry_by_name(
     audit_entry(&stream, document)
 }
 
-/// A change of what a student has said.
-pub(super) struct ConsentChange {
+/// A change of a record that is written as a whole, from one version to the next, with its audit: what a student has said,
+/// or a college has set up.
+pub(super) struct RecordChange {
     version: u64,
     name: String,
     fields: Fields,
@@ -140,16 +147,33 @@ pub(super) struct ConsentChange {
     number: CommitNumber,
 }
 
-impl ConsentChange {
-    pub(super) fn new(client: &Client, commit: &ConsentCommit) -> Result<Self, StoreError> {
+impl RecordChange {
+    pub(super) fn of_consent(client: &Client, commit: &ConsentCommit) -> Result<Self, StoreError> {
         let record = &commit.record;
-        let body = documents::body(json::write(record)?)?;
+        let name = client.names.consent(&record.organisation, record.subject);
+        Self::new(client, name, record.version, json::write(record)?, &commit.audit)
+    }
+
+    pub(super) fn of_roster(client: &Client, commit: &RosterCommit) -> Result<Self, StoreError> {
+        let roster = &commit.roster;
+        let name = client.names.roster(&roster.organisation);
+        Self::new(client, name, roster.version, json::write(roster)?, &commit.audit)
+    }
+
+    fn new(
+        client: &Client,
+        name: String,
+        version: u64,
+        body: String,
+        audit: &[AuditEntry],
+    ) -> Result<Self, StoreError> {
+        let body = documents::body(body)?;
         let entry = |entry: &AuditEntry| Ok((client.names.audit_entry(&entry.stream, entry.seq), audit_fields(entry)?));
         Ok(Self {
-            version: record.version,
-            name: client.names.consent(&record.organisation, record.subject),
-            fields: fields([(field::BODY, body), (field::VERSION, count(record.version)?)]),
-            audit: commit.audit.iter().map(entry).collect::<Result<_, StoreError>>()?,
+            version,
+            name,
+            fields: fields([(field::BODY, body), (field::VERSION, count(version)?)]),
+            audit: audit.iter().map(entry).collect::<Result<_, StoreError>>()?,
             number: CommitNumber::draw(client),
         })
     }
@@ -159,7 +183,7 @@ impl ConsentChange {
     }
 }
 
-impl Change for ConsentChange {
+impl Change for RecordChange {
     /// Whether it was made; `false`: it was changed in the meantime.
     type Outcome = bool;
 
@@ -185,7 +209,7 @@ impl Change for ConsentChange {
     }
 
     fn refusal(&mut self, seen: &Seen) -> Result<Option<bool>, StoreError> {
-        // A version 0 follows nothing; and where nothing was said, only a first word follows.
+        // A version 0 follows nothing; and where nothing is kept, only a first version follows.
         let follows = self.version.checked_sub(1) == Some(seen.version(&self.name)?)
             && seen.has(&self.name) == (self.version > 1);
         if !follows {

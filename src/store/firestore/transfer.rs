@@ -29,7 +29,8 @@ const fn collections(kind: Kind) -> &'static [&'static str] {
         Kind::Fact => &[collection::FACTS],
         Kind::DataKey => &[collection::DATA_KEYS],
         Kind::Consent => &[collection::CONSENTS],
-        Kind::Audit => &[collection::ALERT_AUDIT, collection::ACCESS_AUDIT, collection::CONSENT_AUDIT],
+        Kind::Roster => &[collection::ROSTERS],
+        Kind::Audit => &documents::AUDIT,
         Kind::Event => &[collection::EVENTS],
         Kind::Message => &[collection::MESSAGES],
         Kind::Answer => &[collection::ANSWERS],
@@ -69,6 +70,10 @@ fn piece(kind: Kind, document: &Document) -> Result<Option<Piece>, StoreError> {
             let body = document.text(field::BODY)?;
             Piece::Consent(Box::new(json::read(body)?), body.to_owned())
         }
+        Kind::Roster => {
+            let body = document.text(field::BODY)?;
+            Piece::Roster(Box::new(json::read(body)?), body.to_owned())
+        }
         Kind::Audit => {
             let stream: AuditStream = document.parsed(field::STREAM)?;
             Piece::Audit(records::audit_entry(&stream, document)?)
@@ -106,6 +111,13 @@ fn writes(client: &Client, answers_kept: Duration, piece: &Piece) -> Result<Vec<
                 (field::VERSION, documents::count(record.version)?),
             ]);
             change::update(names.consent(&record.organisation, record.subject), fields)
+        }
+        Piece::Roster(roster, body) => {
+            let fields = fields([
+                (field::BODY, documents::body(body.clone())?),
+                (field::VERSION, documents::count(roster.version)?),
+            ]);
+            change::update(names.roster(&roster.organisation), fields)
         }
         Piece::Audit(entry) => {
             change::update(names.audit_entry(&entry.stream, entry.seq), records::audit_fields(entry)?)
@@ -146,7 +158,7 @@ fn alert_writes(
 const fn weight(piece: &Piece) -> usize {
     match piece {
         Piece::Fact(..) | Piece::DataKey(_) | Piece::Message(..) => 0,
-        Piece::Consent(_, body) | Piece::Alert(_, body, _) => body.len(),
+        Piece::Consent(_, body) | Piece::Roster(_, body) | Piece::Alert(_, body, _) => body.len(),
         Piece::Audit(entry) => entry.canonical.len(),
         // Sealed texts of bounded length: 20,000 characters of message and 64 KiB of metadata at the most.
         Piece::Event(..) => 256 * 1024,

@@ -9,6 +9,7 @@ const STEPS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_initial.sql"),
     include_str!("../../../migrations/sqlite/0002_facts.sql"),
     include_str!("../../../migrations/sqlite/0003_unfinished.sql"),
+    include_str!("../../../migrations/sqlite/0004_rosters.sql"),
 ];
 
 /// The version that this build writes.

@@ -37,9 +37,10 @@ use crate::domain::event::EventDetails;
 use crate::domain::ids::{
     AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
 };
+use crate::domain::roster::Roster;
 use crate::ports::{
     AlertCommit, AuditStretch, Committed, ConsentCommit, IdempotencyRecord, IntakeContext, ListCursor, Operations,
-    Store, StoreError, StoreStats, WrappedDataKey,
+    RosterCommit, Store, StoreError, StoreStats, WrappedDataKey,
 };
 use crate::store::json;
 
@@ -408,6 +409,16 @@ impl Store for SqliteStore {
     async fn commit_consent(&self, commit: ConsentCommit) -> Result<bool, StoreError> {
         let body = json::write(&commit.record)?;
         self.writer.write(move |connection| rows::commit_consent(connection, &commit, &body)).await
+    }
+
+    async fn roster(&self, organisation: &OrganisationId) -> Result<Option<Roster>, StoreError> {
+        let organisation = organisation.clone();
+        self.readers.look(move |connection| rows::roster(connection, &organisation)).await
+    }
+
+    async fn commit_roster(&self, commit: RosterCommit) -> Result<bool, StoreError> {
+        let body = json::write(&commit.roster)?;
+        self.writer.write(move |connection| rows::commit_roster(connection, &commit, &body)).await
     }
 
     async fn data_key(

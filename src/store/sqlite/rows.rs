@@ -13,9 +13,11 @@ use crate::domain::audit::{AuditEntry, AuditHash, AuditHead, AuditStream};
 use crate::domain::consent::ConsentRecord;
 use crate::domain::event::EventDetails;
 use crate::domain::ids::{AlertId, EventId, IdempotencyKey, OrganisationId, PersonKey, SubjectKey};
+use crate::domain::roster::Roster;
 use crate::domain::sealed::Sealed;
 use crate::ports::{
-    AlertCommit, AuditStretch, Committed, ConsentCommit, IdempotencyRecord, ListCursor, StoreStats, WrappedDataKey,
+    AlertCommit, AuditStretch, Committed, ConsentCommit, IdempotencyRecord, ListCursor, RosterCommit, StoreStats,
+    WrappedDataKey,
 };
 
 type Result<T> = rusqlite::Result<T>;
@@ -372,6 +374,25 @@ pub(super) fn commit_consent(connection: &Connection, commit: &ConsentCommit, bo
                ON CONFLICT (organisation, subject) DO UPDATE SET version = excluded.version, body = excluded.body \
                WHERE consents.version = excluded.version - 1";
     let values = params![record.organisation.as_str(), record.subject.as_bytes(), version, body];
+    let saved = connection.prepare_cached(sql)?.execute(values)? == 1;
+    if saved {
+        insert_audit(connection, &commit.audit)?;
+    }
+    Ok(saved)
+}
+
+pub(super) fn roster(connection: &Connection, organisation: &OrganisationId) -> Result<Option<Roster>> {
+    connection.prepare_cached(sql::ROSTER)?.query_row([organisation.as_str()], json_column).optional()
+}
+
+pub(super) fn commit_roster(connection: &Connection, commit: &RosterCommit, body: &str) -> Result<bool> {
+    let roster = &commit.roster;
+    let version = count(roster.version)?;
+    let sql = "INSERT INTO rosters (organisation, version, body) SELECT ?1, ?2, ?3 WHERE ?2 = 1 OR \
+               EXISTS (SELECT 1 FROM rosters WHERE organisation = ?1 AND version = ?2 - 1) \
+               ON CONFLICT (organisation) DO UPDATE SET version = excluded.version, body = excluded.body \
+               WHERE rosters.version = excluded.version - 1";
+    let values = params![roster.organisation.as_str(), version, body];
     let saved = connection.prepare_cached(sql)?.execute(values)? == 1;
     if saved {
         insert_audit(connection, &commit.audit)?;

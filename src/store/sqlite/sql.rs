@@ -52,6 +52,8 @@ pub(super) const CONSENT: &str = "SELECT body FROM consents WHERE organisation =
 
 pub(super) const CONSENT_VERSION: &str = "SELECT version FROM consents WHERE organisation = ?1 AND subject = ?2";
 
+pub(super) const ROSTER: &str = "SELECT body FROM rosters WHERE organisation = ?1";
+
 pub(super) const DATA_KEY: &str =
     "SELECT key_id, wrapped, created_at FROM data_keys WHERE organisation = ?1 AND person = ?2";
 

@@ -33,6 +33,7 @@ pub(super) const fn every(kind: Kind) -> &'static str {
             "SELECT body, organisation, subject FROM consents \
              WHERE (organisation, subject) > (?2, ?3) ORDER BY organisation, subject LIMIT ?1"
         }
+        Kind::Roster => "SELECT body, organisation FROM rosters WHERE organisation > ?2 ORDER BY organisation LIMIT ?1",
         Kind::Audit => {
             "SELECT stream, seq, at, entry, hash FROM audit \
              WHERE (stream, seq) > (?2, ?3) ORDER BY stream, seq LIMIT ?1"
@@ -91,6 +92,7 @@ fn keys(kind: Kind) -> (Vec<KeyPart>, &'static [usize]) {
         Kind::Fact => (vec![KeyPart::TEXT], &[0]),
         Kind::DataKey => (vec![KeyPart::TEXT, KeyPart::BYTES], &[0, 1]),
         Kind::Consent => (vec![KeyPart::TEXT, KeyPart::BYTES], &[1, 2]),
+        Kind::Roster => (vec![KeyPart::TEXT], &[1]),
         Kind::Audit => (vec![KeyPart::TEXT, KeyPart::Number(0)], &[0, 1]),
         Kind::Event => (vec![KeyPart::BYTES, KeyPart::BYTES], &[0, 1]),
         Kind::Message => (vec![KeyPart::TEXT], &[1]),
@@ -127,6 +129,7 @@ fn piece(connection: &Connection, kind: Kind, row: &Row<'_>) -> Result<Piece> {
             created_at: rows::timestamp(row.get(4)?, 4)?,
         }),
         Kind::Consent => Piece::Consent(Box::new(rows::json_column(row)?), row.get(0)?),
+        Kind::Roster => Piece::Roster(Box::new(rows::json_column(row)?), row.get(0)?),
         Kind::Audit => Piece::Audit(AuditEntry {
             stream: rows::parsed(row, 0)?,
             seq: u64::try_from(row.get::<_, i64>(1)?)
@@ -179,6 +182,11 @@ fn write(connection: &Connection, piece: &Piece) -> Result<()> {
             let sql = "INSERT OR REPLACE INTO consents (organisation, subject, version, body) VALUES (?1, ?2, ?3, ?4)";
             let values =
                 params![record.organisation.as_str(), record.subject.as_bytes(), rows::count(record.version)?, body];
+            connection.prepare_cached(sql)?.execute(values)?;
+        }
+        Piece::Roster(roster, body) => {
+            let sql = "INSERT OR REPLACE INTO rosters (organisation, version, body) VALUES (?1, ?2, ?3)";
+            let values = params![roster.organisation.as_str(), rows::count(roster.version)?, body];
             connection.prepare_cached(sql)?.execute(values)?;
         }
         Piece::Audit(entry) => {

@@ -86,7 +86,7 @@ async fn a_file_of_every_released_version_is_taken_over() {
 }
 
 /// What every fixture holds: an escalating alert whose message Twilio has, one that was acknowledged, one resolved, one
-/// withheld; what a student said; a key and an answer.
+/// withheld; what a student said; a key and an answer; and from version 4 on what the college has set up.
 async fn assert_cases(store: &Arc<dyn Store>, version: usize) {
     let north = organisation("north");
     let states =
@@ -116,6 +116,12 @@ async fn assert_cases(store: &Arc<dyn Store>, version: usize) {
     let consent = store.consent(&north, subject(1)).await.unwrap().unwrap();
     assert_eq!((consent.version, consent.channels[&Channel::Whatsapp].granted), (2, false));
     assert_eq!(store.audit_head(&AuditStream::Consent(subject(1))).await.unwrap(), consent.audit_head);
+    let roster = store.roster(&north).await.unwrap();
+    assert_eq!(roster.is_some(), version >= 4, "rosters came with version 4");
+    if let Some(roster) = roster {
+        assert_eq!((roster.version, roster.contacts.len()), (1, 1));
+        assert_eq!(store.audit_head(&AuditStream::Settings(north)).await.unwrap(), roster.audit_head);
+    }
 }
 
 /// The cases of an old file take their course.
@@ -190,6 +196,7 @@ async fn writes_the_fixture_of_the_newest_version() {
     let said = college.consent(subject(1), None, at(0));
     assert!(store.commit_consent(said.clone()).await.unwrap());
     assert!(store.commit_consent(college.consent(subject(1), Some(&said.record), at(8))).await.unwrap());
+    assert!(store.commit_roster(college.roster(None, 1, at(8))).await.unwrap());
     store.probe(at(9)).await.unwrap();
     store.close().await;
     std::fs::write(path, as_sql(&place.raw())).unwrap();

@@ -119,7 +119,10 @@ async fn all_kinds_of_chains(store: &Arc<dyn Store>, numbers: std::ops::Range<u3
         for entry in chain(&access, 3) {
             assert!(store.append_audit(entry).await.unwrap());
         }
-        streams.extend([AuditStream::Alert(opened.id), AuditStream::Consent(subject(number)), access]);
+        let other = College::new(&format!("north-{number}"));
+        assert!(store.commit_roster(other.roster(None, number, at(0))).await.unwrap());
+        let settings = AuditStream::Settings(other.organisation);
+        streams.extend([AuditStream::Alert(opened.id), AuditStream::Consent(subject(number)), access, settings]);
     }
     streams
 }

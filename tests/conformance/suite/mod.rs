@@ -71,6 +71,7 @@ macro_rules! conformance {
             lists::unfinished_alerts_are_paged_the_latest_first,
             lists::figures_tell_what_is_open_and_when_work_is_due,
             people::consent_is_changed_only_from_the_version_before,
+            people::a_roster_is_changed_only_from_the_version_before,
             people::data_keys_are_kept_by_person_and_organisation,
             people::the_first_answer_to_a_key_stands,
             people::a_fact_stays_as_it_was_first_kept,
@@ -82,6 +83,7 @@ macro_rules! conformance {
             races::a_person_gets_one_data_key_among_many,
             races::a_reference_is_given_once_among_many,
             races::consent_is_changed_once_among_many,
+            races::a_roster_is_changed_once_among_many,
             races::a_change_of_consent_and_what_rests_on_it_come_one_after_the_other,
             races::an_audit_number_is_given_once_among_many,
         }

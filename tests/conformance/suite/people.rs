@@ -1,7 +1,7 @@
 //! What is kept of people: consent, keys, and the answers that their requests were given.
 
 use crisis_relay::domain::audit::{AuditStream, verify_chain};
-use crisis_relay::ports::{ConsentCommit, IdempotencyRecord};
+use crisis_relay::ports::{ConsentCommit, IdempotencyRecord, RosterCommit};
 
 use super::{Place, commit};
 use crate::builders::{College, answer, at, data_key, idempotency_key, person, subject};
@@ -37,6 +37,42 @@ fn with_version(commit: &ConsentCommit, version: u64) -> ConsentCommit {
     let mut changed = commit.clone();
     changed.record.version = version;
     changed
+}
+
+pub(crate) async fn a_roster_is_changed_only_from_the_version_before<P: Place>() {
+    let place = P::new().await;
+    let store = place.open().await;
+    // One's id begins with the other's, and the dash stands in the names of entries, too.
+    let (north, south) = (College::new("north"), College::new("north-0"));
+    assert_eq!(store.roster(&north.organisation).await.unwrap(), None);
+    let first = north.roster(None, 1, at(0));
+    let second = north.roster(Some(&first.roster), 2, at(1));
+    let third = north.roster(Some(&second.roster), 3, at(2));
+
+    assert!(!store.commit_roster(second.clone()).await.unwrap(), "there is no first one yet");
+    assert!(store.commit_roster(first.clone()).await.unwrap());
+    assert!(store.commit_roster(south.roster(None, 4, at(0))).await.unwrap(), "each college has its own");
+    let before = place.dump().await;
+    let with_version = |commit: &RosterCommit, version| {
+        let mut changed = commit.clone();
+        changed.roster.version = version;
+        changed
+    };
+    for refused in [first.clone(), third.clone(), with_version(&first, 0), with_version(&second, 1)] {
+        assert!(!store.commit_roster(refused).await.unwrap());
+        assert_eq!(place.dump().await, before);
+    }
+    assert!(store.commit_roster(second.clone()).await.unwrap());
+    drop(store);
+    let store = place.open().await;
+    assert!(store.commit_roster(third.clone()).await.unwrap());
+
+    assert_eq!(store.roster(&north.organisation).await.unwrap(), Some(third.roster.clone()));
+    let stream = AuditStream::Settings(north.organisation.clone());
+    let entries = store.audit_entries(&stream, 0, 100).await.unwrap();
+    assert_eq!(entries, [first.audit, second.audit, third.audit].concat());
+    assert_eq!(verify_chain(&entries, Some(third.roster.audit_head)), Ok(third.roster.audit_head));
+    assert_eq!(store.audit_head(&stream).await.unwrap(), third.roster.audit_head);
 }
 
 pub(crate) async fn data_keys_are_kept_by_person_and_organisation<P: Place>() {

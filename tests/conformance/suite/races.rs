@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crisis_relay::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream, verify_chain};
-use crisis_relay::ports::{AlertCommit, Committed, Store};
+use crisis_relay::ports::{AlertCommit, Committed, RosterCommit, Store};
 use serde::Serialize;
 
 use super::audit::{chains, walked};
@@ -227,6 +227,28 @@ pub(crate) async fn a_change_of_consent_and_what_rests_on_it_come_one_after_the_
             assert_eq!(store.commit_alert(late).await.unwrap(), Committed::ConsentChanged);
         }
     }
+}
+
+pub(crate) async fn a_roster_is_changed_once_among_many<P: Place>() {
+    let place = P::new().await;
+    let store = place.open().await;
+    let college = College::new("north");
+    let mut roster = None;
+    for round in 0..3 {
+        let rivals: Vec<RosterCommit> = (1..=RIVALS)
+            .map(|rival| college.roster(roster.as_ref(), round * 100 + rival, at(i64::from(round))))
+            .collect();
+        let results = at_once(rivals.iter().cloned().map(|commit| {
+            let store = Arc::clone(&store);
+            async move { store.commit_roster(commit).await.unwrap() }
+        }))
+        .await;
+        roster = Some(rivals[only_winner(&results, &true, &false)].roster.clone());
+        assert_eq!(store.roster(&college.organisation).await.unwrap(), roster);
+    }
+    let head = roster.unwrap().audit_head;
+    let entries = store.audit_entries(&AuditStream::Settings(college.organisation), 0, 100).await.unwrap();
+    assert_eq!(verify_chain(&entries, Some(head)), Ok(head), "nothing of those who lost is in the chain");
 }
 
 #[derive(Serialize)]

@@ -1,0 +1,405 @@
+//! The roster: what a college has set up beside its configuration, as one aggregate. It is changed as a whole, so that what
+//! names a person is always held against the people that are there.
+//!
+//! ```text
+//! contact   added ──> changed, any number of times ──> removed      (nobody was ever told there)
+//!                                              └─────> deactivated  (somebody may have been: the audit names them)
+//! method    Unverified ── right code ──> Verified ── STOP, or Twilio says so ──> OptedOut
+//!               ^                            │ ^                                    │
+//!               └── another number ──────────┘ └── START, or another right code ────┘
+//! ```
+//!
+//! Only a verified method of an active contact is used for alerts. Every change is [`Roster::on`]: a pure function of the
+//! roster, a [`Change`] and the [`Situation`], which gives a [`Transition`]. The store commits the roster and its audit
+//! entries (chain `settings/<organisation>`) at once, guarded by the version.
+
+mod codes;
+mod contacts;
+mod deed;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use codes::{CODE_LASTS, CODE_TRIES, PendingCode, SentCode};
+pub use contacts::{ContactDetails, MethodDetails, Number};
+pub use deed::{OptOutBy, SettingsDeed};
+
+use super::audit::{Actor, AuditEntry, AuditHead, AuditStream};
+use super::contact::{Channel, Contact, ContactMethod, ContactRole, Directory, Language};
+use super::ids::{AddressKey, CodeHash, ContactId, OrganisationId, PersonKey};
+use super::schedule::{Schedule, Zone};
+use super::sealed::Sealed;
+
+/// How many contacts may be active. An alert carries the newest message to each phone that it told.
+pub const ACTIVE_MAX: usize = 64;
+/// How many contacts are kept, those who have left included: their names belong to the audit.
+pub const KEPT_MAX: usize = 200;
+
+/// Whether a method may be used for alerts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Standing {
+    /// Nobody has proved that it reaches the person.
+    Unverified,
+    /// A code that was sent there came back.
+    Verified {
+        /// When.
+        at: Timestamp,
+    },
+    /// The phone takes nothing from us any more.
+    OptedOut {
+        /// Since when.
+        since: Timestamp,
+        /// When it was verified, if it was: START makes it so again.
+        verified_at: Option<Timestamp>,
+    },
+}
+
+impl Standing {
+    /// The standing's name, as in the API.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Unverified => "unverified",
+            Self::Verified { .. } => "verified",
+            Self::OptedOut { .. } => "opted_out",
+        }
+    }
+
+    /// Whether alerts may be sent there.
+    pub const fn is_usable(&self) -> bool {
+        matches!(self, Self::Verified { .. })
+    }
+}
+
+/// One number on one channel, and how it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Method {
+    /// The channel.
+    pub channel: Channel,
+    /// The number, sealed under the contact's data key.
+    pub address: Sealed,
+    /// The number's keyed hash.
+    pub address_key: AddressKey,
+    /// How it stands.
+    pub standing: Standing,
+    /// The code that was sent and has not come back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<PendingCode>,
+}
+
+/// A person of the roster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RosterContact {
+    /// The id; never given to anybody else.
+    pub id: ContactId,
+    /// Counts the changes that people made, from 1.
+    pub version: u64,
+    /// Whose data key seals name and numbers.
+    pub person: PersonKey,
+    /// What they are called, sealed.
+    pub name: Sealed,
+    /// Why they are told.
+    pub role: ContactRole,
+    /// The language they are told in.
+    pub language: Language,
+    /// Where they live.
+    pub time_zone: Zone,
+    /// Their numbers, in the order in which they are tried; one a channel.
+    pub methods: Vec<Method>,
+    /// Whether they are told anything at all.
+    pub active: bool,
+    /// Whether one of their methods was ever verified: then they may have been told, and the audit names them.
+    pub was_verified: bool,
+}
+
+impl RosterContact {
+    /// The method of a channel.
+    pub fn method(&self, channel: Channel) -> Option<&Method> {
+        self.methods.iter().find(|method| method.channel == channel)
+    }
+
+    /// The person as alerts know them: with the methods that may be used. `None`: they cannot be told anything.
+    pub fn reachable(&self, organisation: &OrganisationId) -> Option<Contact> {
+        let usable = self.methods.iter().filter(|method| method.standing.is_usable());
+        let methods: Vec<ContactMethod> = usable
+            .map(|method| ContactMethod {
+                channel: method.channel,
+                address: method.address.clone(),
+                address_key: method.address_key,
+            })
+            .collect();
+        (self.active && !methods.is_empty()).then(|| Contact {
+            id: self.id.clone(),
+            organisation: organisation.clone(),
+            person: self.person,
+            role: self.role,
+            language: self.language.clone(),
+            methods,
+        })
+    }
+}
+
+/// What a college has set up beside its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roster {
+    /// The college.
+    pub organisation: OrganisationId,
+    /// Counts the changes, from 1; 0: nothing was ever set up, and nothing is stored.
+    pub version: u64,
+    /// The people, in the order in which they were added.
+    #[serde(default)]
+    pub contacts: Vec<RosterContact>,
+    /// Who is on call when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedules: Vec<Schedule>,
+    /// The codes of the last hour, for the limits.
+    #[serde(default)]
+    pub codes_sent: Vec<SentCode>,
+    /// The head of the audit chain `settings/<organisation>`.
+    pub audit_head: AuditHead,
+}
+
+/// What a change depends on besides the roster and the change itself.
+pub struct Situation<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// Who or what acts.
+    pub actor: &'a Actor,
+    /// The people of the configuration: nobody else has their ids or numbers.
+    pub configured: &'a Directory,
+    /// The numbers that we send from: nobody is told there.
+    pub senders: &'a [(Channel, AddressKey)],
+}
+
+/// What is to change.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A further person.
+    AddContact {
+        /// Their id, drawn for them.
+        id: ContactId,
+        /// Whose data key seals name and numbers.
+        person: PersonKey,
+        /// All about them.
+        details: ContactDetails,
+    },
+    /// All about a person, anew.
+    ReplaceContact {
+        /// Who.
+        id: ContactId,
+        /// The version that the change was made from.
+        from_version: u64,
+        /// All about them.
+        details: ContactDetails,
+    },
+    /// A person goes.
+    RemoveContact {
+        /// Who.
+        id: ContactId,
+        /// The version that was looked at.
+        from_version: u64,
+    },
+    /// Somebody is about to see a person's numbers.
+    RevealContact {
+        /// Whose.
+        id: ContactId,
+    },
+    /// A code is about to be sent.
+    SendCode {
+        /// To whom.
+        id: ContactId,
+        /// Over which of their methods.
+        channel: Channel,
+        /// The code's keyed hash.
+        hash: CodeHash,
+    },
+    /// The provider has refused to send a code.
+    CodeNotSent {
+        /// To whom.
+        id: ContactId,
+        /// Over which of their methods.
+        channel: Channel,
+        /// The code's keyed hash.
+        hash: CodeHash,
+        /// The provider's error code.
+        fault: Option<u32>,
+    },
+    /// Somebody says which code has come.
+    ConfirmCode {
+        /// To whom.
+        id: ContactId,
+        /// Over which of their methods.
+        channel: Channel,
+        /// The keyed hash of what they say, by the time at which the code was sent.
+        hash: CodeHash,
+    },
+    /// A phone takes nothing from us any more.
+    OptOut {
+        /// The channel.
+        channel: Channel,
+        /// The number.
+        address: AddressKey,
+        /// How that is known.
+        by: OptOutBy,
+    },
+    /// A phone takes our messages again.
+    OptIn {
+        /// The channel.
+        channel: Channel,
+        /// The number.
+        address: AddressKey,
+    },
+}
+
+/// What a change came to, where that is not clear from the change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was made, or there was nothing to change.
+    Done,
+    /// The person is gone from the roster.
+    Removed,
+    /// The person is kept, without numbers, for the audit names them.
+    Deactivated,
+    /// The code was right.
+    Confirmed,
+    /// It was not; so many more may be tried.
+    WrongCode {
+        /// How many.
+        tries_left: u32,
+    },
+}
+
+/// Why a change does not fit. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// There is no such contact.
+    #[error("no such contact")]
+    NoSuchContact,
+    /// The contact has no such method.
+    #[error("the contact has no such method")]
+    NoSuchMethod,
+    /// Somebody has changed it meanwhile.
+    #[error("it was changed meanwhile")]
+    Outdated,
+    /// The id is taken.
+    #[error("the id is taken")]
+    IdTaken,
+    /// Fields break rules.
+    #[error("{} fields break a rule", .0.len())]
+    Invalid(Vec<FieldFault>),
+    /// There are enough already.
+    #[error("{0}")]
+    TooMany(&'static str),
+    /// It is verified.
+    #[error("the method is verified")]
+    AlreadyVerified,
+    /// A contact who is not active is sent nothing.
+    #[error("the contact is not active")]
+    Inactive,
+    /// Another code may be sent after this.
+    #[error("too many codes were sent")]
+    TooSoon(Duration),
+    /// No code is waited for.
+    #[error("no code waits to be confirmed")]
+    NoCode,
+}
+
+/// A field that breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldFault {
+    /// Where: a path such as `methods[0].number`.
+    pub field: String,
+    /// The rule, fit to be shown. Never the value.
+    pub rule: &'static str,
+}
+
+/// A change, ready to be committed.
+#[derive(Debug, Clone)]
+pub struct Transition {
+    /// The roster after the change.
+    pub roster: Roster,
+    /// The audit entries that tell of it; none: there was nothing to change.
+    pub audit: Vec<AuditEntry>,
+    /// What it came to.
+    pub outcome: Outcome,
+}
+
+impl Roster {
+    /// Nothing is set up.
+    pub const fn empty(organisation: OrganisationId) -> Self {
+        Self {
+            organisation,
+            version: 0,
+            contacts: Vec::new(),
+            schedules: Vec::new(),
+            codes_sent: Vec::new(),
+            audit_head: AuditHead::EMPTY,
+        }
+    }
+
+    /// The person with this id.
+    pub fn contact(&self, id: &ContactId) -> Option<&RosterContact> {
+        self.contacts.iter().find(|contact| contact.id == *id)
+    }
+
+    /// Whether a schedule names this person.
+    pub fn is_referred_to(&self, id: &ContactId) -> bool {
+        self.schedules.iter().any(|schedule| schedule.names().contains(id))
+    }
+
+    /// Everybody who can be told: the people of the configuration, and those of the roster who are active, with the
+    /// methods that are verified; and who is on call when.
+    pub fn directory(&self, configured: &Directory) -> Directory {
+        let own = self.contacts.iter().filter_map(|contact| contact.reachable(&self.organisation));
+        Directory::new(configured.people().cloned().chain(own).collect()).with_schedules(self.schedules.clone())
+    }
+
+    /// Changes a roster. A pure function: the same roster, change and situation give the same transition.
+    ///
+    /// # Errors
+    /// The change does not fit what is there.
+    pub fn on(self, change: Change, cx: &Situation<'_>) -> Result<Transition, Rejection> {
+        let mut changing = Changing { roster: self, audit: Vec::new(), cx };
+        let outcome = match change {
+            Change::AddContact { id, person, details } => changing.add_contact(id, person, details)?,
+            Change::ReplaceContact { id, from_version, details } => {
+                changing.replace_contact(&id, from_version, details)?
+            }
+            Change::RemoveContact { id, from_version } => changing.remove_contact(&id, from_version)?,
+            Change::RevealContact { id } => changing.reveal_contact(&id)?,
+            Change::SendCode { id, channel, hash } => changing.send_code(&id, channel, hash)?,
+            Change::CodeNotSent { id, channel, hash, fault } => changing.code_not_sent(&id, channel, hash, fault)?,
+            Change::ConfirmCode { id, channel, hash } => changing.confirm_code(&id, channel, hash)?,
+            Change::OptOut { channel, address, by } => changing.opt_out(channel, address, by),
+            Change::OptIn { channel, address } => changing.opt_in(channel, address),
+        };
+        let Changing { mut roster, audit, .. } = changing;
+        if !audit.is_empty() {
+            roster.version += 1;
+        }
+        Ok(Transition { roster, audit, outcome })
+    }
+}
+
+/// A roster in the middle of a change. Whatever changes it records a deed.
+struct Changing<'a, 'b> {
+    roster: Roster,
+    audit: Vec<AuditEntry>,
+    cx: &'a Situation<'b>,
+}
+
+impl Changing<'_, '_> {
+    fn record(&mut self, deed: &SettingsDeed<'_>) {
+        let stream = AuditStream::Settings(self.roster.organisation.clone());
+        self.audit.push(self.roster.audit_head.append(stream, self.cx.now, self.cx.actor, deed));
+    }
+
+    fn place(&self, id: &ContactId) -> Result<usize, Rejection> {
+        self.roster.contacts.iter().position(|contact| contact.id == *id).ok_or(Rejection::NoSuchContact)
+    }
+}
+
+#[cfg(test)]
+mod tests;

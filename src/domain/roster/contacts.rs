@@ -1,0 +1,259 @@
+//! People: added, changed, removed.
+
+use std::collections::BTreeSet;
+
+use super::{
+    ACTIVE_MAX, Changing, FieldFault, KEPT_MAX, Method, Outcome, Rejection, RosterContact, SettingsDeed, Standing,
+};
+use crate::domain::contact::{Channel, ContactRole, Language};
+use crate::domain::ids::{AddressKey, ContactId, PersonKey};
+use crate::domain::schedule::Zone;
+use crate::domain::sealed::Sealed;
+
+/// A number, ready to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Number {
+    /// Sealed under the contact's data key.
+    pub address: Sealed,
+    /// Its keyed hash.
+    pub address_key: AddressKey,
+}
+
+/// A method as somebody sets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MethodDetails {
+    /// The channel.
+    pub channel: Channel,
+    /// The number; `None`: the one that is there.
+    pub number: Option<Number>,
+}
+
+/// All about a person, as somebody sets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContactDetails {
+    /// What they are called, sealed; `None`: as before.
+    pub name: Option<Sealed>,
+    /// Why they are told.
+    pub role: ContactRole,
+    /// In which language.
+    pub language: Language,
+    /// Where they live.
+    pub time_zone: Zone,
+    /// Their methods, in the order in which they are tried.
+    pub methods: Vec<MethodDetails>,
+    /// Whether they are told anything.
+    pub active: bool,
+}
+
+impl Changing<'_, '_> {
+    pub(super) fn add_contact(
+        &mut self,
+        id: ContactId,
+        person: PersonKey,
+        details: ContactDetails,
+    ) -> Result<Outcome, Rejection> {
+        if self.roster.contact(&id).is_some() || self.cx.configured.contact(&id).is_some() {
+            return Err(Rejection::IdTaken);
+        }
+        if self.roster.contacts.len() >= KEPT_MAX {
+            return Err(Rejection::TooMany("there are 200 contacts, those who have left included: no more are kept"));
+        }
+        let name = details.name.ok_or_else(|| fault("name", "must be given"))?;
+        if details.active {
+            self.refuse_too_many_active()?;
+        }
+        let methods = self.methods(&id, &[], details.methods)?;
+        self.record(&SettingsDeed::ContactAdded {
+            contact: &id,
+            role: details.role,
+            language: &details.language,
+            time_zone: &details.time_zone,
+            active: details.active,
+        });
+        self.record_methods(&id, &[], &methods);
+        self.roster.contacts.push(RosterContact {
+            id,
+            version: 1,
+            person,
+            name,
+            role: details.role,
+            language: details.language,
+            time_zone: details.time_zone,
+            methods,
+            active: details.active,
+            was_verified: false,
+        });
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn replace_contact(
+        &mut self,
+        id: &ContactId,
+        from_version: u64,
+        details: ContactDetails,
+    ) -> Result<Outcome, Rejection> {
+        let place = self.place_at(id, from_version)?;
+        let before = self.roster.contacts[place].clone();
+        if details.active && !before.active {
+            self.refuse_too_many_active()?;
+        }
+        let methods = self.methods(id, &before.methods, details.methods)?;
+        let order = |methods: &[Method]| methods.iter().map(|method| method.channel).collect::<Vec<_>>();
+        let changed = SettingsDeed::ContactChanged {
+            contact: id,
+            renamed: details.name.is_some(),
+            role: (details.role != before.role).then_some(details.role),
+            language: (details.language != before.language).then_some(&details.language),
+            time_zone: (details.time_zone != before.time_zone).then_some(&details.time_zone),
+            active: (details.active != before.active).then_some(details.active),
+            order: (order(&methods) != order(&before.methods)).then(|| order(&methods)),
+        };
+        if says_anything(&changed) {
+            self.record(&changed);
+        }
+        self.record_methods(id, &before.methods, &methods);
+        if self.audit.is_empty() {
+            return Ok(Outcome::Done);
+        }
+        self.roster.contacts[place] = RosterContact {
+            version: before.version + 1,
+            name: details.name.unwrap_or(before.name),
+            role: details.role,
+            language: details.language,
+            time_zone: details.time_zone,
+            methods,
+            active: details.active,
+            ..before
+        };
+        Ok(Outcome::Done)
+    }
+
+    /// Who may have been told something stays, without numbers and not active: the audit names them, and somebody may have to
+    /// find out who that was. So does whom a schedule names. Their numbers are free for others.
+    pub(super) fn remove_contact(&mut self, id: &ContactId, from_version: u64) -> Result<Outcome, Rejection> {
+        let place = self.place_at(id, from_version)?;
+        let before = self.roster.contacts[place].clone();
+        if !before.was_verified && !self.roster.is_referred_to(id) {
+            self.record_methods(id, &before.methods, &[]);
+            self.record(&SettingsDeed::ContactRemoved { contact: id });
+            self.roster.contacts.remove(place);
+            return Ok(Outcome::Removed);
+        }
+        let details = ContactDetails {
+            name: None,
+            role: before.role,
+            language: before.language,
+            time_zone: before.time_zone,
+            methods: Vec::new(),
+            active: false,
+        };
+        self.replace_contact(id, from_version, details)?;
+        Ok(Outcome::Deactivated)
+    }
+
+    pub(super) fn reveal_contact(&mut self, id: &ContactId) -> Result<Outcome, Rejection> {
+        self.place(id)?;
+        self.record(&SettingsDeed::ContactRevealed { contact: id });
+        Ok(Outcome::Done)
+    }
+
+    fn place_at(&self, id: &ContactId, version: u64) -> Result<usize, Rejection> {
+        let place = self.place(id)?;
+        if self.roster.contacts[place].version == version { Ok(place) } else { Err(Rejection::Outdated) }
+    }
+
+    fn refuse_too_many_active(&self) -> Result<(), Rejection> {
+        let active = self.roster.contacts.iter().filter(|contact| contact.active).count();
+        if active < ACTIVE_MAX {
+            return Ok(());
+        }
+        Err(Rejection::TooMany("there are 64 active contacts: no more can be told"))
+    }
+
+    /// The methods of a person as they shall be: what has the same number stands as it did.
+    fn methods(&self, id: &ContactId, before: &[Method], wanted: Vec<MethodDetails>) -> Result<Vec<Method>, Rejection> {
+        let (mut methods, mut faults, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for (index, MethodDetails { channel, number }) in wanted.into_iter().enumerate() {
+            if !seen.insert(channel) {
+                faults.push(method_fault(index, "channel", "must be given once: a person has one number a channel"));
+                continue;
+            }
+            let known = before.iter().find(|method| method.channel == channel);
+            match (number, known) {
+                (None, Some(known)) => methods.push(known.clone()),
+                (None, None) => faults.push(method_fault(index, "number", "must be given")),
+                (Some(number), Some(known)) if number.address_key == known.address_key => methods.push(known.clone()),
+                (Some(number), _) => match self.number_fault(id, channel, number.address_key) {
+                    Some(rule) => faults.push(method_fault(index, "number", rule)),
+                    None => methods.push(Method {
+                        channel,
+                        address: number.address,
+                        address_key: number.address_key,
+                        standing: Standing::Unverified,
+                        code: None,
+                    }),
+                },
+            }
+        }
+        if faults.is_empty() { Ok(methods) } else { Err(Rejection::Invalid(faults)) }
+    }
+
+    /// What stands against a number: nobody is told at the number that sends, and no number is two people's, for whose reply
+    /// would it be?
+    fn number_fault(&self, id: &ContactId, channel: Channel, address: AddressKey) -> Option<&'static str> {
+        if self.cx.senders.contains(&(channel, address)) {
+            return Some("must not be the number that messages are sent from");
+        }
+        let is_it = |method: &Method| (method.channel, method.address_key) == (channel, address);
+        let others = self.roster.contacts.iter().filter(|contact| contact.id != *id);
+        let taken = others.flat_map(|contact| &contact.methods).any(is_it)
+            || self.cx.configured.contact_at(channel, address).is_some();
+        taken.then_some("must not be another person's number")
+    }
+
+    fn record_methods(&mut self, contact: &ContactId, before: &[Method], now: &[Method]) {
+        let has = |methods: &[Method], method: &Method| {
+            methods.iter().any(|other| (other.channel, other.address_key) == (method.channel, method.address_key))
+        };
+        for method in before.iter().filter(|method| !has(now, method)) {
+            let (channel, address) = (method.channel, method.address_key);
+            self.record(&SettingsDeed::MethodRemoved { contact, channel, address });
+        }
+        for method in now.iter().filter(|method| !has(before, method)) {
+            let (channel, address) = (method.channel, method.address_key);
+            self.record(&SettingsDeed::MethodSet { contact, channel, address });
+        }
+    }
+}
+
+fn fault(field: &str, rule: &'static str) -> Rejection {
+    Rejection::Invalid(vec![FieldFault { field: field.to_owned(), rule }])
+}
+
+fn method_fault(index: usize, field: &str, rule: &'static str) -> FieldFault {
+    FieldFault { field: format!("methods[{index}].{field}"), rule }
+}
+
+fn says_anything(deed: &SettingsDeed<'_>) -> bool {
+    match deed {
+        SettingsDeed::ContactChanged { renamed, role, language, time_zone, active, order, contact: _ } => {
+            *renamed
+                || role.is_some()
+                || language.is_some()
+                || time_zone.is_some()
+                || active.is_some()
+                || order.is_some()
+        }
+        SettingsDeed::ContactAdded { .. }
+        | SettingsDeed::ContactRemoved { .. }
+        | SettingsDeed::ContactRevealed { .. }
+        | SettingsDeed::MethodSet { .. }
+        | SettingsDeed::MethodRemoved { .. }
+        | SettingsDeed::CodeSent { .. }
+        | SettingsDeed::CodeNotSent { .. }
+        | SettingsDeed::CodeWrong { .. }
+        | SettingsDeed::MethodVerified { .. }
+        | SettingsDeed::MethodOptedOut { .. }
+        | SettingsDeed::MethodOptedIn { .. } => true,
+    }
+}

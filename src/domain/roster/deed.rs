@@ -1,0 +1,155 @@
+//! What the entries of the chain `settings/<organisation>` say. Pseudonymous: ids, roles, channels, hashes of numbers.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::domain::contact::{Channel, ContactRole, Language};
+use crate::domain::ids::{AddressKey, ContactId};
+use crate::domain::schedule::Zone;
+
+/// How it is known that a phone takes nothing from us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "by", rename_all = "snake_case")]
+pub enum OptOutBy {
+    /// The person replied STOP.
+    Reply,
+    /// The provider refused a message on account of it.
+    Provider {
+        /// The provider's error code.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<u32>,
+    },
+}
+
+/// One change of what a college has set up. The order of the fields is part of the canonical text.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "deed", rename_all = "snake_case")]
+pub enum SettingsDeed<'a> {
+    /// A person was added.
+    ContactAdded {
+        /// Who.
+        contact: &'a ContactId,
+        /// Why they are told.
+        role: ContactRole,
+        /// In which language.
+        language: &'a Language,
+        /// Where they live.
+        time_zone: &'a Zone,
+        /// Whether they are told anything.
+        active: bool,
+    },
+    /// What is known of a person was changed; what stayed as it was is left out.
+    ContactChanged {
+        /// Who.
+        contact: &'a ContactId,
+        /// Whether they are called otherwise.
+        renamed: bool,
+        /// Why they are told.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        role: Option<ContactRole>,
+        /// In which language.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        language: Option<&'a Language>,
+        /// Where they live.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        time_zone: Option<&'a Zone>,
+        /// Whether they are told anything.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        active: Option<bool>,
+        /// Their channels, in the order in which they are tried.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        order: Option<Vec<Channel>>,
+    },
+    /// A person who was never told anything is no longer there.
+    ContactRemoved {
+        /// Who.
+        contact: &'a ContactId,
+    },
+    /// Somebody looked at a person's numbers.
+    ContactRevealed {
+        /// Whose.
+        contact: &'a ContactId,
+    },
+    /// A person has a further number, or another one; it is not verified.
+    MethodSet {
+        /// Whose.
+        contact: &'a ContactId,
+        /// On which channel.
+        channel: Channel,
+        /// The number's keyed hash.
+        address: AddressKey,
+    },
+    /// A person does not have a number any more.
+    MethodRemoved {
+        /// Whose.
+        contact: &'a ContactId,
+        /// On which channel.
+        channel: Channel,
+        /// The number's keyed hash.
+        address: AddressKey,
+    },
+    /// A code is about to be sent. Written before the call.
+    CodeSent {
+        /// To whom.
+        contact: &'a ContactId,
+        /// Over which channel.
+        channel: Channel,
+        /// The number's keyed hash.
+        address: AddressKey,
+        /// Until when it counts.
+        until: Timestamp,
+    },
+    /// The provider has refused to send it.
+    CodeNotSent {
+        /// To whom.
+        contact: &'a ContactId,
+        /// Over which channel.
+        channel: Channel,
+        /// The number's keyed hash.
+        address: AddressKey,
+        /// The provider's error code.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<u32>,
+    },
+    /// Somebody said a code that was not the one.
+    CodeWrong {
+        /// To whom it was sent.
+        contact: &'a ContactId,
+        /// Over which channel.
+        channel: Channel,
+        /// The number's keyed hash.
+        address: AddressKey,
+        /// How many more may be tried.
+        tries_left: u32,
+    },
+    /// The code came back: the number reaches the person.
+    MethodVerified {
+        /// Whose.
+        contact: &'a ContactId,
+        /// On which channel.
+        channel: Channel,
+        /// The number's keyed hash.
+        address: AddressKey,
+    },
+    /// The phone takes nothing from us any more.
+    MethodOptedOut {
+        /// Whose.
+        contact: &'a ContactId,
+        /// On which channel.
+        channel: Channel,
+        /// The number's keyed hash.
+        address: AddressKey,
+        /// How that is known.
+        #[serde(flatten)]
+        by: OptOutBy,
+    },
+    /// The phone takes our messages again.
+    MethodOptedIn {
+        /// Whose.
+        contact: &'a ContactId,
+        /// On which channel.
+        channel: Channel,
+        /// The number's keyed hash.
+        address: AddressKey,
+    },
+}

@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use self::composer::OrganisationComposer;
+use crate::alarm::board::Rules as BoardRules;
+use crate::alarm::render::Source;
+use crate::alarm::{AlarmSettings, Alarms, Target as AlarmTarget};
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::{self, Config, Mode, StoreKind};
 use crate::domain::alert::Rules;
@@ -123,6 +126,8 @@ pub struct App {
     pub store: Arc<dyn Store>,
     /// Knows how much is in hand.
     pub dispatch: Dispatch,
+    /// What the operator must hear of.
+    pub alarms: Arc<Alarms>,
 }
 
 /// Reads the master keys, or in development makes one.
@@ -415,6 +420,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         lease: config.delivery.lease,
         rules: rules(config),
     };
+    let alarms = alarms(config, &settings.instance, &metrics, &clock, &entropy)?;
     let service = Arc::new(Service::new(
         Arc::clone(&store),
         keyring,
@@ -424,6 +430,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         settings,
         dispatch.clone(),
         metrics,
+        Arc::clone(&alarms),
     ));
     service.load_rosters().await?;
     let worker = Arc::new(Worker::new(
@@ -457,8 +464,48 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         trusted_proxies: config.http.trusted_proxies,
     };
     let router = application(state, &manners, clock, entropy);
-    Ok(App { service, worker, jobs, router, store, dispatch })
+    Ok(App { service, worker, jobs, router, store, dispatch, alarms })
 }
+
+/// Whom alarms go to.
+fn alarms(
+    config: &Config,
+    instance: &str,
+    metrics: &Arc<Metrics>,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Arc<Alarms>, StartError> {
+    let ops = &config.ops;
+    let slack = ops.slack_url.clone().map(AlarmTarget::Slack);
+    let url = ops.pagerduty_url.to_string();
+    let pagerduty = ops.pagerduty_key.clone().map(|routing_key| AlarmTarget::PagerDuty { url, routing_key });
+    let settings = AlarmSettings {
+        source: Source {
+            name: ops.name.clone(),
+            instance: instance.to_owned(),
+            organisation: config.organisation.id.to_string(),
+        },
+        targets: slack.into_iter().chain(pagerduty).collect(),
+        rules: BoardRules {
+            repeat_every: ops.repeat_every,
+            settle_for: ops.settle_for,
+            conditions_max: ALARMS_KEPT_APART,
+        },
+        timeout: ops.timeout,
+    };
+    let made = Alarms::new(settings, Arc::clone(metrics), Arc::clone(clock), Arc::clone(entropy));
+    // The library's words could name an address that is a secret.
+    made.map(Arc::new).map_err(|_| {
+        StartError::Faults(vec![fault(
+            "ops",
+            "the HTTP client cannot be made",
+            "See what this machine lacks: certificates.",
+        )])
+    })
+}
+
+/// How many alarms are kept apart at the most; further ones are told of together.
+const ALARMS_KEPT_APART: usize = 1_000;
 
 /// What a database keeps of the set-up that it was begun with.
 struct Origin {
@@ -846,16 +893,21 @@ fn serve_settings(config: &Config) -> ServeSettings {
 /// Serves and works until the end is asked for: first no more requests, then no more work, then the store; all within
 /// one grace, of which requests get half, so that sends have time left.
 async fn work(app: App, listener: TcpListener, settings: ServeSettings, shutdown: CancellationToken) {
-    let App { worker, jobs, router, store, dispatch, .. } = app;
+    let App { worker, jobs, router, store, dispatch, alarms, .. } = app;
     let grace = settings.shutdown_grace;
     let settings = ServeSettings { shutdown_grace: grace / 2, ..settings };
-    let stop_worker = CancellationToken::new();
+    let (stop_worker, stop_alarms) = (CancellationToken::new(), CancellationToken::new());
     let working = tokio::spawn(worker.run(jobs, stop_worker.clone(), grace));
+    let telling = tokio::spawn(alarms.run(stop_alarms.clone()));
     let in_order = async {
         let ended = serve(listener, router, &settings, shutdown.clone()).await;
         stop_worker.cancel();
         if working.await.is_err() {
             tracing::error!("the worker ended by a panic");
+        }
+        stop_alarms.cancel();
+        if telling.await.is_err() {
+            tracing::error!("telling the operator ended by a panic");
         }
         store.close().await;
         ended

@@ -21,6 +21,7 @@
 //! | [`ports`] | what the service needs from the world, as traits |
 //! | [`service`] | accept, acknowledge, resolve, override, receipts, replies, reports |
 //! | [`worker`] | sends, looks up, polls |
+//! | [`alarm`] | what the operator must hear of: when, and over what |
 //! | [`store`] | SQLite |
 //! | [`twilio`] | Twilio's REST API, error codes, callbacks and signatures |
 //! | [`keyring`], [`secret`] | seals, keyed hashes, master keys; texts that are never printed |
@@ -33,6 +34,7 @@
 //! The three promises that every room keeps: no accepted alert is lost, nothing is sent without a recorded ground, and
 //! nothing personal leaks. `ARCHITECTURE.md` tells how, `README.md` how to run it.
 
+pub mod alarm;
 pub mod app;
 pub mod cli;
 pub mod clock;

@@ -27,6 +27,13 @@ label!(ByState, state);
 label!(ByKind, kind);
 label!(ByHook, hook);
 
+/// Notices to the operator, by whom they go to and what came of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByTarget {
+    target: &'static str,
+    outcome: &'static str,
+}
+
 type Counters<L> = Family<L, Counter>;
 type Histograms<L> = Family<L, Histogram>;
 
@@ -37,6 +44,8 @@ pub struct Metrics {
     attempts: Counters<ByClass>,
     receipts: Counters<ByStatus>,
     alarms: Counters<ByKind>,
+    alarms_open: Family<ByKind, Gauge>,
+    notices: Counters<ByTarget>,
     webhooks: Histograms<ByHook>,
     webhooks_refused: Counters<ByKind>,
     time_to_provider: Histogram,
@@ -76,6 +85,8 @@ impl Metrics {
             attempts: Family::default(),
             receipts: Family::default(),
             alarms: Family::default(),
+            alarms_open: Family::default(),
+            notices: Family::default(),
             webhooks: Family::new_with_constructor(fine),
             webhooks_refused: Family::default(),
             time_to_provider: fine(),
@@ -99,6 +110,9 @@ impl Metrics {
         r.register("attempts", "Calls to the provider by what they came to", self.attempts.clone());
         r.register("receipts", "Receipts that told something new, by status", self.receipts.clone());
         r.register("alarms", "Things the operator must hear of, by kind", self.alarms.clone());
+        r.register("alarms_open", "Things that are wrong just now, by kind", self.alarms_open.clone());
+        let help = "Notices to the operator, by target and by what came of them";
+        r.register("notices", help, self.notices.clone());
         let help = "Time to answer a webhook";
         r.register_with_unit("webhook_duration", help, Unit::Seconds, self.webhooks.clone());
         r.register("webhooks_refused", "Webhooks refused, by reason", self.webhooks_refused.clone());
@@ -139,6 +153,16 @@ impl Metrics {
     /// The operator must hear of something.
     pub fn alarm(&self, kind: &'static str) {
         self.alarms.get_or_create(&ByKind { kind }).inc();
+    }
+
+    /// So many things of a kind are wrong just now.
+    pub fn set_alarms_open(&self, kind: &'static str, count: usize) {
+        self.alarms_open.get_or_create(&ByKind { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// So many notices to a target of the operator's came to this.
+    pub fn notices(&self, target: &'static str, outcome: &'static str, count: u64) {
+        self.notices.get_or_create(&ByTarget { target, outcome }).inc_by(count);
     }
 
     /// A webhook was answered after so many seconds.

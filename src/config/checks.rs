@@ -34,6 +34,7 @@ pub(super) fn check(config: &Config, r: &mut Reader<'_>) -> Vec<String> {
     addresses(config, r, &mut notes);
     templates(config, r, &mut notes);
     counsellor(config, r, &mut notes);
+    ops(config, r, &mut notes);
     storage(config, r);
     callers(config, r, &mut notes);
     jwt(config, r);
@@ -312,6 +313,21 @@ fn counsellor(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
         r.fault(TO, "is missing: nobody would be told", "set the number of the person to be told first");
     } else {
         notes.push("counsellor.whatsapp_to is not set: there is nobody to be told".into());
+    }
+}
+
+/// Notices name the installation and its cases' references, and the addresses are secrets: nobody on the way may read them.
+fn ops(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
+    let ops = &config.ops;
+    let is_plain = |url: &str| !url.starts_with("https://");
+    let slack = ops.slack_url.as_ref().is_some_and(|url| is_plain(url.expose()));
+    for (key, plain) in [("ops.slack_url", slack), ("ops.pagerduty_url", is_plain(ops.pagerduty_url.as_str()))] {
+        if production(config) && plain {
+            r.fault(key, "must be https in production", "write https://");
+        }
+    }
+    if production(config) && ops.slack_url.is_none() && ops.pagerduty_key.is_none() {
+        notes.push("nobody is told of alarms: set ops.slack_url or ops.pagerduty_key, or have the log watched".into());
     }
 }
 

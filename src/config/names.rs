@@ -44,6 +44,8 @@ pub(super) const NAMED: &[Named] = &[
     plain("TWILIO_CONTENT_SID_HI", "templates.content_sids.hi"),
     plain("DASHBOARD_URL", "templates.dashboard_url"),
     plain("INSTANCES", "worker.instances"),
+    secret("OPS_SLACK_URL", "ops.slack_url"),
+    secret("OPS_PAGERDUTY_KEY", "ops.pagerduty_key"),
     plain("STORE", "store.kind"),
     plain("DATABASE_PATH", "store.path"),
     plain("FIRESTORE_PROJECT_ID", "store.firestore.project_id"),

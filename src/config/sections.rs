@@ -18,6 +18,7 @@ use super::values::{ApiRole, KeyHash, LogFormat, MasterKey, Mode, Sid, StoreKind
 use crate::domain::contact::{Language, PhoneNumber};
 use crate::domain::ids::{ContactId, OrganisationId};
 use crate::domain::message::SenderName;
+use crate::secret::Secret;
 
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -58,6 +59,7 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
             queue_max: r.whole("worker.queue_max", 1..=1_000_000),
             due_batch: r.whole("worker.due_batch", 1..=10_000),
         },
+        ops: ops(r, &organisation.id),
         store: store(r),
         keyring: keyring(r),
         auth: auth(r, &organisation.id),
@@ -340,6 +342,46 @@ fn poll(r: &mut Reader<'_>) -> Duration {
 
 /// Between two looks for due alerts, where the store is Firestore and nothing else was chosen.
 const FIRESTORE_POLL: Duration = s(2);
+
+/// An address that is a secret, because whoever knows it can use it.
+fn secret_url(r: &mut Reader<'_>, key: &str) -> Option<Secret> {
+    const ADDRESS: Rule = Rule {
+        rule: "must be an absolute http or https URL without a user name",
+        remedy: "copy it whole from where it was made",
+    };
+    r.secret(key, &ADDRESS, |text| {
+        let url = Url::parse(text);
+        url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty())
+    })
+}
+
+fn ops(r: &mut Reader<'_>, organisation: &OrganisationId) -> Ops {
+    const NAME: Rule = Rule {
+        rule: "must be 1 to 64 letters, digits, '-', '_' or '.'",
+        remedy: "choose what whoever is called at night knows it by",
+    };
+    const KEY: Rule = Rule {
+        rule: "must be 8 to 64 letters and digits",
+        remedy: "copy the integration key of an Events API V2 integration from PagerDuty",
+    };
+    let name = |text: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        ((1..=64).contains(&text.len()) && text.bytes().all(fits)).then(|| text.to_owned())
+    };
+    let is_key = |text: &str| (8..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    Ops {
+        name: r.optional("ops.name", &NAME, name, quoted).unwrap_or_else(|| organisation.to_string()),
+        slack_url: secret_url(r, "ops.slack_url"),
+        pagerduty_key: r.secret("ops.pagerduty_key", &KEY, is_key),
+        pagerduty_url: r.url("ops.pagerduty_url").unwrap_or_else(|| known_good(PAGERDUTY)),
+        repeat_every: r.duration("ops.repeat_every", m(1)..=d(1)),
+        settle_for: r.duration("ops.settle_for", s(0)..=h(1)),
+        timeout: r.duration("ops.timeout", ms(100)..=m(1)),
+    }
+}
+
+/// Where PagerDuty's Events API is, unless the account is elsewhere.
+const PAGERDUTY: &str = "https://events.pagerduty.com/v2/enqueue";
 
 fn store(r: &mut Reader<'_>) -> Store {
     Store {

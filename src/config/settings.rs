@@ -41,6 +41,8 @@ pub struct Config {
     pub templates: Templates,
     /// The dispatch loop.
     pub worker: Worker,
+    /// Whom the operator's alarms go to.
+    pub ops: Ops,
     /// Where alerts are kept.
     pub store: Store,
     /// The keys that seal personal data.
@@ -282,6 +284,25 @@ pub struct Worker {
     pub queue_max: usize,
     /// Most alerts taken by one look.
     pub due_batch: usize,
+}
+
+/// Whom the operator's alarms go to, and when.
+#[derive(Debug, Clone)]
+pub struct Ops {
+    /// What this installation is called in notices.
+    pub name: String,
+    /// A webhook in Slack's form.
+    pub slack_url: Option<Secret>,
+    /// The key of a PagerDuty integration.
+    pub pagerduty_key: Option<Secret>,
+    /// Where PagerDuty's Events API is.
+    pub pagerduty_url: Url,
+    /// From telling of a condition to telling of it again, while it goes on.
+    pub repeat_every: Duration,
+    /// How long what comes and goes must stay away to be over.
+    pub settle_for: Duration,
+    /// How long one request to a target may take.
+    pub timeout: Duration,
 }
 
 /// Where alerts are kept.

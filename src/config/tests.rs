@@ -52,6 +52,7 @@ fn production() -> BTreeMap<String, String> {
         ("COUNSELLOR_WHATSAPP_TO", "+919876543210".to_owned()),
         ("MASTER_KEY", KEY.to_owned()),
         ("API_KEY_SERVICE_SHA256", HASH_A.to_owned()),
+        ("OPS_SLACK_URL", "https://hooks.example.org/of-the-operator".to_owned()),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
@@ -352,6 +353,23 @@ fn a_slip_in_a_variables_name_is_noted_and_a_strangers_variable_is_not() {
 }
 
 // --- rules between keys ------------------------------------------------------------------------------------------
+
+#[test]
+fn the_operators_webhooks_are_secrets_over_https_and_their_absence_is_noted() {
+    let config = production_with(&[("OPS_PAGERDUTY_KEY", SID)]).unwrap();
+    let shown = format!("{} {config:?}", config.summary());
+    assert!(!shown.contains("of-the-operator") && !shown.contains(SID), "{shown}");
+    assert_eq!(config.ops.name, "default");
+    let plain = "CRISIS_RELAY__OPS__PAGERDUTY_URL";
+    assert_eq!(faulty(production_with(&[(plain, "http://pager.example.org")])), keys(&["ops.pagerduty_url"]));
+    for url in ["http://hooks.example.org/x", "hooks.example.org", "https://user@hooks.example.org", "https://"] {
+        let found = production_with(&[("OPS_SLACK_URL", url)]).unwrap_err();
+        assert!(!found.to_string().contains("hooks"), "{found}");
+        assert_eq!(faulty(Err(found)), keys(&["ops.slack_url"]), "{url}");
+    }
+    let config = production_with(&[("OPS_SLACK_URL", "")]).unwrap();
+    assert!(config.notes().iter().any(|note| note.contains("nobody is told of alarms")), "{:?}", config.notes());
+}
 
 #[test]
 fn production_starts_with_everything_set_and_refuses_each_gap() {

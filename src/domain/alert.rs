@@ -462,6 +462,8 @@ pub struct Transition {
     pub decision: Option<Decision>,
     /// Whether somebody is told again because of it.
     pub paged: bool,
+    /// Whether a human took the case, or closed it, by it.
+    pub in_human_hands: bool,
 }
 
 impl Transition {

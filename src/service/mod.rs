@@ -25,6 +25,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use self::dispatch::Dispatch;
+use crate::alarm::Alarms;
+use crate::alarm::board::About;
+use crate::alarm::kind::Kind;
 use crate::domain::alert::{Alarm, Alert, Compose, Input, Rejection, Rules, Situation, Transition};
 use crate::domain::audit::{Actor, AuditEntry, AuditStream};
 use crate::domain::contact::{Channel, Directory};
@@ -117,6 +120,7 @@ pub struct Service {
     pub(crate) settings: Settings,
     pub(crate) dispatch: Dispatch,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) alarms: Arc<Alarms>,
     pub(crate) data_keys: people::DataKeys,
     pub(crate) turns: turns::Turns,
 }
@@ -158,10 +162,24 @@ impl Service {
         settings: Settings,
         dispatch: Dispatch,
         metrics: Arc<Metrics>,
+        alarms: Arc<Alarms>,
     ) -> Self {
         let (data_keys, turns) = (people::DataKeys::default(), turns::Turns::default());
         let views = organisations.iter().map(roster::View::of).collect();
-        Self { store, keyring, clock, entropy, organisations, views, settings, dispatch, metrics, data_keys, turns }
+        Self {
+            store,
+            keyring,
+            clock,
+            entropy,
+            organisations,
+            views,
+            settings,
+            dispatch,
+            metrics,
+            alarms,
+            data_keys,
+            turns,
+        }
     }
 
     /// The time, by the service's clock.
@@ -172,6 +190,11 @@ impl Service {
     /// The service's counters.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// What the operator must hear of.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
     }
 
     pub(crate) fn organisation(&self, id: &OrganisationId) -> Result<&Organisation, ServiceError> {
@@ -345,6 +368,9 @@ impl Service {
         mut transition: Transition,
         place: Option<tokio::sync::OwnedSemaphorePermit>,
     ) -> Transition {
+        if transition.in_human_hands {
+            self.alarms.case_settled(transition.alert.id);
+        }
         for alarm in &transition.alarms {
             self.raise(&transition.alert, alarm);
         }
@@ -358,20 +384,23 @@ impl Service {
         transition
     }
 
-    /// An alarm for the operator: logged once, here, and counted.
+    /// An alarm for the operator, of one case.
     fn raise(&self, alert: &Alert, alarm: &Alarm) {
-        self.metrics.alarm(alarm.name());
-        let (class, code) = match alarm {
-            Alarm::ProviderRefused { class, code } => (Some(*class), *code),
-            Alarm::LadderExhausted
-            | Alarm::NobodyToTell
-            | Alarm::NobodyOnCall
-            | Alarm::DeliveryExhausted
-            | Alarm::NotComposable
-            | Alarm::Reopened
-            | Alarm::ConsentWithdrawn => (None, None),
+        let kind = match alarm {
+            Alarm::ProviderRefused { class, code } => {
+                let kind = Kind::ProviderRefused;
+                tracing::error!(alert = %alert.id, alarm = kind.name(), ?class, code, "operator alarm");
+                return self.alarms.raise_unlogged(kind, About::Code(*code));
+            }
+            Alarm::LadderExhausted => Kind::LadderExhausted,
+            Alarm::NobodyToTell => Kind::NobodyToTell,
+            Alarm::NobodyOnCall => Kind::NobodyOnCall,
+            Alarm::DeliveryExhausted => Kind::DeliveryExhausted,
+            Alarm::NotComposable => Kind::NotComposable,
+            Alarm::Reopened => Kind::Reopened,
+            Alarm::ConsentWithdrawn => Kind::ConsentWithdrawn,
         };
-        tracing::error!(alert = %alert.id, alarm = alarm.name(), ?class, code, "operator alarm");
+        self.alarms.raise(kind, About::Case(alert.id, alert.reference));
     }
 
     /// The alert's audit chain, by name.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{Service, ServiceError};
+use crate::alarm::board::About;
+use crate::alarm::kind::Kind;
 use crate::domain::contact::{Channel, Contact, ContactMethod, ContactRole, Language, PhoneNumber};
 use crate::domain::delivery::Delivery;
 use crate::domain::ids::{AddressKey, AlertId, ContactId, OrganisationId, PersonKey, SubjectKey};
@@ -115,8 +117,9 @@ impl Service {
 
     /// An alarm for the operator: a student's data key does not open, and words were lost on account of it.
     pub(crate) fn alarm_unreadable(&self, alert: AlertId) {
-        self.metrics.alarm("sealed_data_unreadable");
-        tracing::error!(%alert, alarm = "sealed_data_unreadable", "operator alarm");
+        let kind = Kind::SealedDataUnreadable;
+        tracing::error!(%alert, alarm = kind.name(), "operator alarm");
+        self.alarms.raise_unlogged(kind, About::Service);
     }
 
     /// The number that a delivery goes to.

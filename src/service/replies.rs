@@ -10,6 +10,8 @@
 
 use super::people::address_key;
 use super::{Along, Changed, Service, ServiceError, TRIES};
+use crate::alarm::board::About;
+use crate::alarm::kind::Kind;
 use crate::domain::alert::{AckVia, Alert, AlertState, Input, Rejection};
 use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, PhoneNumber};
@@ -134,8 +136,7 @@ impl Service {
                 }
                 Err(ServiceError::Rejected(Rejection::AlreadyAcknowledged)) => Answer::TakenBefore(reference),
                 Err(ServiceError::Rejected(Rejection::NobodyElse)) => {
-                    self.metrics.alarm("nobody_to_pass_to");
-                    tracing::error!(alert = %id, alarm = "nobody_to_pass_to", "operator alarm");
+                    self.alarms.raise(Kind::NobodyToPassTo, About::Case(id, reference));
                     Answer::NobodyElse(reference)
                 }
                 Err(ServiceError::Rejected(_)) => Answer::Closed(reference),
@@ -155,8 +156,9 @@ impl Service {
             let phone = [(organisation.clone(), *address)];
             let waiting = self.waiting(&phone, reply.channel, None, waits).await?;
             let alerts: Vec<String> = waiting.iter().map(|(alert, _)| alert.id.to_string()).collect();
-            self.metrics.alarm("contact_opted_out");
-            tracing::error!(contact = %contact.id, alerts = ?alerts, alarm = "contact_opted_out", "operator alarm");
+            let kind = Kind::ContactOptedOut;
+            tracing::error!(contact = %contact.id, alerts = ?alerts, alarm = kind.name(), "operator alarm");
+            self.alarms.raise_unlogged(kind, About::Contact(contact.id.clone()));
         }
         Ok(())
     }

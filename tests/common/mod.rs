@@ -23,6 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crisis_relay::alarm::Alarms;
 use crisis_relay::app::{self, Adapters, App, Provider, SimulatorAccess, StartError};
 use crisis_relay::clock::{ManualClock, SeededEntropy, SystemEntropy};
 use crisis_relay::config::{Config, ConfigFile, Sources};
@@ -171,6 +172,7 @@ struct Running {
     /// The application, for requests that no HTTP client would make.
     router: axum::Router,
     worker: Arc<Worker>,
+    alarms: Arc<Alarms>,
     /// `None` while the worker runs by itself.
     jobs: Option<Jobs>,
     store: Arc<dyn Store>,
@@ -204,7 +206,7 @@ impl Running {
         let clock = ServiceClock::new(clock);
         let sqlite = open_once_free(&config).await;
         let store = (setting.wrap_store)(Arc::new(sqlite));
-        let App { service, worker, jobs, router, .. } = assemble(&config, &provider, &clock, &store).await?;
+        let App { service, worker, jobs, router, alarms, .. } = assemble(&config, &provider, &clock, &store).await?;
         if setting.recovers {
             worker.recover().await;
         }
@@ -216,7 +218,7 @@ impl Running {
             serve(listener, served, &settings, token).await;
         });
         let jobs = Some(jobs);
-        Ok(Self { base, service, router, worker, jobs, store, clock, config, provider, shutdown, serving })
+        Ok(Self { base, service, router, worker, alarms, jobs, store, clock, config, provider, shutdown, serving })
     }
 
     /// Ends without finishing anything: no draining, no closing. What is not durable is gone.
@@ -374,6 +376,16 @@ impl World {
             Ok(running) => Ok(Self { setting, clock, folder, simulator, access, client, running }),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    pub fn alarms_of(&self) -> Arc<Alarms> {
+        Arc::clone(&self.running.alarms)
+    }
+
+    /// What the operator is to be told, is told, as far as their targets take it now.
+    pub async fn tell_operator(&self) {
+        self.running.alarms.tick();
+        self.running.alarms.flush().await;
     }
 
     /// Does all that is there to do now. Where work in hand sleeps for a moment (its turn at the sender's pace, a store

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crisis_relay::alarm::Alarms;
 use crisis_relay::clock::SeededEntropy;
 use crisis_relay::domain::message::BandThresholds;
 use crisis_relay::domain::policy::Ladders;
 use crisis_relay::metrics::Metrics;
-use crisis_relay::ports::{Clock, Store};
+use crisis_relay::ports::{Clock, Entropy, Store};
 use crisis_relay::service::dispatch::Dispatch;
 use crisis_relay::service::{Organisation, Service, Settings};
 use crisis_relay::twilio::breaker::{Breaker, BreakerLimits};
@@ -70,6 +71,7 @@ impl Instance {
         };
         let settings = Settings { instance: process.to_string(), lease: LEASE, rules: college::rules() };
         let (entropy, metrics) = (Arc::new(entropy), Arc::new(Metrics::new()));
+        let alarms = Alarms::silent(Arc::clone(&metrics), Arc::clone(&clock), Arc::clone(&entropy) as Arc<dyn Entropy>);
         let organisations = vec![organisation];
         let service = Service::new(
             store,
@@ -80,6 +82,7 @@ impl Instance {
             settings,
             dispatch.clone(),
             metrics,
+            alarms,
         );
         let service = Arc::new(service);
         let pace = || Pace::new(setup.per_second, 1);

@@ -13,6 +13,7 @@ mod memory;
 #[expect(dead_code, reason = "subtler cuts are the store's own tests'")]
 mod proxy;
 
+mod alarms;
 mod bad_input;
 mod clock;
 mod consent;

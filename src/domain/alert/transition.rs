@@ -234,6 +234,7 @@ struct Output {
     settled: Vec<(DeliveryNo, Settled)>,
     decision: Option<Decision>,
     paged: bool,
+    in_human_hands: bool,
 }
 
 /// An alert in the middle of a change.
@@ -264,9 +265,20 @@ impl<'a, 'b> Changing<'a, 'b> {
             self.alert.version += 1;
             self.alert.updated_at = self.cx.now;
         }
-        let Output { audit, actions, alarms, provider_ids, settled, decision, paged } = self.out;
+        let Output { audit, actions, alarms, provider_ids, settled, decision, paged, in_human_hands } = self.out;
         let (alert, from_version) = (self.alert, self.from_version);
-        Transition { alert, from_version, audit, actions, alarms, provider_ids, settled, decision, paged }
+        Transition {
+            alert,
+            from_version,
+            audit,
+            actions,
+            alarms,
+            provider_ids,
+            settled,
+            decision,
+            paged,
+            in_human_hands,
+        }
     }
 
     fn record(&mut self, deed: &Deed<'_>) {
@@ -617,6 +629,7 @@ impl<'a, 'b> Changing<'a, 'b> {
         let action_due_at = later(at, self.alert.policy.act_within);
         self.record(&Deed::Acknowledged { via, action_due_at });
         self.alert.state = AlertState::Acknowledged { by: self.cx.actor.clone(), via, at, action_due_at };
+        self.out.in_human_hands = true;
         self.cancel_outstanding();
         Ok(())
     }
@@ -630,6 +643,7 @@ impl<'a, 'b> Changing<'a, 'b> {
         }
         self.record(&Deed::Resolved { outcome, note });
         self.alert.state = AlertState::Resolved { by: self.cx.actor.clone(), outcome, at: self.cx.now };
+        self.out.in_human_hands = true;
         self.cancel_outstanding();
         Ok(())
     }

@@ -98,6 +98,9 @@ canaries! {
     auditor_key = words "{}-and-more", "an auditor's API key", [];
     wrong_key = words "{}", "a key that nobody has", [];
     auth_token = words "{}0123456789abcdef", "Twilio's auth token", [TwilioAuthorization];
+    // Nobody listens there: each notice to the operator is tried, and cannot be told.
+    ops_hook = words "http://127.0.0.1:9/hook/{}", "the operator's webhook", [];
+    ops_key = words "{}0123456789abcdef", "the operator's PagerDuty key", [];
     jwt_secret = words "{}, in all more than 32 bytes", "the secret that tokens are signed with", [];
     master_key = words "{}----------------", "the master key", [];
     idempotency = words "{}", "an idempotency key", [];

@@ -106,9 +106,15 @@ async fn nothing_that_a_person_said_or_owns_gets_out_through_faults_a_kill_and_a
     life.locked_out(&relay).await;
     life.operations(&relay).await;
     relay.kill();
-    for told in
-        ["DEBUG", "event accepted", "attempt made", "operator alarm", "the store failed a request", "was not found"]
-    {
+    for told in [
+        "DEBUG",
+        "event accepted",
+        "attempt made",
+        "operator alarm",
+        "the operator cannot be told just now",
+        "the store failed a request",
+        "was not found",
+    ] {
         assert!(relay.logged(told) > 0, "the log is not listened to, or not talkative: {told}");
     }
     life.exhibits.extend(log_of(&relay, "until the kill"));

@@ -108,6 +108,12 @@ impl Policy {
         if reach.is_empty() { self.channels() } else { reach }
     }
 
+    /// Whether it names this person.
+    pub fn names(&self, id: &ContactId) -> bool {
+        let targets = self.steps.iter().flat_map(|step| &step.targets).chain([&self.last_responder]);
+        targets.into_iter().any(|target| matches!(target, Target::Contact(named) if named == id))
+    }
+
     /// Every channel that the policy may use.
     pub fn channels(&self) -> Vec<Channel> {
         let mut channels: Vec<Channel> =

@@ -16,6 +16,8 @@
 mod codes;
 mod contacts;
 mod deed;
+mod policies;
+mod schedules;
 
 use std::time::Duration;
 
@@ -25,10 +27,12 @@ use serde::{Deserialize, Serialize};
 pub use codes::{CODE_LASTS, CODE_TRIES, PendingCode, SentCode};
 pub use contacts::{ContactDetails, MethodDetails, Number};
 pub use deed::{OptOutBy, SettingsDeed};
+pub use policies::{CONFIGURED, Findings, POLICIES_MAX, RosterPolicy};
+pub use schedules::SCHEDULES_MAX;
 
 use super::audit::{Actor, AuditEntry, AuditHead, AuditStream};
 use super::contact::{Channel, Contact, ContactMethod, ContactRole, Directory, Language};
-use super::ids::{AddressKey, CodeHash, ContactId, OrganisationId, PersonKey};
+use super::ids::{AddressKey, CodeHash, ContactId, OrganisationId, PersonKey, PolicyId, ScheduleId};
 use super::schedule::{Schedule, Zone};
 use super::sealed::Sealed;
 
@@ -154,6 +158,9 @@ pub struct Roster {
     /// Who is on call when.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub schedules: Vec<Schedule>,
+    /// Who is told when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<RosterPolicy>,
     /// The codes of the last hour, for the limits.
     #[serde(default)]
     pub codes_sent: Vec<SentCode>,
@@ -235,6 +242,34 @@ pub enum Change {
         /// The keyed hash of what they say, by the time at which the code was sent.
         hash: CodeHash,
     },
+    /// A further policy, or all of one anew.
+    SavePolicy {
+        /// The version that the change was made from; `None`: there is none yet.
+        from_version: Option<u32>,
+        /// The policy; its version is not looked at.
+        policy: RosterPolicy,
+    },
+    /// A policy goes.
+    RemovePolicy {
+        /// Which.
+        id: PolicyId,
+        /// The version that was looked at.
+        from_version: u32,
+    },
+    /// A further schedule, or all of one anew.
+    SaveSchedule {
+        /// The version that the change was made from; `None`: there is none yet.
+        from_version: Option<u32>,
+        /// The schedule; its version is not looked at.
+        schedule: Schedule,
+    },
+    /// A schedule goes.
+    RemoveSchedule {
+        /// Which.
+        id: ScheduleId,
+        /// The version that was looked at.
+        from_version: u32,
+    },
     /// A phone takes nothing from us any more.
     OptOut {
         /// The channel.
@@ -280,6 +315,15 @@ pub enum Rejection {
     /// The contact has no such method.
     #[error("the contact has no such method")]
     NoSuchMethod,
+    /// There is no such policy.
+    #[error("no such escalation policy")]
+    NoSuchPolicy,
+    /// There is no such schedule.
+    #[error("no such schedule")]
+    NoSuchSchedule,
+    /// What is in use cannot do without it.
+    #[error("{0}")]
+    StillNeeded(&'static str),
     /// Somebody has changed it meanwhile.
     #[error("it was changed meanwhile")]
     Outdated,
@@ -334,6 +378,7 @@ impl Roster {
             version: 0,
             contacts: Vec::new(),
             schedules: Vec::new(),
+            policies: Vec::new(),
             codes_sent: Vec::new(),
             audit_head: AuditHead::EMPTY,
         }
@@ -344,9 +389,10 @@ impl Roster {
         self.contacts.iter().find(|contact| contact.id == *id)
     }
 
-    /// Whether a schedule names this person.
+    /// Whether a schedule or a policy names this person.
     pub fn is_referred_to(&self, id: &ContactId) -> bool {
-        self.schedules.iter().any(|schedule| schedule.names().contains(id))
+        let on_schedule = self.schedules.iter().any(|schedule| schedule.names().contains(id));
+        on_schedule || self.policies.iter().any(|policy| policy.policy.names(id))
     }
 
     /// Everybody who can be told: the people of the configuration, and those of the roster who are active, with the
@@ -365,9 +411,21 @@ impl Roster {
         let outcome = match change {
             Change::AddContact { id, person, details } => changing.add_contact(id, person, details)?,
             Change::ReplaceContact { id, from_version, details } => {
-                changing.replace_contact(&id, from_version, details)?
+                let before = changing.roster.clone();
+                let outcome = changing.replace_contact(&id, from_version, details)?;
+                changing.refuse_to_lose(&id, &before)?;
+                outcome
             }
-            Change::RemoveContact { id, from_version } => changing.remove_contact(&id, from_version)?,
+            Change::RemoveContact { id, from_version } => {
+                let before = changing.roster.clone();
+                let outcome = changing.remove_contact(&id, from_version)?;
+                changing.refuse_to_lose(&id, &before)?;
+                outcome
+            }
+            Change::SavePolicy { from_version, policy } => changing.save_policy(from_version, policy)?,
+            Change::RemovePolicy { id, from_version } => changing.remove_policy(&id, from_version)?,
+            Change::SaveSchedule { from_version, schedule } => changing.save_schedule(from_version, schedule)?,
+            Change::RemoveSchedule { id, from_version } => changing.remove_schedule(&id, from_version)?,
             Change::RevealContact { id } => changing.reveal_contact(&id)?,
             Change::SendCode { id, channel, hash } => changing.send_code(&id, channel, hash)?,
             Change::CodeNotSent { id, channel, hash, fault } => changing.code_not_sent(&id, channel, hash, fault)?,
@@ -396,10 +454,23 @@ impl Changing<'_, '_> {
         self.audit.push(self.roster.audit_head.append(stream, self.cx.now, self.cx.actor, deed));
     }
 
+    /// A policy in use must not lose whom it cannot do without. That a number has to be verified anew is another matter: it
+    /// may be the person's only one, and is found by the look ahead.
+    fn refuse_to_lose(&self, id: &ContactId, before: &Roster) -> Result<(), Rejection> {
+        let as_it_was = |contact: &RosterContact| (contact.active, contact.role);
+        if self.roster.contact(id).map(as_it_was) == before.contact(id).map(as_it_was) {
+            return Ok(());
+        }
+        const WHY: &str = "an escalation policy in use cannot do without this contact: change that first";
+        self.refuse_new_faults(before, Rejection::StillNeeded(WHY))
+    }
+
     fn place(&self, id: &ContactId) -> Result<usize, Rejection> {
         self.roster.contacts.iter().position(|contact| contact.id == *id).ok_or(Rejection::NoSuchContact)
     }
 }
 
+#[cfg(test)]
+mod rota_tests;
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@
 pub mod api;
 pub mod auth;
 pub mod docs;
+pub mod etag;
 pub mod health;
 pub mod json;
 pub mod manners;
@@ -53,6 +54,8 @@ use crate::ports::{Clock, Entropy};
         (name = "crisis", description = "Scores from backends, and cases that people raise"),
         (name = "alerts", description = "The cases: look, take, close, override, audit"),
         (name = "consent", description = "What students have said"),
+        (name = "policies", description = "Who is told when, and what would come of a case"),
+        (name = "schedules", description = "Who is on call when, and whether somebody would be there"),
         (name = "webhooks", description = "Called by Twilio, signed"),
         (name = "operations", description = "Health, figures, and work by call"),
     ),

@@ -383,6 +383,17 @@ impl utoipa::IntoResponses for QueryProblems {
     }
 }
 
+/// What an operation on something that is kept in versions may answer besides [`BodyProblems`]; named after them.
+#[derive(Debug)]
+pub struct VersionProblems;
+
+impl utoipa::IntoResponses for VersionProblems {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        use ProblemCode as Code;
+        documented(&[Code::UnknownField, Code::MissingField, Code::InvalidField, Code::Conflict])
+    }
+}
+
 /// What an operation that takes an `Idempotency-Key` may answer besides [`BodyProblems`]; named after them.
 #[derive(Debug)]
 pub struct IdempotencyProblems;

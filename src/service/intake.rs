@@ -241,12 +241,12 @@ impl Service {
             received_at: intake.now,
         };
         if let Some(alert) = known.open_alert {
-            let policy = alert.policy_after(trigger.severity(), &organisation.ladders);
+            let policy = alert.policy_after(trigger.severity(), situation.ladders);
             let needed = policy.channels_that_reach(situation.directory);
             let ground = ground_for(known.consent.as_ref(), stated, &needed);
             return Ok(alert.on(Input::Joined { trigger, ground }, situation)?);
         }
-        let policy = organisation.ladders.opening(trigger.severity());
+        let policy = situation.ladders.opening(trigger.severity());
         let needed = policy.channels_that_reach(situation.directory);
         let ground = ground_for(known.consent.as_ref(), stated, &needed);
         let new = NewAlert {

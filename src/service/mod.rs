@@ -15,6 +15,7 @@ pub mod receipts;
 pub mod replies;
 pub mod report;
 pub mod roster;
+pub mod rota;
 pub mod sending;
 mod turns;
 pub mod verification;
@@ -51,7 +52,7 @@ pub struct Organisation {
     pub directory: Directory,
     /// The numbers that it sends from, on each channel.
     pub senders: Vec<(Channel, AddressKey)>,
-    /// Its ladders.
+    /// Its ladders of the configuration. Those of its roster go before.
     pub ladders: Ladders,
     /// From which score on somebody is told.
     pub threshold: Score,
@@ -220,7 +221,7 @@ impl Service {
             actor,
             rules: &self.settings.rules,
             directory: &live.directory,
-            ladders: &organisation.ladders,
+            ladders: &live.ladders,
             composer: organisation.composer.as_ref(),
             lease,
         }

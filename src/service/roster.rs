@@ -16,6 +16,7 @@ use super::{Organisation, Service, ServiceError, TRIES};
 use crate::domain::audit::Actor;
 use crate::domain::contact::Directory;
 use crate::domain::ids::OrganisationId;
+use crate::domain::policy::Ladders;
 use crate::domain::roster::{Change, Rejection, Roster, Situation, Transition};
 use crate::ports::{RosterCommit, StoreError};
 
@@ -29,12 +30,15 @@ pub struct Live {
     pub roster: Roster,
     /// Everybody who can be told, the people of the configuration first.
     pub directory: Directory,
+    /// Which policy a case takes.
+    pub ladders: Ladders,
 }
 
 impl Live {
     fn of(roster: Roster, organisation: &Organisation) -> Self {
         let directory = roster.directory(&organisation.directory);
-        Self { roster, directory }
+        let ladders = roster.ladders(&organisation.ladders);
+        Self { roster, directory, ladders }
     }
 }
 

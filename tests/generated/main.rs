@@ -92,6 +92,18 @@ operations! {
     get_audit: "GET" "/api/v1/crisis/alerts/{id}/audit" -> 200 400 401 403 404 422;
     put_preferences: "PUT" "/api/v1/messaging/preferences/{user_id}" -> 200 400 401 403 415 422;
     get_preferences: "GET" "/api/v1/messaging/preferences/{user_id}" -> 200 400 401 422;
+    list_policies: "GET" "/api/v1/escalation-policies" -> 200 401 403;
+    post_policy: "POST" "/api/v1/escalation-policies" -> 400 401 403 415 422;
+    get_policy: "GET" "/api/v1/escalation-policies/{id}" -> 200 401 403 404 422;
+    put_policy: "PUT" "/api/v1/escalation-policies/{id}" -> 400 401 403 409 415 422;
+    delete_policy: "DELETE" "/api/v1/escalation-policies/{id}" -> 204 401 403 404 409 422;
+    explain_policy: "POST" "/api/v1/escalation-policies/{id}/explain" -> 200 400 401 403 404 415 422;
+    list_schedules: "GET" "/api/v1/schedules" -> 200 401 403;
+    post_schedule: "POST" "/api/v1/schedules" -> 400 401 403 415 422;
+    get_schedule: "GET" "/api/v1/schedules/{id}" -> 200 401 403 404 422;
+    put_schedule: "PUT" "/api/v1/schedules/{id}" -> 200 400 401 403 404 409 415 422;
+    delete_schedule: "DELETE" "/api/v1/schedules/{id}" -> 204 401 403 404 409 422;
+    readiness: "GET" "/api/v1/readiness" -> 200 401 403;
     livez: "GET" "/livez" -> 200;
     readyz: "GET" "/readyz" -> 200 400 422;
     metrics: "GET" "/metrics" -> 200;

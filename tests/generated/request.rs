@@ -43,7 +43,7 @@ pub(crate) fn requests(method: &str, path: &str, operation: &Value, names: &[Str
         None if hook => form_body(path),
         None => no_body(),
     };
-    let headers = (credentials(), idempotency_key(), odd_headers());
+    let headers = (credentials(), idempotency_key(), if_match(operation), odd_headers());
     let method = prop_oneof![
         20 => Just(method.to_owned()),
         1 => prop::sample::select(vec!["HEAD", "OPTIONS", "PATCH", "DELETE", "GET", "POST", "TRACE", "CANARY7791"])
@@ -51,8 +51,8 @@ pub(crate) fn requests(method: &str, path: &str, operation: &Value, names: &[Str
     ];
     let signed = prop::bool::weighted(0.8);
     (method, target(path, operation, names), headers, body, signed)
-        .prop_map(|(method, target, (credentials, key, odd), (kind, body), signed)| {
-            let headers = [credentials, key, odd, kind].concat();
+        .prop_map(|(method, target, (credentials, key, version, odd), (kind, body), signed)| {
+            let headers = [credentials, key, version, odd, kind].concat();
             Request { method, target, headers, body, signed }
         })
         .boxed()
@@ -98,6 +98,22 @@ fn idempotency_key() -> impl Strategy<Value = Headers> {
     ]
 }
 
+/// The version that something is changed from, where that has to be said.
+fn if_match(operation: &Value) -> BoxedStrategy<Headers> {
+    let mut parameters = operation.get("parameters").and_then(Value::as_array).into_iter().flatten();
+    if !parameters.any(|parameter| parameter["name"] == "If-Match") {
+        return Just(Vec::new()).boxed();
+    }
+    let tag = |value: &str| vec![("if-match", value.as_bytes().to_vec())];
+    prop_oneof![
+        16 => (1u8..4).prop_map(move |version| tag(&format!("\"{version}\""))),
+        2 => Just(Vec::new()),
+        2 => prop::sample::select(vec!["*", "1", "\"\"", "W/\"1\"", "\"canary7791\"", "\"99999999999\""]).prop_map(tag),
+        1 => Just([tag("\"1\""), tag("\"1\"")].concat()),
+    ]
+    .boxed()
+}
+
 fn odd_headers() -> impl Strategy<Value = Headers> {
     let values = vec![
         ("x-request-id", CANARY.as_bytes().to_vec()),
@@ -121,6 +137,8 @@ fn target(path: &str, operation: &Value, names: &[String]) -> BoxedStrategy<Stri
     let mut target = Just(String::new()).boxed();
     for part in path.split('/').skip(1) {
         let part = match part {
+            "{id}" if path.contains("/escalation-policies/") => id(&words(&["night", "day", "default"])),
+            "{id}" if path.contains("/schedules/") => id(&words(&["nights"])),
             "{id}" => id(names),
             "{user_id}" => user_id(),
             fixed => Just(fixed.to_owned()).boxed(),

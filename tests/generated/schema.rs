@@ -11,6 +11,15 @@ use crate::common::described;
 /// Fields whose value is shown again, by design: technical labels, and nothing of a person.
 pub(crate) const LABELS: [&str; 3] = ["source", "notice_version", "model_version"];
 
+/// Fields whose value is a name: of what there is, and of what there is not.
+const KNOWN: [(&str, &[&str]); 5] = [
+    ("time_zone", &["Asia/Kolkata", "Europe/Berlin", "UTC", "Mars/Olympus"]),
+    ("people", &["counsellor", "counsellor", "counsellor", "nobody"]),
+    ("person", &["counsellor", "counsellor", "nobody"]),
+    ("contact", &["counsellor", "counsellor", "nobody"]),
+    ("schedule", &["nights", "days"]),
+];
+
 fn resolve(schema: &Value) -> &Value {
     match schema.get("$ref").and_then(Value::as_str) {
         Some(name) => described::description().pointer(name.trim_start_matches('#')).expect("no reference dangles"),
@@ -49,6 +58,10 @@ fn of_kind(schema: &Value, kind: &str, name: &str) -> BoxedStrategy<Value> {
             prop_oneof![Just(0.0), Just(1.0), Just(-0.0), Just(5e-324), 0.0..=1.0].prop_map(Value::from).boxed()
         }
         "string" => text(schema, name).prop_map(Value::from).boxed(),
+        "array" => {
+            let most = bound("maxItems").map_or(3, |most| most as usize);
+            vec(good(&schema["items"], name), 0..=most.min(3)).prop_map(Value::from).boxed()
+        }
         "object" if schema.get("properties").is_none() => {
             btree_map("[a-z]{0,9}", any_json(), 0..4).prop_map(|map| json!(map)).boxed()
         }
@@ -82,6 +95,12 @@ fn object(schema: &Value) -> BoxedStrategy<Value> {
 fn text(schema: &Value, name: &str) -> BoxedStrategy<String> {
     if schema.get("format").and_then(Value::as_str) == Some("date-time") {
         return (0..3600u32).prop_map(|ago| format!("2026-11-20T07:{:02}:{:02}Z", ago / 60, ago % 60)).boxed();
+    }
+    if let Some((_, known)) = KNOWN.iter().find(|(known, _)| *known == name) {
+        return prop::sample::select(known.to_vec()).prop_map(str::to_owned).boxed();
+    }
+    if let Some(pattern) = schema.get("pattern").and_then(Value::as_str).filter(|_| !LABELS.contains(&name)) {
+        return proptest::string::string_regex(pattern.trim_start_matches('^').trim_end_matches('$')).unwrap().boxed();
     }
     if LABELS.contains(&name) {
         return "[A-Za-z0-9._:/+-]{1,64}".boxed();

@@ -146,5 +146,14 @@ async fn begin() -> (World, Vec<String>) {
         names.extend([told, withheld]);
     }
     world.work().await;
+    let week = json!({ "from": "monday 00:00", "until": "monday 00:00", "people": ["counsellor"] });
+    let nights = json!({ "id": "nights", "time_zone": "UTC", "shifts": [week] });
+    world.post("/api/v1/schedules", ADMIN, &nights).await.expect(201);
+    for id in ["night", "day"] {
+        let counsellor = json!({ "contact": "counsellor" });
+        let policy = json!({ "id": id, "steps": [{ "targets": [counsellor], "channels": ["whatsapp"] }],
+            "last_responder": counsellor, "last_responder_channels": ["whatsapp"] });
+        world.post("/api/v1/escalation-policies", ADMIN, &policy).await.expect(201);
+    }
     (world, names)
 }

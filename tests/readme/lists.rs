@@ -10,7 +10,7 @@ use crisis_relay::metrics::Metrics;
 
 use crate::document::read;
 
-const DOCUMENTS: [&str; 14] = [
+const DOCUMENTS: [&str; 16] = [
     "README.md",
     "ARCHITECTURE.md",
     "BENCHMARKS.md",
@@ -18,10 +18,12 @@ const DOCUMENTS: [&str; 14] = [
     "docs/api.md",
     "docs/deploy.md",
     "docs/firestore.md",
+    "docs/ladder.md",
     "docs/moving.md",
     "docs/webhooks.md",
     "docs/operations.md",
     "docs/privacy.md",
+    "docs/schedules.md",
     "docs/templates.md",
     "docs/troubleshooting.md",
     "migrations/firestore/README.md",

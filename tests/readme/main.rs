@@ -39,6 +39,16 @@ fn what_the_webhooks_page_shows_is_what_happens() {
 }
 
 #[test]
+fn what_the_ladder_page_shows_is_what_happens() {
+    holds("docs/ladder.md");
+}
+
+#[test]
+fn what_the_schedules_page_shows_is_what_happens() {
+    holds("docs/schedules.md");
+}
+
+#[test]
 fn what_the_privacy_page_shows_is_what_happens() {
     holds("docs/privacy.md");
 }

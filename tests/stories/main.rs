@@ -42,6 +42,7 @@ mod provider_unknown;
 mod reading;
 mod replies;
 mod roles;
+mod rota;
 mod run_due;
 mod store_faults;
 mod store_two_instances;

@@ -167,6 +167,13 @@ fn patterned() -> Vec<Patterned> {
 fn body_of(path: &str, number: usize) -> Option<Value> {
     match path.rsplit('/').next().unwrap() {
         "events" => Some(event("student-pattern", 0.1)),
+        "explain" => Some(json!({ "user_id": "student-pattern" })),
+        _ if path.starts_with("/api/v1/escalation-policies") => {
+            let counsellor = json!({ "contact": "counsellor" });
+            let step = json!({ "targets": [counsellor], "channels": ["whatsapp"] });
+            Some(json!({ "steps": [step], "last_responder": counsellor, "last_responder_channels": ["whatsapp"] }))
+        }
+        _ if path.starts_with("/api/v1/schedules") => Some(json!({ "time_zone": "UTC", "shifts": [] })),
         "escalate" if path.ends_with("{id}/escalate") => {
             Some(json!({ "emergency_override": { "by": "Dr. A. Rao", "reason": "life is at risk" } }))
         }
@@ -185,6 +192,7 @@ async fn takes(world: &World, place: &Patterned, text: &str, number: usize) -> O
         for part in place.path.split('/').skip(1) {
             match part {
                 "{id}" if place.within == "path" => segments.push(text),
+                "{id}" => segments.push("nothing-such"),
                 "{user_id}" => segments.push("student-pattern"),
                 part => segments.push(part),
             };
@@ -209,7 +217,12 @@ async fn takes(world: &World, place: &Patterned, text: &str, number: usize) -> O
     if place.within == "header" {
         request = request.header(&place.name, reqwest::header::HeaderValue::from_str(text).ok()?);
     }
-    let mut body = body_of(&place.path, number);
+    let is_versioned = place.path.contains("/escalation-policies/") || place.path.contains("/schedules/");
+    if is_versioned && place.within != "header" {
+        request = request.header("If-Match", "\"1\"");
+    }
+    let is_read = matches!(place.method.as_str(), "GET" | "DELETE");
+    let mut body = body_of(&place.path, number).filter(|_| !is_read);
     if place.within == "body" {
         body.as_mut().unwrap()[&place.name] = text.into();
     }
@@ -219,7 +232,7 @@ async fn takes(world: &World, place: &Patterned, text: &str, number: usize) -> O
     let answered = answer(request).await;
     match answered.status {
         // There is no such thing, or it is in another state: but the name was understood.
-        200 | 202 | 404 | 409 => Some(true),
+        200 | 201 | 202 | 204 | 404 | 409 => Some(true),
         400 | 422 => Some(false),
         _ => panic!("{place:?}: {text:?} was answered {answered:?}"),
     }

@@ -11,7 +11,7 @@ use super::matter;
 use crate::domain::ids::{InvalidId, Reference};
 
 /// How soon somebody must act.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UrgencyBand {
     /// Above the alert threshold.

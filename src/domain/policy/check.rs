@@ -94,6 +94,31 @@ impl Shortcoming {
         }
     }
 
+    /// Whether it is that people cannot be told, which verifying a number may mend.
+    pub const fn is_of_reach(self) -> bool {
+        match self {
+            Self::ContactUnreachable | Self::RoleUnreachable | Self::ScheduleUnreachable | Self::SomeUnreachable => {
+                true
+            }
+            Self::StepCount
+            | Self::TargetCount
+            | Self::TargetTwice
+            | Self::NoChannel
+            | Self::ChannelTwice
+            | Self::UnknownContact
+            | Self::NotStaff
+            | Self::UnknownSchedule
+            | Self::LastResponderOnCall
+            | Self::Rounds
+            | Self::After
+            | Self::Repeat
+            | Self::FallOver
+            | Self::ActWithin
+            | Self::RespondWithin
+            | Self::Gap => false,
+        }
+    }
+
     /// Whether a policy must not be so. Else it is a warning.
     pub const fn is_fault(self) -> bool {
         match self {

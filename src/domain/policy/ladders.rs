@@ -27,6 +27,23 @@ impl Ladders {
         Self { thresholds, elevated, high, critical }
     }
 
+    /// The same, but with the policies that `of` has for their bands.
+    pub fn with(&self, of: impl Fn(UrgencyBand) -> Option<Arc<Policy>>) -> Self {
+        Self::by_band(self.thresholds, |band| of(band).unwrap_or_else(|| Arc::clone(self.of(band))))
+    }
+
+    /// Every policy that a case may take, each once.
+    pub fn in_use(&self) -> Vec<&Policy> {
+        let mut policies: Vec<&Policy> = Vec::new();
+        for band in UrgencyBand::ALL {
+            let policy = self.of(band);
+            if !policies.iter().any(|known| known.id == policy.id) {
+                policies.push(policy);
+            }
+        }
+        policies
+    }
+
     /// The band that a severity belongs to. A case that a person raised is in the gravest.
     pub fn band(&self, severity: Score) -> UrgencyBand {
         UrgencyBand::of(severity.value(), self.thresholds)

@@ -249,6 +249,10 @@ fn says_anything(deed: &SettingsDeed<'_>) -> bool {
         | SettingsDeed::ContactRevealed { .. }
         | SettingsDeed::MethodSet { .. }
         | SettingsDeed::MethodRemoved { .. }
+        | SettingsDeed::PolicySaved { .. }
+        | SettingsDeed::PolicyRemoved { .. }
+        | SettingsDeed::ScheduleSaved { .. }
+        | SettingsDeed::ScheduleRemoved { .. }
         | SettingsDeed::CodeSent { .. }
         | SettingsDeed::CodeNotSent { .. }
         | SettingsDeed::CodeWrong { .. }

@@ -4,8 +4,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::domain::contact::{Channel, ContactRole, Language};
-use crate::domain::ids::{AddressKey, ContactId};
-use crate::domain::schedule::Zone;
+use crate::domain::ids::{AddressKey, ContactId, PolicyId, ScheduleId};
+use crate::domain::message::UrgencyBand;
+use crate::domain::policy::Policy;
+use crate::domain::schedule::{Schedule, Zone};
 
 /// How it is known that a phone takes nothing from us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -142,6 +144,32 @@ pub enum SettingsDeed<'a> {
         /// How that is known.
         #[serde(flatten)]
         by: OptOutBy,
+    },
+    /// A policy was added or changed. It stands here as a whole, so that every version can be read again.
+    PolicySaved {
+        /// The policy.
+        policy: &'a Policy,
+        /// The bands that it is active for.
+        bands: &'a [UrgencyBand],
+    },
+    /// A policy is no longer there.
+    PolicyRemoved {
+        /// Which.
+        policy: &'a PolicyId,
+        /// Its last version.
+        version: u32,
+    },
+    /// A schedule was added or changed. It stands here as a whole.
+    ScheduleSaved {
+        /// The schedule.
+        schedule: &'a Schedule,
+    },
+    /// A schedule is no longer there.
+    ScheduleRemoved {
+        /// Which.
+        schedule: &'a ScheduleId,
+        /// Its last version.
+        version: u32,
     },
     /// The phone takes our messages again.
     MethodOptedIn {

@@ -14,11 +14,11 @@ fn hash(code: u8) -> CodeHash {
     CodeHash::from_bytes([code; 32])
 }
 
-fn id() -> ContactId {
+pub(super) fn id() -> ContactId {
     "c-1".parse().unwrap()
 }
 
-fn details(number: u8, active: bool) -> ContactDetails {
+pub(super) fn details(number: u8, active: bool) -> ContactDetails {
     let number = Number { address: Sealed("sealed".to_owned()), address_key: address(number) };
     ContactDetails {
         name: Some(Sealed("name".to_owned())),
@@ -30,17 +30,17 @@ fn details(number: u8, active: bool) -> ContactDetails {
     }
 }
 
-fn on(roster: Roster, seconds: u64, change: Change) -> Result<Transition, Rejection> {
+pub(super) fn on(roster: Roster, seconds: u64, change: Change) -> Result<Transition, Rejection> {
     let (actor, configured) = (Actor::Service, Directory::default());
     let now = later_by(seconds);
     roster.on(change, &Situation { now, actor: &actor, configured: &configured, senders: &[] })
 }
 
-fn later_by(seconds: u64) -> Timestamp {
+pub(super) fn later_by(seconds: u64) -> Timestamp {
     start() + Duration::from_secs(seconds)
 }
 
-fn one_person() -> Roster {
+pub(super) fn one_person() -> Roster {
     let change =
         Change::AddContact { id: id(), person: PersonKey::from_bytes([1; 32]), details: details(NUMBER, true) };
     on(Roster::empty("north".parse().unwrap()), 0, change).unwrap().roster
@@ -56,7 +56,7 @@ fn confirm(roster: Roster, at: u64, code: u8) -> Result<(Roster, Outcome), Rejec
     on(roster, at, change).map(|made| (made.roster, made.outcome))
 }
 
-fn verified() -> Roster {
+pub(super) fn verified() -> Roster {
     confirm(send(one_person(), 1, 1).unwrap(), 2, 1).unwrap().0
 }
 

@@ -3,7 +3,9 @@
 mod alerts;
 mod contacts;
 mod events;
+mod policies;
 mod preferences;
+mod schedules;
 mod views;
 
 use axum::extract::Request;
@@ -19,7 +21,11 @@ use crate::service::ServiceError;
 
 /// The routes of this room.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    let for_people = alerts::routes().merge(preferences::routes()).route_layer(from_fn(apart));
+    let for_people = alerts::routes()
+        .merge(preferences::routes())
+        .merge(policies::routes())
+        .merge(schedules::routes())
+        .route_layer(from_fn(apart));
     OpenApiRouter::new().merge(events::routes()).merge(for_people)
 }
 

@@ -1,0 +1,190 @@
+//! Policies and schedules: shown, changed, explained, and looked at ahead.
+
+use jiff::Timestamp;
+
+use super::caller::Caller;
+use super::people::subject_key;
+use super::{Organisation, Service, ServiceError};
+use crate::domain::consent::{Ground, ground_for};
+use crate::domain::event::Score;
+use crate::domain::ids::{PolicyId, ScheduleId};
+use crate::domain::message::UrgencyBand;
+use crate::domain::policy::explain::{Climber, StageShown};
+use crate::domain::policy::{Ladders, Policy};
+use crate::domain::readiness::Readiness;
+use crate::domain::roster::{Change, Findings, Rejection, Roster, RosterPolicy};
+use crate::domain::schedule::Schedule;
+use crate::domain::sealed::Sealed;
+
+/// What a college has set up, as it is stored, with what the configuration adds.
+pub struct Rota<'a> {
+    organisation: &'a Organisation,
+    /// What is stored.
+    pub roster: Roster,
+    /// Which policy a case takes.
+    pub ladders: Ladders,
+    now: Timestamp,
+}
+
+impl Rota<'_> {
+    /// The configuration's ladder.
+    pub fn configured(&self) -> &Policy {
+        self.organisation.ladders.of(UrgencyBand::Elevated)
+    }
+
+    /// A policy by its id: of the roster, or the configuration's.
+    pub fn policy(&self, id: &PolicyId) -> Option<&Policy> {
+        let own = self.roster.policy(id).map(|known| known.policy.as_ref());
+        own.or_else(|| Some(self.configured()).filter(|policy| policy.id == *id))
+    }
+
+    /// The bands whose cases take a policy.
+    pub fn bands_of(&self, policy: &Policy) -> Vec<UrgencyBand> {
+        UrgencyBand::ALL.into_iter().filter(|band| self.ladders.of(*band).id == policy.id).collect()
+    }
+
+    /// What is not in order with a policy.
+    pub fn findings(&self, policy: &Policy) -> Findings {
+        let is_active = !self.bands_of(policy).is_empty();
+        self.roster.findings(policy, is_active, &self.organisation.directory, self.now)
+    }
+
+    /// When this was looked at.
+    pub const fn now(&self) -> Timestamp {
+        self.now
+    }
+}
+
+/// What is to be explained.
+pub struct Question<'a> {
+    /// The student.
+    pub user_id: &'a str,
+    /// The score; `None`: a person raises the case.
+    pub score: Option<Score>,
+    /// When.
+    pub at: Option<Timestamp>,
+    /// As if somebody had decided that life is at stake.
+    pub overridden: bool,
+}
+
+/// What a case would come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Course {
+    /// The score is below the threshold: nothing would be opened.
+    BelowThreshold,
+    /// Neither consent nor an override: nobody would be told.
+    Withheld,
+    /// Somebody would be told, on this ground.
+    Told(Ground, Vec<StageShown>),
+}
+
+/// A policy, explained.
+pub struct Explanation {
+    /// The policy.
+    pub policy: Policy,
+    /// When the case would be opened.
+    pub at: Timestamp,
+    /// Its band.
+    pub band: UrgencyBand,
+    /// Whether a case of this band takes this policy.
+    pub is_taken: bool,
+    /// What it would come to.
+    pub course: Course,
+}
+
+impl Service {
+    /// What the caller's college has set up.
+    pub async fn rota(&self, caller: &Caller) -> Result<Rota<'_>, ServiceError> {
+        let organisation = self.organisation(&caller.organisation)?;
+        let roster = self.stored_roster(&organisation.id).await?;
+        let ladders = roster.ladders(&organisation.ladders);
+        Ok(Rota { organisation, roster, ladders, now: self.clock.now() })
+    }
+
+    /// Adds a policy, or replaces the version that was looked at.
+    pub async fn save_policy(
+        &self,
+        caller: &Caller,
+        from_version: Option<u32>,
+        policy: RosterPolicy,
+    ) -> Result<(), ServiceError> {
+        self.change_rota(caller, || Change::SavePolicy { from_version, policy: policy.clone() }).await
+    }
+
+    /// Takes a policy away.
+    pub async fn remove_policy(&self, caller: &Caller, id: &PolicyId, from_version: u32) -> Result<(), ServiceError> {
+        self.change_rota(caller, || Change::RemovePolicy { id: id.clone(), from_version }).await
+    }
+
+    /// Adds a schedule, or replaces the version that was looked at.
+    pub async fn save_schedule(
+        &self,
+        caller: &Caller,
+        from_version: Option<u32>,
+        schedule: Schedule,
+    ) -> Result<(), ServiceError> {
+        self.change_rota(caller, || Change::SaveSchedule { from_version, schedule: schedule.clone() }).await
+    }
+
+    /// Takes a schedule away.
+    pub async fn remove_schedule(
+        &self,
+        caller: &Caller,
+        id: &ScheduleId,
+        from_version: u32,
+    ) -> Result<(), ServiceError> {
+        self.change_rota(caller, || Change::RemoveSchedule { id: id.clone(), from_version }).await
+    }
+
+    async fn change_rota(&self, caller: &Caller, change: impl Fn() -> Change) -> Result<(), ServiceError> {
+        let actor = caller.actor(self.keyring.as_ref(), None);
+        let make = |_: &Roster| Ok::<_, Rejection>(change());
+        self.change_roster(&caller.organisation, &actor, caller.deadline, make).await?;
+        Ok(())
+    }
+
+    /// Says what a case would come to on a policy: nothing is sent, and nothing changes. The student's consent is read, as
+    /// whoever asks may read it.
+    pub async fn explain(
+        &self,
+        caller: &Caller,
+        id: &PolicyId,
+        question: &Question<'_>,
+    ) -> Result<Explanation, ServiceError> {
+        let rota = self.rota(caller).await?;
+        let organisation = rota.organisation;
+        let policy = rota.policy(id).ok_or(ServiceError::Roster(Rejection::NoSuchPolicy))?.clone();
+        let at = question.at.unwrap_or(rota.now);
+        let severity = question.score.unwrap_or(Score::HIGHEST);
+        let band = rota.ladders.band(severity);
+        let is_taken = rota.ladders.of(band).id == policy.id;
+        let subject = subject_key(self.keyring.as_ref(), &organisation.id, question.user_id);
+        let consent = self.store.consent(&organisation.id, subject).await?;
+        let directory = rota.roster.directory(&organisation.directory);
+        // It stands for no decision that was taken, and is kept nowhere.
+        let stated = question.overridden.then(|| Ground::EmergencyOverride {
+            statement: Sealed(String::new()),
+            authorised_by: caller.actor(self.keyring.as_ref(), None),
+            at,
+        });
+        let ground = ground_for(consent.as_ref(), stated, &policy.channels_that_reach(&directory));
+        let course = match ground {
+            _ if question.score.is_some_and(|score| score < organisation.threshold) => Course::BelowThreshold,
+            None => Course::Withheld,
+            Some(ground) => {
+                let retry_when_all_failed = self.settings.rules.retry_when_all_failed;
+                let climber = Climber { directory: &directory, ground: &ground, retry_when_all_failed };
+                let stages = policy.climb(at, &climber);
+                Course::Told(ground, stages)
+            }
+        };
+        Ok(Explanation { policy, at, band, is_taken, course })
+    }
+
+    /// Whether somebody would be there, now and in the next two weeks.
+    pub async fn readiness(&self, caller: &Caller) -> Result<(Timestamp, Readiness), ServiceError> {
+        let rota = self.rota(caller).await?;
+        let readiness = rota.roster.readiness(&rota.organisation.directory, &rota.ladders, rota.now);
+        Ok((rota.now, readiness))
+    }
+}

@@ -1,0 +1,300 @@
+//! Policies and schedules over the API: kept in versions, looked at as a whole, explained, and lived by.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::common::{ADMIN, AUDITOR, Answer, COUNSELLOR, COUNSELLOR_KEY, Setting, World, answer, contact_entry};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Further people of the configuration.
+const BELA: &str = "+919800000037";
+const LEAD: &str = "+919800000047";
+
+/// The counsellor, Bela, and a lead, all over WhatsApp.
+async fn college() -> World {
+    let people =
+        [contact_entry("bela", "counsellor", "whatsapp_to", BELA), contact_entry("lead", "lead", "whatsapp_to", LEAD)];
+    Setting::default().with_file(&people.concat()).start().await
+}
+
+async fn change(world: &World, method: Method, path: &str, version: u32, body: Option<&Value>) -> Answer {
+    let url = world.base().join(path).unwrap();
+    let mut request =
+        world.client().request(method, url).bearer_auth(ADMIN).header("If-Match", format!("\"{version}\""));
+    if let Some(body) = body {
+        request = request.json(body);
+    }
+    answer(request).await
+}
+
+fn shift(from: &str, until: &str, person: &str) -> Value {
+    json!({ "from": from, "until": until, "people": [person] })
+}
+
+fn schedule(id: &str, time_zone: &str, shifts: &[Value]) -> Value {
+    json!({ "id": id, "time_zone": time_zone, "shifts": shifts })
+}
+
+fn step(after_seconds: u32, target: Value) -> Value {
+    json!({ "after_seconds": after_seconds, "targets": [target], "channels": ["whatsapp"] })
+}
+
+fn policy(id: &str, steps: &[Value], bands: &[&str]) -> Value {
+    json!({ "id": id, "steps": steps, "bands": bands, "rounds": 2, "last_responder": { "contact": "lead" },
+        "last_responder_channels": ["whatsapp"] })
+}
+
+const ALL: [&str; 3] = ["elevated", "high", "critical"];
+
+/// Whom a case was told to, in order: their phones.
+fn told(world: &World) -> Vec<String> {
+    let mut all: Vec<_> = [COUNSELLOR, BELA, LEAD].iter().flat_map(|phone| world.sim().messages_to(phone)).collect();
+    all.sort_by_key(|message| message.created_at);
+    all.into_iter().map(|message| message.to.trim_start_matches("whatsapp:").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_case_goes_to_whoever_is_on_call_and_after_the_hand_over_to_whoever_is_then() {
+    let mut world = college().await;
+    // The story begins on a Friday at 14:05 in India.
+    let shifts = [shift("friday 08:00", "friday 14:12", "counsellor"), shift("friday 14:12", "friday 22:00", "bela")];
+    world.post("/api/v1/schedules", ADMIN, &schedule("desk", "Asia/Kolkata", &shifts)).await.expect(201);
+    let on_call = json!({ "schedule": "desk" });
+    let steps = [step(0, on_call.clone()), step(300, json!({ "role": "lead" })), step(300, on_call)];
+    world.post("/api/v1/escalation-policies", ADMIN, &policy("night", &steps, &ALL)).await.expect(201);
+    world.escalated("student-1").await;
+    world.work().await;
+    world.pass_in_steps(11 * MINUTE, MINUTE).await;
+    assert_eq!(told(&world), [COUNSELLOR, LEAD, BELA]);
+    world.assert_audit_verifies().await;
+}
+
+/// In the night from Saturday to Sunday the clock in Berlin is set back: from two to three there are two hours.
+#[tokio::test]
+async fn in_the_night_of_a_change_of_the_clock_nobodys_hour_is_lost() {
+    let mut world = college().await;
+    let shifts = [shift("saturday 20:00", "sunday 02:30", "counsellor"), shift("sunday 02:30", "sunday 08:00", "bela")];
+    world.post("/api/v1/schedules", ADMIN, &schedule("nights", "Europe/Berlin", &shifts)).await.expect(201);
+    let steps = [step(0, json!({ "schedule": "nights" }))];
+    world.post("/api/v1/escalation-policies", ADMIN, &policy("night", &steps, &ALL)).await.expect(201);
+    let mut told_at = async |at: &str, student: &str| {
+        world.clock.set(at.parse().unwrap());
+        world.work().await;
+        let before = told(&world).len();
+        let opened = world.escalated(student).await.text_at("/reference");
+        world.work().await;
+        let taken = format!("/api/v1/crisis/alerts/{opened}/resolve");
+        world.post(&taken, COUNSELLOR_KEY, &json!({ "outcome": "duplicate" })).await.expect(200);
+        told(&world)[before..].to_vec()
+    };
+    assert_eq!(told_at("2027-10-31T00:29:59Z", "first-half-past-two-is-near").await, [COUNSELLOR]);
+    assert_eq!(told_at("2027-10-31T00:30:00Z", "handed-over").await, [BELA]);
+    assert_eq!(told_at("2027-10-31T01:15:00Z", "a-quarter-past-two-again").await, [BELA]);
+    assert_eq!(told_at("2027-10-31T06:59:59Z", "before-eight").await, [BELA]);
+    // Nobody any more: the last responder, at once.
+    assert_eq!(told_at("2027-10-31T07:00:00Z", "eight").await, [LEAD]);
+    assert_eq!(world.metric("crisis_relay_alarms_total{kind=\"nobody_on_call\"}").await, Some(1.0));
+}
+
+#[tokio::test]
+async fn an_override_and_an_absence_count_from_the_next_rung_on_without_a_restart() {
+    let mut world = college().await;
+    let all_week = [shift("monday 00:00", "monday 00:00", "counsellor")];
+    let mut desk = schedule("desk", "Asia/Kolkata", &all_week);
+    world.post("/api/v1/schedules", ADMIN, &desk).await.expect(201);
+    let steps = [step(0, json!({ "schedule": "desk" })), step(300, json!({ "schedule": "desk" }))];
+    world.post("/api/v1/escalation-policies", ADMIN, &policy("night", &steps, &ALL)).await.expect(201);
+    world.escalated("student-1").await;
+    world.work().await;
+    desk["overrides"] = json!([{ "from": "2026-11-20T14:00", "until": "2026-11-20T18:00", "people": ["bela"] }]);
+    let kept = change(&world, Method::PUT, "/api/v1/schedules/desk", 1, Some(&desk)).await.expect(200);
+    assert_eq!((kept.headers["etag"].to_str().unwrap(), kept.json()["on_call"].clone()), ("\"2\"", json!(["bela"])));
+    world.pass(5 * MINUTE).await;
+    assert_eq!(told(&world), [COUNSELLOR, BELA]);
+    desk["absences"] = json!([{ "person": "bela", "from": "2026-11-20T14:10", "until": "2026-11-20T15:00" }]);
+    change(&world, Method::PUT, "/api/v1/schedules/desk", 2, Some(&desk)).await.expect(200);
+    // The second round: the override is for Bela, and Bela is away.
+    world.pass(5 * MINUTE).await;
+    assert_eq!(told(&world), [COUNSELLOR, BELA, LEAD]);
+}
+
+#[tokio::test]
+async fn a_case_keeps_the_version_that_it_runs_on_and_every_version_stands_in_the_audit() {
+    let mut world = college().await;
+    let first =
+        policy("night", &[step(0, json!({ "contact": "counsellor" })), step(300, json!({ "contact": "bela" }))], &ALL);
+    let made = world.post("/api/v1/escalation-policies", ADMIN, &first).await.expect(201);
+    assert_eq!((made.headers["etag"].to_str().unwrap(), made.json()["source"].clone()), ("\"1\"", json!("roster")));
+    world.escalated("student-1").await;
+    world.work().await;
+    let path = "/api/v1/escalation-policies/night";
+    let second =
+        policy("night", &[step(0, json!({ "contact": "counsellor" })), step(300, json!({ "contact": "lead" }))], &ALL);
+    change(&world, Method::PUT, path, 1, Some(&second)).await.expect(200);
+    change(&world, Method::PUT, path, 1, Some(&first)).await.expect(409);
+    change(&world, Method::PUT, path, 2, Some(&second)).await.expect(200);
+    assert_eq!(world.get(path, AUDITOR).await.expect(200).json()["version"], 2, "the same again is no change");
+    world.pass(5 * MINUTE).await;
+    assert_eq!(told(&world), [COUNSELLOR, BELA]);
+    world.escalated("student-2").await;
+    world.work().await;
+    world.pass(5 * MINUTE).await;
+    assert!(told(&world).contains(&LEAD.to_owned()));
+    change(&world, Method::DELETE, path, 2, None).await.expect(204);
+    world.get(path, ADMIN).await.expect(404);
+    let settings = "settings/default".parse().unwrap();
+    let entries = world.store().audit_entries(&settings, 0, 100).await.unwrap();
+    let said: Vec<Value> = entries.iter().map(|entry| serde_json::from_str(&entry.canonical).unwrap()).collect();
+    let deeds: Vec<&str> = said.iter().map(|said| said["deed"].as_str().unwrap()).collect();
+    assert_eq!(deeds, ["policy_saved", "policy_saved", "policy_removed"]);
+    assert_eq!(said[0]["policy"]["steps"][1]["targets"][0]["contact"], "bela");
+    assert_eq!(said[1]["policy"]["steps"][1]["targets"][0]["contact"], "lead");
+    world.assert_audit_verifies().await;
+}
+
+#[tokio::test]
+async fn a_graver_case_takes_the_ladder_of_its_band_and_one_that_becomes_so_goes_over_to_it() {
+    let mut world = college().await;
+    let grave = policy("grave", &[step(0, json!({ "contact": "bela" }))], &["critical"]);
+    world.post("/api/v1/escalation-policies", ADMIN, &grave).await.expect(201);
+    let list = world.get("/api/v1/escalation-policies", COUNSELLOR_KEY).await.expect(200).json();
+    let bands: Vec<(&Value, &Value)> =
+        list["policies"].as_array().unwrap().iter().map(|policy| (&policy["id"], &policy["bands"])).collect();
+    assert_eq!(bands, [(&json!("grave"), &json!(["critical"])), (&json!("default"), &json!(["elevated", "high"]))]);
+    world.told("student-1", 0.97).await;
+    world.work().await;
+    assert_eq!(told(&world), [BELA]);
+    world.pass(MINUTE).await;
+    world.told("student-2", 0.94).await;
+    world.work().await;
+    assert_eq!(told(&world), [BELA, COUNSELLOR]);
+    world.pass(MINUTE).await;
+    world.told("student-2", 0.96).await;
+    world.work().await;
+    assert_eq!(told(&world), [BELA, COUNSELLOR, BELA]);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_policy_is_told_field_by_field_and_nothing_is_kept() {
+    let world = college().await;
+    let mut wrong =
+        policy("night", &[step(0, json!({ "contact": "nobody" })), step(4000, json!({ "schedule": "gone" }))], &ALL);
+    wrong["steps"][1]["channels"] = json!([]);
+    wrong["last_responder_channels"] = json!(["sms"]);
+    wrong["rounds"] = json!(0);
+    let before = world.kept().await;
+    let refused = world.post("/api/v1/escalation-policies", ADMIN, &wrong).await.expect(422).json();
+    let fields: Vec<&str> =
+        refused["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect();
+    let expected = [
+        "steps[0].targets[0]",
+        "steps[1].channels",
+        "steps[1].targets[0]",
+        "steps[1].after_seconds",
+        "last_responder",
+        "rounds",
+    ];
+    assert_eq!(fields, expected);
+    let target = json!({ "contact": "lead", "role": "lead" });
+    let two =
+        world.post("/api/v1/escalation-policies", ADMIN, &policy("night", &[step(0, target)], &[])).await.expect(422);
+    assert_eq!(two.text_at("/errors/0/rule"), "must have one of contact, role and schedule");
+    let without_id = json!({ "time_zone": "UTC", "shifts": [] });
+    assert_eq!(world.post("/api/v1/schedules", ADMIN, &without_id).await.expect(422).text_at("/code"), "missing_field");
+    assert_eq!(world.kept().await, before);
+}
+
+#[tokio::test]
+async fn the_configurations_ladder_is_shown_and_cannot_be_changed() {
+    let world = college().await;
+    let path = "/api/v1/escalation-policies/default";
+    let shown = world.get(path, AUDITOR).await.expect(200).json();
+    assert_eq!((&shown["source"], &shown["bands"]), (&json!("configuration"), &json!(ALL)));
+    let body = policy("default", &[step(0, json!({ "contact": "lead" }))], &[]);
+    change(&world, Method::PUT, path, 1, Some(&body)).await.expect(409);
+    change(&world, Method::DELETE, path, 1, None).await.expect(409);
+    world.post("/api/v1/escalation-policies", ADMIN, &body).await.expect(409);
+    let without_tag = world.request(Method::PUT, path, Some(ADMIN), Some(&body)).await.expect(422);
+    assert_eq!(
+        (without_tag.text_at("/code"), without_tag.text_at("/errors/0/field")),
+        ("missing_field".into(), "If-Match".into())
+    );
+}
+
+#[tokio::test]
+async fn a_policy_is_explained_for_a_student_and_a_time_and_nothing_is_sent_or_changed() {
+    let mut world = college().await;
+    let shifts = [shift("friday 08:00", "friday 22:00", "counsellor")];
+    world.post("/api/v1/schedules", ADMIN, &schedule("desk", "Asia/Kolkata", &shifts)).await.expect(201);
+    let mut steps = [step(0, json!({ "schedule": "desk" })), step(180, json!({ "contact": "bela" }))];
+    steps[0]["channels"] = json!(["sms", "whatsapp"]);
+    let mut night = policy("night", &steps, &["critical"]);
+    night["rounds"] = json!(1);
+    world.post("/api/v1/escalation-policies", ADMIN, &night).await.expect(201);
+    world.consents("student-1").await;
+    world.work().await;
+    let before = world.kept().await;
+    let path = "/api/v1/escalation-policies/night/explain";
+    let explained = world.post(path, ADMIN, &json!({ "user_id": "student-1" })).await.expect(200).json();
+    assert_eq!(
+        (&explained["decision"], &explained["ground"], &explained["taken"]),
+        (&json!("escalated"), &json!("consent"), &json!(true))
+    );
+    let stages = explained["stages"].as_array().unwrap();
+    assert_eq!(stages.len(), 3);
+    let first = &stages[0]["told"][0];
+    assert_eq!((&first["contact"], &first["over"][0]["channel"]), (&json!("counsellor"), &json!("whatsapp")));
+    assert_eq!(first["not_over"], json!([{ "channel": "sms", "why": "no_number" }]));
+    assert_eq!((&stages[1]["at"], &stages[1]["told"][0]["contact"]), (&json!("2026-11-20T08:38:00Z"), &json!("bela")));
+    assert_eq!((&stages[2]["last_responder"], &stages[2]["told"][0]["contact"]), (&json!(true), &json!("lead")));
+    // On Saturday nobody is on call.
+    let saturday = json!({ "user_id": "student-1", "at": "2026-11-21T08:35:00Z", "crisis_score": 0.85 });
+    let explained = world.post(path, ADMIN, &saturday).await.expect(200).json();
+    assert_eq!((&explained["band"], &explained["taken"]), (&json!("elevated"), &json!(false)));
+    assert_eq!(explained["stages"][0]["nobody_on_call"], true);
+    assert_eq!(explained["stages"][0]["not_told"][0]["schedule"], "desk");
+    assert_eq!(explained["stages"][1]["at"], "2026-11-21T08:35:00Z", "at once");
+    for (body, decision) in [
+        (json!({ "user_id": "student-2" }), "withheld_no_consent"),
+        (json!({ "user_id": "student-2", "emergency_override": true }), "escalated"),
+        (json!({ "user_id": "student-1", "crisis_score": 0.1 }), "below_threshold"),
+    ] {
+        assert_eq!(world.post(path, ADMIN, &body).await.expect(200).text_at("/decision"), decision);
+    }
+    assert_eq!(world.kept().await, before);
+    world.post("/api/v1/escalation-policies/gone/explain", ADMIN, &json!({ "user_id": "student-1" })).await.expect(404);
+}
+
+#[tokio::test]
+async fn gaps_are_found_two_weeks_ahead() {
+    let world = college().await;
+    let shifts = [shift("monday 00:00", "sunday 12:00", "counsellor"), shift("sunday 18:00", "monday 00:00", "bela")];
+    world.post("/api/v1/schedules", ADMIN, &schedule("desk", "Asia/Kolkata", &shifts)).await.expect(201);
+    let shown = world.get("/api/v1/readiness", COUNSELLOR_KEY).await.expect(200).json();
+    assert_eq!((&shown["schedules"][0]["in_use"], &shown["obstacles"]), (&json!(false), &json!([])));
+    let steps = [step(0, json!({ "schedule": "desk" }))];
+    let made =
+        world.post("/api/v1/escalation-policies", ADMIN, &policy("night", &steps, &ALL)).await.expect(201).json();
+    let gap = json!([{ "field": "steps[0].targets[0]", "rule": "has a gap in the next 14 days: the next step begins at once then" }]);
+    assert_eq!(made["warnings"], gap);
+    let shown = world.get("/api/v1/readiness", COUNSELLOR_KEY).await.expect(200).json();
+    assert_eq!(shown["next_gap_at"], "2026-11-22T06:30:00Z");
+    let gaps: Vec<&Value> = shown["obstacles"].as_array().unwrap().iter().map(|obstacle| &obstacle["from"]).collect();
+    assert_eq!(gaps, [&json!("2026-11-22T06:30:00Z"), &json!("2026-11-29T06:30:00Z")]);
+    assert_eq!(shown["schedules"][0]["spans"].as_array().unwrap().len(), 7);
+}
+
+#[tokio::test]
+async fn a_schedule_that_a_policy_names_cannot_be_taken_away() {
+    let world = college().await;
+    let all_week = [shift("monday 00:00", "monday 00:00", "counsellor")];
+    world.post("/api/v1/schedules", ADMIN, &schedule("desk", "Asia/Kolkata", &all_week)).await.expect(201);
+    let steps = [step(0, json!({ "schedule": "desk" }))];
+    world.post("/api/v1/escalation-policies", ADMIN, &policy("night", &steps, &[])).await.expect(201);
+    change(&world, Method::DELETE, "/api/v1/schedules/desk", 1, None).await.expect(409);
+    change(&world, Method::DELETE, "/api/v1/escalation-policies/night", 1, None).await.expect(204);
+    change(&world, Method::DELETE, "/api/v1/schedules/desk", 1, None).await.expect(204);
+    assert_eq!(world.get("/api/v1/schedules", AUDITOR).await.expect(200).json(), json!({ "schedules": [] }));
+}

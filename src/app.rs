@@ -15,7 +15,7 @@ use url::Url;
 use self::composer::OrganisationComposer;
 use crate::alarm::board::Rules as BoardRules;
 use crate::alarm::render::Source;
-use crate::alarm::{AlarmSettings, Alarms, Target as AlarmTarget};
+use crate::alarm::{AlarmSettings, Alarms, Phones, Target as AlarmTarget};
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::{self, Config, Mode, StoreKind};
 use crate::domain::alert::Rules;
@@ -46,7 +46,7 @@ use crate::store::sqlite::{OpenError, SqliteSettings, SqliteStore};
 use crate::twilio::breaker::{Breaker, BreakerLimits};
 use crate::twilio::pace::Pace;
 use crate::twilio::rest::{Credentials, RestClient, RestConfig, SmsSender};
-use crate::worker::{Paces, Worker, WorkerSettings};
+use crate::worker::{Courier, Paces, Worker, WorkerSettings};
 
 /// Whom the simulator's messages go to where no counsellor is configured: development only, and no real phone.
 const SIMULATED_COUNSELLOR: &str = "+919876543210";
@@ -420,7 +420,15 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         lease: config.delivery.lease,
         rules: rules(config),
     };
-    let alarms = alarms(config, &settings.instance, &metrics, &clock, &entropy)?;
+    let courier = Arc::new(Courier::new(
+        Arc::clone(&twilio),
+        Arc::clone(&clock),
+        Arc::clone(&metrics),
+        paces(config),
+        Breaker::new(breaker_limits(config)),
+        provider.rest.max_concurrency,
+    ));
+    let alarms = alarms(config, &settings.instance, &metrics, &clock, &entropy, &courier)?;
     let service = Arc::new(Service::new(
         Arc::clone(&store),
         keyring,
@@ -442,11 +450,9 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
             poll: config.worker.poll,
             due_batch: config.worker.due_batch,
             call_timeout: provider.rest.longest_call(),
-            calls_at_once: provider.rest.max_concurrency,
             keep_answers: config.idempotency.keep,
         },
-        paces(config),
-        Breaker::new(breaker_limits(config)),
+        courier,
     ));
     let health = Health::new(Arc::clone(&store), Arc::clone(&worker), Arc::clone(&clock), config.worker.poll);
     let state = AppState {
@@ -467,6 +473,19 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
     Ok(App { service, worker, jobs, router, store, dispatch, alarms })
 }
 
+/// The operator's targets by themselves, without a service: to try whether notices arrive.
+///
+/// # Errors
+/// A client cannot be made.
+pub fn alarms_to_try(config: &Config, provider: &Provider) -> Result<Arc<Alarms>, StartError> {
+    let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
+    let (metrics, twilio) = (Arc::new(Metrics::new()), Arc::new(rest_client(provider, Arc::clone(&clock))?));
+    let breaker = Breaker::new(breaker_limits(config));
+    let calls = provider.rest.max_concurrency;
+    let courier = Courier::new(twilio, Arc::clone(&clock), Arc::clone(&metrics), paces(config), breaker, calls);
+    alarms(config, "check", &metrics, &clock, &entropy, &Arc::new(courier))
+}
+
 /// Whom alarms go to.
 fn alarms(
     config: &Config,
@@ -474,6 +493,7 @@ fn alarms(
     metrics: &Arc<Metrics>,
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
+    courier: &Arc<Courier>,
 ) -> Result<Arc<Alarms>, StartError> {
     let ops = &config.ops;
     let slack = ops.slack_url.clone().map(AlarmTarget::Slack);
@@ -485,7 +505,7 @@ fn alarms(
             instance: instance.to_owned(),
             organisation: config.organisation.id.to_string(),
         },
-        targets: slack.into_iter().chain(pagerduty).collect(),
+        targets: slack.into_iter().chain(pagerduty).chain(phones(ops)).collect(),
         rules: BoardRules {
             repeat_every: ops.repeat_every,
             settle_for: ops.settle_for,
@@ -493,7 +513,8 @@ fn alarms(
         },
         timeout: ops.timeout,
     };
-    let made = Alarms::new(settings, Arc::clone(metrics), Arc::clone(clock), Arc::clone(entropy));
+    let phones = Arc::clone(courier) as Arc<dyn Phones>;
+    let made = Alarms::new(settings, phones, Arc::clone(metrics), Arc::clone(clock), Arc::clone(entropy));
     // The library's words could name an address that is a secret.
     made.map(Arc::new).map_err(|_| {
         StartError::Faults(vec![fault(
@@ -502,6 +523,18 @@ fn alarms(
             "See what this machine lacks: certificates.",
         )])
     })
+}
+
+/// The phones that are told of alarms.
+fn phones(ops: &config::Ops) -> impl Iterator<Item = AlarmTarget> {
+    let template = ops.whatsapp_content_sid.as_ref().map(|sid| sid.as_str().to_owned());
+    let over = |channel, numbers: &[PhoneNumber], template: Option<String>| {
+        let every = ops.phone_every;
+        let phone =
+            move |number: PhoneNumber| AlarmTarget::Phone { channel, number, template: template.clone(), every };
+        numbers.to_vec().into_iter().map(phone)
+    };
+    over(Channel::Sms, &ops.sms_to, None).chain(over(Channel::Whatsapp, &ops.whatsapp_to, template))
 }
 
 /// How many alarms are kept apart at the most; further ones are told of together.

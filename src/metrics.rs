@@ -26,6 +26,7 @@ label!(ByStatus, status);
 label!(ByState, state);
 label!(ByKind, kind);
 label!(ByHook, hook);
+label!(ByLane, lane);
 
 /// Notices to the operator, by whom they go to and what came of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,6 +44,7 @@ pub struct Metrics {
     events: Counters<ByDecision>,
     attempts: Counters<ByClass>,
     receipts: Counters<ByStatus>,
+    held_back: Counters<ByLane>,
     alarms: Counters<ByKind>,
     alarms_open: Family<ByKind, Gauge>,
     notices: Counters<ByTarget>,
@@ -84,6 +86,7 @@ impl Metrics {
             events: Family::default(),
             attempts: Family::default(),
             receipts: Family::default(),
+            held_back: Family::default(),
             alarms: Family::default(),
             alarms_open: Family::default(),
             notices: Family::default(),
@@ -109,6 +112,8 @@ impl Metrics {
         r.register("events", "Crisis events by decision", self.events.clone());
         r.register("attempts", "Calls to the provider by what they came to", self.attempts.clone());
         r.register("receipts", "Receipts that told something new, by status", self.receipts.clone());
+        let help = "Times that a message had to come again because its sender had no turn for its lane";
+        r.register("held_back", help, self.held_back.clone());
         r.register("alarms", "Things the operator must hear of, by kind", self.alarms.clone());
         r.register("alarms_open", "Things that are wrong just now, by kind", self.alarms_open.clone());
         let help = "Notices to the operator, by target and by what came of them";
@@ -143,6 +148,11 @@ impl Metrics {
     /// A call to the provider came to something.
     pub fn attempt(&self, class: &'static str) {
         self.attempts.get_or_create(&ByClass { class }).inc();
+    }
+
+    /// A message found no turn at its sender, or no place among the calls, and comes again.
+    pub fn held_back(&self, lane: &'static str) {
+        self.held_back.get_or_create(&ByLane { lane }).inc();
     }
 
     /// A receipt told something new.

@@ -7,7 +7,7 @@
 //!                                               | began, goes on, over
 //!                                             outbox   one for each target: bounded, backs off (pure)
 //!                                               |
-//!                                  a task for each target: Slack form · PagerDuty
+//!                                  a task for each target: Slack form · PagerDuty · phones
 //! ```
 //!
 //! To raise an alarm never waits and never fails: it takes a lock for a moment, and that is all that the path of an alert
@@ -27,18 +27,21 @@ pub mod render;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::board::{About, Board, Key, News, Notice, Rules};
-use self::kind::{Kind, Lasting};
+use self::kind::{Kind, Lasting, Severity};
 use self::outbox::Outbox;
 use self::outside::{Answer, Outside};
 use self::render::Source;
+use crate::domain::contact::{Channel, PhoneNumber};
 use crate::domain::ids::AlertId;
+use crate::domain::provider::{ErrorClass, SendOutcome};
 use crate::metrics::Metrics;
-use crate::ports::{Clock, Entropy, jitter};
+use crate::ports::{Clock, Entropy, MessageContent, MessageRequest, jitter};
 use crate::secret::Secret;
 
 /// How often the board is looked through for what goes on and what is over.
@@ -47,6 +50,13 @@ const TICK: Duration = Duration::from_secs(5);
 const SLACK_AT_ONCE: usize = 20;
 /// How long the last notices may take at the end.
 const LAST_NOTICES_WITHIN: Duration = Duration::from_secs(2);
+
+/// Sends text messages that are no alert's, behind everything that is one's.
+#[async_trait]
+pub trait Phones: Send + Sync {
+    /// Sends one at once, or not at all, and says then for how long it is held back.
+    async fn text(&self, request: &MessageRequest) -> SendOutcome;
+}
 
 /// Whom the operator's notices go to.
 #[derive(Debug, Clone)]
@@ -60,6 +70,17 @@ pub enum Target {
         /// The integration's key.
         routing_key: Secret,
     },
+    /// A phone, over WhatsApp or text message.
+    Phone {
+        /// The channel.
+        channel: Channel,
+        /// The number.
+        number: PhoneNumber,
+        /// The approved template (`HX…`) that WhatsApp asks for: of the installation's name and of the list.
+        template: Option<String>,
+        /// From one text to the next: what comes meanwhile goes in one.
+        every: Duration,
+    },
 }
 
 impl Target {
@@ -68,6 +89,7 @@ impl Target {
         match self {
             Self::Slack(_) => "slack",
             Self::PagerDuty { .. } => "pagerduty",
+            Self::Phone { .. } => "phone",
         }
     }
 }
@@ -99,6 +121,46 @@ struct Post {
 enum Way {
     Slack(Outside),
     PagerDuty(Outside, Secret),
+    Phone(Phone),
+}
+
+/// A phone of the operator's.
+struct Phone {
+    phones: Arc<dyn Phones>,
+    channel: Channel,
+    number: PhoneNumber,
+    template: Option<String>,
+    every: Duration,
+}
+
+impl Phone {
+    async fn tell(&self, source: &Source, notices: &[Notice]) -> Answer {
+        let list = render::phone_list(source, notices);
+        let content = match &self.template {
+            Some(content_sid) => MessageContent::Template {
+                content_sid: content_sid.clone(),
+                variables: vec![source.name.clone(), list],
+            },
+            None => MessageContent::Body(render::phone(source, &list)),
+        };
+        let to = self.number.clone();
+        let request = MessageRequest { attempt: None, channel: self.channel, to, content };
+        match self.phones.text(&request).await {
+            SendOutcome::Accepted { .. } => Answer::Taken,
+            SendOutcome::NotBegun { wait } => Answer::HeldBack(wait),
+            SendOutcome::NotExecuted { retry_after, .. } => Answer::NotNow { why: "busy", asked: retry_after },
+            // A second text is better than none.
+            SendOutcome::Unknown { retry_after, .. } => Answer::NotNow { why: "unknown", asked: retry_after },
+            SendOutcome::Refused(fault) => match fault.class {
+                ErrorClass::Retry | ErrorClass::Ambiguous | ErrorClass::Delay => {
+                    Answer::NotNow { why: "refused_for_now", asked: None }
+                }
+                ErrorClass::Switch | ErrorClass::OptOut | ErrorClass::Template | ErrorClass::Config => {
+                    Answer::Refused { code: fault.code }
+                }
+            },
+        }
+    }
 }
 
 impl Way {
@@ -107,6 +169,23 @@ impl Way {
         match self {
             Self::Slack(_) => SLACK_AT_ONCE,
             Self::PagerDuty(..) => 1,
+            Self::Phone(_) => usize::MAX,
+        }
+    }
+
+    /// Whether it is told of such a thing: phones are not rung for what can wait.
+    fn wants(&self, kind: Kind) -> bool {
+        match self {
+            Self::Slack(_) | Self::PagerDuty(..) => true,
+            Self::Phone(_) => kind.severity() > Severity::Warning || kind == Kind::Test,
+        }
+    }
+
+    /// How long it is left alone once it was told.
+    const fn rest(&self) -> Duration {
+        match self {
+            Self::Slack(_) | Self::PagerDuty(..) => Duration::ZERO,
+            Self::Phone(phone) => phone.every,
         }
     }
 
@@ -115,8 +194,18 @@ impl Way {
             (Self::Slack(outside), notices) => outside.post(&render::slack(source, notices)).await,
             (Self::PagerDuty(outside, key), [notice]) => outside.post(&render::pagerduty(source, key, notice)).await,
             (Self::PagerDuty(..), _) => Answer::Taken,
+            (Self::Phone(phone), notices) => phone.tell(source, notices).await,
         }
     }
+}
+
+/// What came of telling one target for a trial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trial {
+    /// The target's name.
+    pub target: &'static str,
+    /// Why it was not told, if it was not: a fixed word, and a code where there was one.
+    pub fault: Option<(&'static str, Option<u32>)>,
 }
 
 /// What the operator must hear of.
@@ -136,6 +225,7 @@ impl Alarms {
     /// The HTTP library cannot start.
     pub fn new(
         settings: AlarmSettings,
+        phones: Arc<dyn Phones>,
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
@@ -148,6 +238,9 @@ impl Alarms {
                 Target::Slack(url) => Way::Slack(Outside::new(url, timeout)?),
                 Target::PagerDuty { url, routing_key } => {
                     Way::PagerDuty(Outside::new(Secret::new(url), timeout)?, routing_key)
+                }
+                Target::Phone { channel, number, template, every } => {
+                    Way::Phone(Phone { phones: Arc::clone(&phones), channel, number, template, every })
                 }
             };
             let (outbox, woken, turn) = (Mutex::default(), Notify::new(), tokio::sync::Mutex::default());
@@ -231,7 +324,7 @@ impl Alarms {
             if let News::Ended(_) = notice.news {
                 tracing::info!(alarm = notice.key.kind.name(), times = notice.times, "operator alarm is over");
             }
-            for post in &self.posts {
+            for post in self.posts.iter().filter(|post| post.way.wants(notice.key.kind)) {
                 post.outbox.lock().push(notice.clone());
             }
         }
@@ -248,9 +341,21 @@ impl Alarms {
         }
     }
 
-    /// Whether anybody is told.
-    pub fn has_targets(&self) -> bool {
-        !self.posts.is_empty()
+    /// Tells every target that this is a test, once, and says what came of it.
+    pub async fn try_targets(&self) -> Vec<Trial> {
+        let now = self.clock.now();
+        let key = Key { kind: Kind::Test, about: About::Service };
+        let notice = [Notice { key, news: News::Began, at: now, began_at: now, times: 1 }];
+        let tell = async |post: &Post| {
+            let fault = match post.way.tell(&self.source, &notice).await {
+                Answer::Taken => None,
+                Answer::NotNow { why, asked: _ } => Some((why, None)),
+                Answer::Refused { code } => Some(("refused", code)),
+                Answer::HeldBack(_) => Some(("held_back", None)),
+            };
+            Trial { target: post.name, fault }
+        };
+        futures::future::join_all(self.posts.iter().map(tell)).await
     }
 
     /// Tells every target what waits for it and may be told now, and returns when that is tried.
@@ -319,13 +424,14 @@ impl Alarms {
             match answer {
                 Answer::Taken => {
                     self.metrics.notices(post.name, "told", count);
-                    outbox.told();
+                    outbox.told(self.clock.now(), post.way.rest());
                 }
-                Answer::Refused { status } => {
+                Answer::Refused { code } => {
                     self.metrics.notices(post.name, "refused", count);
-                    tracing::error!(target_name = post.name, status, "the operator's notices are refused");
-                    outbox.told();
+                    tracing::error!(target_name = post.name, code, "the operator's notices are refused");
+                    outbox.told(self.clock.now(), post.way.rest());
                 }
+                Answer::HeldBack(wait) => outbox.held_back(notices, self.clock.now(), wait),
                 Answer::NotNow { why, asked } => {
                     self.metrics.notices(post.name, "tried_again", count);
                     tracing::warn!(target_name = post.name, why, "the operator cannot be told just now; trying again");

@@ -14,6 +14,8 @@ use super::board::{News, Notice};
 const WAITING_MAX: usize = 256;
 /// The first pause after a failure; it doubles.
 const PAUSE_FIRST: Duration = Duration::from_secs(2);
+/// The longest time for which a target is left alone by our own settings.
+const REST_MAX: Duration = Duration::from_secs(3_600);
 /// The longest pause, also where the target asks for a longer one.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 
@@ -54,19 +56,29 @@ impl Outbox {
         self.waiting.drain(..count).collect()
     }
 
-    /// What was taken was told; or the target refused it, and would refuse it again.
-    pub fn told(&mut self) {
+    /// What was taken was told; or the target refused it, and would refuse it again. Then it is left alone for `rest`.
+    pub fn told(&mut self, now: Timestamp, rest: Duration) {
         self.failures = 0;
-        self.not_before = None;
+        self.not_before = (!rest.is_zero()).then(|| later(now, rest));
     }
 
-    /// The target takes no more before `pause` is over, though nothing went wrong.
-    pub fn rest(&mut self, now: Timestamp, pause: Duration) {
-        self.not_before = Some(later(now, pause));
+    /// What was taken had no turn yet: it is put back until it has.
+    pub fn held_back(&mut self, notices: Vec<Notice>, now: Timestamp, wait: Duration) {
+        self.restore(notices);
+        self.not_before = Some(later(now, wait.min(PAUSE_MAX)));
     }
 
     /// What was taken was not told: it is put back, and tried again after a pause.
     pub fn put_back(&mut self, notices: Vec<Notice>, now: Timestamp, asked: Option<Duration>, jitter: f64) {
+        self.restore(notices);
+        let longest = PAUSE_FIRST.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
+        // Half of it is certain, so that a target that is down is not asked at once.
+        let pause = longest.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0)).max(asked.unwrap_or_default()).min(PAUSE_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(later(now, pause));
+    }
+
+    fn restore(&mut self, notices: Vec<Notice>) {
         for notice in notices.into_iter().rev() {
             self.waiting.push_front(notice);
         }
@@ -74,11 +86,6 @@ impl Outbox {
             self.waiting.pop_back();
             self.lost = self.lost.saturating_add(1);
         }
-        let longest = PAUSE_FIRST.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
-        // Half of it is certain, so that a target that is down is not asked at once.
-        let pause = longest.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0)).max(asked.unwrap_or_default()).min(PAUSE_MAX);
-        self.failures = self.failures.saturating_add(1);
-        self.not_before = Some(later(now, pause));
     }
 
     /// When something may be told next; `None` if nothing waits. A clock that was set back is followed.
@@ -89,7 +96,7 @@ impl Outbox {
 
     /// Where the clock was set back, nothing waits until it has caught up.
     pub fn pull_in(&mut self, now: Timestamp) {
-        let latest = later(now, PAUSE_MAX);
+        let latest = later(now, REST_MAX);
         self.not_before = self.not_before.map(|at| at.min(latest));
     }
 
@@ -153,7 +160,7 @@ mod tests {
             now = next;
         }
         assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300]);
-        outbox.told();
+        outbox.told(now, Duration::ZERO);
         assert!(!outbox.is_failing());
     }
 

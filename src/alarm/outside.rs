@@ -23,9 +23,11 @@ pub(super) enum Answer {
     },
     /// Refused, and it would be again: a wrong address or key.
     Refused {
-        /// The HTTP status.
-        status: u16,
+        /// The HTTP status, or Twilio's code.
+        code: Option<u32>,
     },
+    /// Nothing was asked: it is not its turn yet.
+    HeldBack(Duration),
 }
 
 /// A client for one address.
@@ -75,7 +77,7 @@ fn judge(status: StatusCode, asked: Option<Duration>) -> Answer {
     } else if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) {
         Answer::NotNow { why: "busy", asked }
     } else {
-        Answer::Refused { status: status.as_u16() }
+        Answer::Refused { code: Some(status.as_u16().into()) }
     }
 }
 
@@ -110,7 +112,7 @@ mod tests {
             assert!(matches!(judged(status), Answer::NotNow { .. }), "{status}");
         }
         for status in [301, 400, 403, 404, 410] {
-            assert_eq!(judged(status), Answer::Refused { status });
+            assert_eq!(judged(status), Answer::Refused { code: Some(status.into()) });
         }
     }
 }

@@ -117,6 +117,41 @@ fn dedup_key(source: &Source, key: &Key) -> String {
     format!("crisis-relay/{}/{}/{}", source.organisation, key.kind.name(), &digest[..16])
 }
 
+/// How long the list of a phone's text gets at the most, in characters.
+const PHONE_LIST_MAX: usize = 240;
+
+/// What a phone of the operator's is shown. It may lie on a table.
+pub(super) fn phone(source: &Source, list: &str) -> String {
+    format!("Ops notice of {}: {list}. Please look at the service.", source.name)
+}
+
+/// What stands in a phone's text: names, counts, references.
+pub(super) fn phone_list(source: &Source, notices: &[Notice]) -> String {
+    let mut list = String::new();
+    for (place, notice) in notices.iter().enumerate() {
+        let word = match notice.news {
+            News::Began => "",
+            News::GoesOn => "still ",
+            News::Ended(_) => "over: ",
+        };
+        let times = if notice.times > 1 { format!(" x{}", notice.times) } else { String::new() };
+        let reference = match &notice.key.about {
+            About::Case(_, reference) => format!(" {reference}"),
+            About::Service | About::Contact(_) | About::Channel(_) | About::Code(_) | About::Named(_) | About::Many => {
+                String::new()
+            }
+        };
+        let part = format!("{word}{}{reference}{times}; ", notice.key.kind.name());
+        if list.len() + part.len() > PHONE_LIST_MAX {
+            list.push_str(&format!("{} more; ", notices.len() - place));
+            break;
+        }
+        list.push_str(&part);
+    }
+    let instance = source.instance.get(..6).unwrap_or(&source.instance);
+    format!("{}, instance {instance}", list.trim_end_matches("; "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::kind::Kind;
@@ -178,8 +213,23 @@ mod tests {
                 let told = [
                     slack(&source(), std::slice::from_ref(&notice)).to_string(),
                     pagerduty(&source(), &Secret::from("k"), &notice).to_string(),
+                    phone_list(&source(), std::slice::from_ref(&notice)),
                 ];
                 assert!(told.iter().all(|text| !text.contains("ravi")), "{told:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_phone_shows_what_anybody_may_read_and_not_too_much() {
+        let every = Kind::ALL.iter().map(|kind| notice(*kind, case(), News::GoesOn));
+        let every: Vec<Notice> = every.cycle().take(100).collect();
+        let text = phone(&source(), &phone_list(&source(), &every));
+        assert!(text.len() <= 360 && text.contains(" more, instance 012345. "), "{text}");
+        for kind in Kind::ALL {
+            let text = phone_list(&source(), &[notice(*kind, case(), News::Began)]).to_lowercase();
+            for telling in ["crisis", "suicid", "counsel", "student", "health", "patient"] {
+                assert!(!text.contains(telling), "{text}");
             }
         }
     }

@@ -43,7 +43,15 @@ impl Findings {
     }
 }
 
-pub(super) fn check(file: Option<&Path>) -> ExitCode {
+/// What is checked beside what always is.
+#[derive(clap::Args)]
+pub(super) struct CheckArgs {
+    /// Send a notice marked TEST to every target of alarms: webhook, PagerDuty, phones.
+    #[arg(long)]
+    notify_ops: bool,
+}
+
+pub(super) fn check(file: Option<&Path>, args: &CheckArgs) -> ExitCode {
     let config = match config::from_process(file) {
         Ok(config) => config,
         Err(faults) => {
@@ -64,6 +72,7 @@ pub(super) fn check(file: Option<&Path>) -> ExitCode {
         let provider = app::provider(&config, None);
         twilio(&config, &provider, &mut findings).await;
         webhooks(&config, &provider, &mut findings).await;
+        operator(&config, &provider, args.notify_ops, &mut findings).await;
         conclude(&findings)
     })
 }
@@ -220,7 +229,8 @@ async fn twilio(config: &Config, provider: &Provider, findings: &mut Findings) {
         Err(error) => return findings.faults("twilio", start_faults(error, "twilio")),
     };
     let mut faults = client.check().await;
-    let sids: Vec<String> = config.templates.content_sids.values().map(|sid: &Sid| sid.as_str().to_owned()).collect();
+    let sids = config.templates.content_sids.values().chain(&config.ops.whatsapp_content_sid);
+    let sids: Vec<String> = sids.map(|sid: &Sid| sid.as_str().to_owned()).collect();
     faults.extend(client.check_templates(&sids).await);
     if faults.is_empty() {
         findings.fine("twilio", "credentials, senders and approved templates are usable");
@@ -256,5 +266,41 @@ fn webhook_fault(problem: &str) -> Fault {
         subject: "twilio.webhook_base_url".to_owned(),
         problem: problem.to_owned(),
         remedy: "Give the public https address that leads to this service, path prefix included.".to_owned(),
+    }
+}
+
+/// Whether alarms reach the operator: that is for a person to see, who finds the test where they look for alarms.
+async fn operator(config: &Config, provider: &Provider, notify: bool, findings: &mut Findings) {
+    const PART: &str = "operator";
+    let ops = &config.ops;
+    let phones = ops.sms_to.len() + ops.whatsapp_to.len();
+    let targets = usize::from(ops.slack_url.is_some()) + usize::from(ops.pagerduty_key.is_some()) + phones;
+    if targets == 0 {
+        return findings.unproven(PART, "nobody is told of alarms: see docs/operations.md");
+    }
+    if !notify {
+        return findings.unproven(PART, &format!("{targets} target(s) of alarms; --notify-ops sends each a test"));
+    }
+    if provider.simulated && phones > 0 {
+        return findings.unproven(PART, "without Twilio's credentials a test would reach no phone");
+    }
+    let alarms = match app::alarms_to_try(config, provider) {
+        Ok(alarms) => alarms,
+        Err(error) => return findings.faults(PART, start_faults(error, "ops")),
+    };
+    for trial in alarms.try_targets().await {
+        let Some((why, code)) = trial.fault else {
+            findings.fine(PART, &format!("{} has taken a notice marked TEST: look whether it is there", trial.target));
+            continue;
+        };
+        let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
+        findings.faults(
+            PART,
+            vec![Fault {
+                subject: format!("ops ({})", trial.target),
+                problem: format!("the test was not taken: {why}{code}"),
+                remedy: "Look at the address, the key or the number in the section ops.".to_owned(),
+            }],
+        );
     }
 }

@@ -49,9 +49,9 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Prove a configuration: store, Twilio credentials and senders, webhook address, templates.
     ///
-    /// Says everything that is wrong, with how to mend it, all at once. Sends no message; may run beside the service. Exit
-    /// status 1: something is at fault; 2: the settings cannot even be read.
-    Check,
+    /// Says everything that is wrong, with how to mend it, all at once. Sends no message, but for --notify-ops; may run beside
+    /// the service. Exit status 1: something is at fault; 2: the settings cannot even be read.
+    Check(check::CheckArgs),
     /// Bring the store to what this build needs.
     ///
     /// SQLite: the schema, as a start of the service does. Firestore: indexes, TTL policies and security rules, with the
@@ -102,7 +102,7 @@ pub fn run() -> ExitCode {
     match cli.command {
         Command::Serve => with_config(file, serve::serve),
         Command::Demo(args) => demo::demo(&args),
-        Command::Check => check::check(file),
+        Command::Check(args) => check::check(file, &args),
         Command::Migrate(args) => with_config(file, |config| migrate::migrate(config, &args)),
         Command::Copy(args) => with_config(file, |config| copy::copy(config, &args)),
         Command::SimulateTwilio(args) => tools::simulate(&args),

@@ -326,8 +326,27 @@ fn ops(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
             r.fault(key, "must be https in production", "write https://");
         }
     }
+    let template = ops.whatsapp_content_sid.is_some() || r.any_faulty(&["ops.whatsapp_content_sid"]);
+    if production(config) && !ops.whatsapp_to.is_empty() && !template {
+        let rule =
+            "is missing, while ops.whatsapp_to is set: outside the 24 hours WhatsApp takes only approved templates";
+        r.fault("ops.whatsapp_content_sid", rule, "have the template approved, and set its HX… id");
+    }
+    let sender = r.is_set("twilio.sms_from") || r.is_set("twilio.messaging_service_sid");
+    if wants_twilio(config, r) && !ops.sms_to.is_empty() && !sender {
+        let rule = "is set, while neither twilio.sms_from nor twilio.messaging_service_sid is";
+        r.fault("ops.sms_to", rule, "set one of the two, or leave out ops.sms_to");
+    }
+    let twilio = &config.twilio;
+    for (key, sender, phones) in
+        [("ops.sms_to", &twilio.sms_from, &ops.sms_to), ("ops.whatsapp_to", &twilio.whatsapp_from, &ops.whatsapp_to)]
+    {
+        if sender.as_ref().is_some_and(|sender| phones.contains(sender)) {
+            r.fault(key, "hold the sender's own number", "set the numbers of those to be told");
+        }
+    }
     if production(config) && ops.slack_url.is_none() && ops.pagerduty_key.is_none() {
-        notes.push("nobody is told of alarms: set ops.slack_url or ops.pagerduty_key, or have the log watched".into());
+        notes.push("nobody is told of alarms while Twilio is away: set ops.slack_url or ops.pagerduty_key, or have the log watched".into());
     }
 }
 

@@ -46,6 +46,8 @@ pub(super) const NAMED: &[Named] = &[
     plain("INSTANCES", "worker.instances"),
     secret("OPS_SLACK_URL", "ops.slack_url"),
     secret("OPS_PAGERDUTY_KEY", "ops.pagerduty_key"),
+    plain("OPS_SMS_TO", "ops.sms_to"),
+    plain("OPS_WHATSAPP_TO", "ops.whatsapp_to"),
     plain("STORE", "store.kind"),
     plain("DATABASE_PATH", "store.path"),
     plain("FIRESTORE_PROJECT_ID", "store.firestore.project_id"),

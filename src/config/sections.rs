@@ -374,10 +374,33 @@ fn ops(r: &mut Reader<'_>, organisation: &OrganisationId) -> Ops {
         slack_url: secret_url(r, "ops.slack_url"),
         pagerduty_key: r.secret("ops.pagerduty_key", &KEY, is_key),
         pagerduty_url: r.url("ops.pagerduty_url").unwrap_or_else(|| known_good(PAGERDUTY)),
+        sms_to: phones(r, "ops.sms_to"),
+        whatsapp_to: phones(r, "ops.whatsapp_to"),
+        whatsapp_content_sid: sid(r, "ops.whatsapp_content_sid", "HX"),
+        phone_every: r.duration("ops.phone_every", s(10)..=h(1)),
         repeat_every: r.duration("ops.repeat_every", m(1)..=d(1)),
         settle_for: r.duration("ops.settle_for", s(0)..=h(1)),
         timeout: r.duration("ops.timeout", ms(100)..=m(1)),
     }
+}
+
+/// How many phones of the operator's there may be over each channel.
+const OPS_PHONES_MAX: usize = 8;
+
+fn phones(r: &mut Reader<'_>, key: &str) -> Vec<PhoneNumber> {
+    let texts = r.list(key);
+    let numbers: Vec<PhoneNumber> = texts.iter().filter_map(|text| text.parse().ok()).collect();
+    if numbers.len() != texts.len() {
+        r.fault(key, "must each be a phone number in E.164 form", "write + and the country code, digits only");
+    }
+    if numbers.len() > OPS_PHONES_MAX {
+        r.fault(
+            key,
+            format!("are too many: at the most {OPS_PHONES_MAX}"),
+            "name who is on call, and use PagerDuty for more",
+        );
+    }
+    numbers
 }
 
 /// Where PagerDuty's Events API is, unless the account is elsewhere.

@@ -297,6 +297,14 @@ pub struct Ops {
     pub pagerduty_key: Option<Secret>,
     /// Where PagerDuty's Events API is.
     pub pagerduty_url: Url,
+    /// Phones that are told by text message.
+    pub sms_to: Vec<PhoneNumber>,
+    /// Phones that are told over WhatsApp.
+    pub whatsapp_to: Vec<PhoneNumber>,
+    /// The approved template of what they are told; always there in production where they are.
+    pub whatsapp_content_sid: Option<Sid>,
+    /// From one text to a phone to the next.
+    pub phone_every: Duration,
     /// From telling of a condition to telling of it again, while it goes on.
     pub repeat_every: Duration,
     /// How long what comes and goes must stay away to be over.

@@ -368,7 +368,7 @@ fn the_operators_webhooks_are_secrets_over_https_and_their_absence_is_noted() {
         assert_eq!(faulty(Err(found)), keys(&["ops.slack_url"]), "{url}");
     }
     let config = production_with(&[("OPS_SLACK_URL", "")]).unwrap();
-    assert!(config.notes().iter().any(|note| note.contains("nobody is told of alarms")), "{:?}", config.notes());
+    assert!(config.notes().iter().any(|note| note.contains("nobody is told of alarms while")), "{:?}", config.notes());
 }
 
 #[test]

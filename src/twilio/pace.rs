@@ -62,6 +62,24 @@ impl Pace {
         if wait > patience { Err(wait) } else { Ok(self.reserve(now)) }
     }
 
+    /// Takes the place that is free just now, if another one is left behind it (or if there never are two): for messages
+    /// that must not hold up others.
+    ///
+    /// # Errors
+    /// How long it takes until there is such a place, if nobody else takes it. Nothing is taken.
+    pub fn take_spare(&mut self, now: Timestamp) -> Result<(), Duration> {
+        let (booked, _) = self.next_place(now);
+        let behind = shift(booked, self.interval.min(self.tolerance));
+        let wait = behind.duration_since(now).saturating_sub(self.tolerance);
+        match Duration::try_from(wait.max(SignedDuration::ZERO)).unwrap_or_default() {
+            Duration::ZERO => {
+                self.reserve(now);
+                Ok(())
+            }
+            wait => Err(wait),
+        }
+    }
+
     /// When the next place is, and how long to wait for it.
     fn next_place(&self, now: Timestamp) -> (Timestamp, Duration) {
         let booked = match self.book {
@@ -109,6 +127,21 @@ mod tests {
         }
         assert_eq!(pace.reserve_within(START, Duration::from_millis(500)), Ok(Duration::from_millis(500)));
         assert_eq!(pace.reserve(START), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn what_takes_only_spare_places_leaves_one_and_never_waits_in_the_book() {
+        let mut pace = Pace::new(2.0, 3);
+        assert_eq!((pace.take_spare(START), pace.take_spare(START)), (Ok(()), Ok(())));
+        for _ in 0..100 {
+            assert_eq!(pace.take_spare(START), Err(Duration::from_millis(500)));
+        }
+        assert_eq!(pace.reserve(START), Duration::ZERO);
+        // Where one place is all there is, it is taken when it is free.
+        let mut single = Pace::new(1.0, 1);
+        assert_eq!(single.take_spare(START), Ok(()));
+        assert_eq!(single.take_spare(at(400)), Err(Duration::from_millis(600)));
+        assert_eq!(single.take_spare(at(1_000)), Ok(()));
     }
 
     #[test]
@@ -160,6 +193,21 @@ mod tests {
                     let allowed = to.duration_since(*from).as_secs_f64() * per_second + f64::from(burst);
                     prop_assert!((last - first + 1) as f64 <= allowed + 1e-6);
                 }
+            }
+        }
+
+        #[test]
+        fn whatever_is_taken_of_spare_places_who_comes_first_waits_as_if_it_were_idle(
+            per_second in 0.5f64..50.0,
+            burst in 2u32..10,
+            gaps in prop::collection::vec(0u64..2_000, 1..60),
+        ) {
+            let mut pace = Pace::new(per_second, burst);
+            let mut now = START;
+            for gap in gaps {
+                now = shift(now, SignedDuration::from_millis(gap as i64));
+                while pace.take_spare(now).is_ok() {}
+                prop_assert_eq!(pace.clone().reserve(now), Duration::ZERO);
             }
         }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use tokio::sync::SemaphorePermit;
 
 use super::Worker;
-use crate::domain::alert::{Action, Alert};
-use crate::domain::contact::{Channel, PhoneNumber};
+use super::courier::Lane;
+use crate::domain::alert::{Action, Alert, Kind};
+use crate::domain::contact::PhoneNumber;
 use crate::domain::delivery::{Delivery, DeliveryState, Disclosed};
 use crate::domain::ids::{AttemptNo, DeliveryNo, ProviderId};
 use crate::domain::message::{Composed, text_sha256};
@@ -17,8 +17,6 @@ use crate::domain::provider::{ErrorClass, ProviderFault, Receipt, SendOutcome};
 use crate::ports::{ListedMessage, LookUpError, MessageContent, MessageRequest};
 use crate::service::ServiceError;
 use crate::service::dispatch::Job;
-use crate::twilio::breaker::{Admission, BreakerState};
-use crate::twilio::pace::Pace;
 
 /// How far Twilio's clock may be behind ours when a message is looked for by its time. It costs only a longer listing: the
 /// reference says whose a message is. One that is overlooked is sent again.
@@ -34,23 +32,11 @@ const SHARED_LOOK_MAX: Duration = Duration::from_secs(1);
 const BOOKING_PAUSE: Duration = Duration::from_millis(50);
 const BOOKING_PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// How fast each sender may send.
-pub struct Paces {
-    whatsapp: Mutex<Pace>,
-    sms: Mutex<Pace>,
-}
-
-impl Paces {
-    /// The paces of the two senders.
-    pub fn new(whatsapp: Pace, sms: Pace) -> Self {
-        Self { whatsapp: Mutex::new(whatsapp), sms: Mutex::new(sms) }
-    }
-
-    fn reserve_within(&self, channel: Channel, now: Timestamp, patience: Duration) -> Result<Duration, Duration> {
-        match channel {
-            Channel::Whatsapp => self.whatsapp.lock().reserve_within(now, patience),
-            Channel::Sms | Channel::Voice => self.sms.lock().reserve_within(now, patience),
-        }
+/// The lane of an alert's messages.
+const fn lane_of(alert: &Alert) -> Lane {
+    match alert.kind {
+        Kind::Live => Lane::Crisis,
+        Kind::Drill => Lane::Drill,
     }
 }
 
@@ -111,16 +97,18 @@ impl Worker {
             // A short pause, so that a worker that is far behind does not claim it again at the same instant.
             return SendOutcome::NotBegun { wait: LATE_PAUSE };
         };
-        let wait = match self.paces.reserve_within(delivery.channel, now, patience) {
+        let lane = lane_of(alert);
+        let wait = match self.courier.turn(lane, delivery.channel, now, patience) {
             Ok(wait) => wait,
             Err(wait) => return SendOutcome::NotBegun { wait },
         };
         if !wait.is_zero() {
             self.clock.sleep(wait).await;
         }
-        let (place, waited) = match self.calls.try_acquire() {
-            Ok(place) => (Some(place), !wait.is_zero()),
-            Err(_) => (self.place_among_calls(until).await, true),
+        let (place, waited) = match (self.courier.free_place(lane), lane) {
+            (Some(place), _) => (Some(place), !wait.is_zero()),
+            (None, Lane::Crisis) => (self.place_among_calls(until).await, true),
+            (None, Lane::Drill | Lane::Notice | Lane::Code | Lane::Ops) => (None, true),
         };
         if place.is_none() || !self.is_still_wanted(alert, delivery, attempt, waited).await {
             return SendOutcome::NotBegun { wait: LATE_PAUSE };
@@ -130,17 +118,14 @@ impl Worker {
             // The clock was set forth meanwhile, or the process stood still: somebody else may hold the attempt by now.
             return SendOutcome::NotBegun { wait: LATE_PAUSE };
         }
-        if let Admission::Wait(open_until) = self.breaker.lock().allow(now) {
-            return SendOutcome::NotBegun {
-                wait: Duration::try_from(open_until.duration_since(now)).unwrap_or_default(),
-            };
+        if let Err(wait) = self.courier.admits(lane, now) {
+            return SendOutcome::NotBegun { wait };
         }
         let content = content(message);
         let attempt = Some(alert.attempt_ref(delivery.no, attempt));
         let request = MessageRequest { attempt, channel: delivery.channel, to, content };
-        let outcome = self.twilio.create_message(&request).await;
+        let outcome = self.courier.call(&request).await;
         drop(place);
-        self.note_health(&outcome);
         outcome
     }
 
@@ -148,8 +133,7 @@ impl Worker {
     async fn place_among_calls(&self, until: Timestamp) -> Option<SemaphorePermit<'_>> {
         let patience = self.patience(self.clock.now(), until)?;
         tokio::select! {
-            // It is never closed.
-            place = self.calls.acquire() => place.ok(),
+            place = self.courier.next_place() => place,
             () = self.clock.sleep(patience) => None,
         }
     }
@@ -172,22 +156,6 @@ impl Worker {
     /// How long a call may wait for its turn and still end within the lease; `None` if it cannot even if it begins now.
     fn patience(&self, now: Timestamp, until: Timestamp) -> Option<Duration> {
         Duration::try_from(until.duration_since(now)).ok()?.checked_sub(self.settings.call_timeout)
-    }
-
-    /// Tells the breaker how a call went. A refusal is an answer: Twilio is there.
-    fn note_health(&self, outcome: &SendOutcome) {
-        let answered = match outcome {
-            SendOutcome::Accepted { .. } | SendOutcome::Refused(_) => true,
-            SendOutcome::NotExecuted { fault, .. } => fault.is_some(),
-            SendOutcome::Unknown { .. } | SendOutcome::NotBegun { .. } => false,
-        };
-        let mut breaker = self.breaker.lock();
-        if answered {
-            breaker.on_success();
-        } else {
-            breaker.on_failure(self.clock.now());
-        }
-        self.service.metrics().set_breaker_open(matches!(breaker.state(), BreakerState::Open { .. }));
     }
 
     async fn look_up(&self, alert: Alert, no: DeliveryNo, attempt: AttemptNo) {

@@ -9,6 +9,7 @@
 //! ran out may have been executed, so Twilio is asked before anything is sent again.
 
 mod calls;
+mod courier;
 mod listings;
 mod sweep;
 
@@ -21,11 +22,10 @@ use std::time::Duration;
 use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::calls::Paces;
+pub use self::courier::{Courier, Lane, Paces};
 use self::listings::Listings;
 use self::sweep::Sweep;
 use crate::domain::alert::StateName;
@@ -34,7 +34,7 @@ use crate::ports::{Clock, StoreError, StoreStats, TwilioClient};
 use crate::service::dispatch::{Dispatch, Job, Jobs};
 use crate::service::sending::Woken;
 use crate::service::{Service, ServiceError};
-use crate::twilio::breaker::{Breaker, BreakerState};
+use crate::twilio::breaker::BreakerState;
 
 /// How the worker works.
 #[derive(Debug, Clone)]
@@ -45,8 +45,6 @@ pub struct WorkerSettings {
     pub due_batch: usize,
     /// How long a call to Twilio takes at the most: an attempt whose lease ends sooner is not begun.
     pub call_timeout: Duration,
-    /// How many messages are handed to Twilio at once. It takes so many without letting one wait.
-    pub calls_at_once: usize,
     /// How long answers to idempotency keys are kept.
     pub keep_answers: Duration,
 }
@@ -122,10 +120,7 @@ pub struct Worker {
     clock: Arc<dyn Clock>,
     dispatch: Dispatch,
     settings: WorkerSettings,
-    paces: Paces,
-    /// Places among the calls that send. They are taken before the last look at the case, which nothing may follow that waits.
-    calls: Semaphore,
-    breaker: Arc<Mutex<Breaker>>,
+    courier: Arc<Courier>,
     health: Arc<WorkerHealth>,
     left_alone: Mutex<HashMap<AlertId, Timestamp>>,
     listings: Listings,
@@ -163,18 +158,15 @@ impl Worker {
         clock: Arc<dyn Clock>,
         dispatch: Dispatch,
         settings: WorkerSettings,
-        paces: Paces,
-        breaker: Breaker,
+        courier: Arc<Courier>,
     ) -> Self {
         Self {
             service,
             twilio,
             clock,
             dispatch,
-            calls: Semaphore::new(settings.calls_at_once.clamp(1, Semaphore::MAX_PERMITS)),
             settings,
-            paces,
-            breaker: Arc::new(Mutex::new(breaker)),
+            courier,
             health: Arc::default(),
             left_alone: Mutex::default(),
             listings: Listings::default(),
@@ -191,13 +183,9 @@ impl Worker {
         Arc::clone(&self.health)
     }
 
-    /// The circuit breaker's state. Once its time is over, an open one counts as half open: it would let a call go, though
-    /// nobody may have had reason to make one.
+    /// The circuit breaker's state, as [`Courier::breaker`] tells it.
     pub fn breaker(&self) -> BreakerState {
-        match self.breaker.lock().state() {
-            BreakerState::Open { until } if until <= self.clock.now() => BreakerState::HalfOpen,
-            state @ (BreakerState::Closed | BreakerState::Open { .. } | BreakerState::HalfOpen) => state,
-        }
+        self.courier.breaker()
     }
 
     /// Works until `shutdown`, then finishes what is in hand, for as long as `grace`. What is not finished by then is

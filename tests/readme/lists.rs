@@ -102,6 +102,7 @@ fn every_metric_is_explained() {
     metrics.receipt("sent");
     metrics.alarm("reopened");
     metrics.set_alarms_open("reopened", 1);
+    metrics.held_back("ops");
     metrics.notices("slack", "told", 1);
     metrics.webhook("status", 0.001);
     metrics.webhook_refused("signature");

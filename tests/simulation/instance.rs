@@ -8,12 +8,12 @@ use crisis_relay::clock::SeededEntropy;
 use crisis_relay::domain::message::BandThresholds;
 use crisis_relay::domain::policy::Ladders;
 use crisis_relay::metrics::Metrics;
-use crisis_relay::ports::{Clock, Entropy, Store};
+use crisis_relay::ports::{Clock, Entropy, Store, TwilioClient};
 use crisis_relay::service::dispatch::Dispatch;
 use crisis_relay::service::{Organisation, Service, Settings};
 use crisis_relay::twilio::breaker::{Breaker, BreakerLimits};
 use crisis_relay::twilio::pace::Pace;
-use crisis_relay::worker::{Paces, Worker, WorkerSettings};
+use crisis_relay::worker::{Courier, Paces, Worker, WorkerSettings};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +71,7 @@ impl Instance {
         };
         let settings = Settings { instance: process.to_string(), lease: LEASE, rules: college::rules() };
         let (entropy, metrics) = (Arc::new(entropy), Arc::new(Metrics::new()));
+        let counted = Arc::clone(&metrics);
         let alarms = Alarms::silent(Arc::clone(&metrics), Arc::clone(&clock), Arc::clone(&entropy) as Arc<dyn Entropy>);
         let organisations = vec![organisation];
         let service = Service::new(
@@ -86,20 +87,27 @@ impl Instance {
         );
         let service = Arc::new(service);
         let pace = || Pace::new(setup.per_second, 1);
+        let line: Arc<dyn TwilioClient> = Arc::new(Line { exchange: Arc::clone(exchange), process });
+        let courier = Arc::new(Courier::new(
+            Arc::clone(&line),
+            Arc::clone(&clock),
+            counted,
+            Paces::new(pace(), pace()),
+            Breaker::new(BreakerLimits::default()),
+            16,
+        ));
         let worker = Worker::new(
             Arc::clone(&service),
-            Arc::new(Line { exchange: Arc::clone(exchange), process }),
+            line,
             clock,
             dispatch.clone(),
             WorkerSettings {
                 poll: setup.poll,
                 due_batch: setup.due_batch,
                 call_timeout: CALL_TIMEOUT,
-                calls_at_once: 16,
                 keep_answers: Duration::from_secs(24 * 3600),
             },
-            Paces::new(pace(), pace()),
-            Breaker::new(BreakerLimits::default()),
+            courier,
         );
         let stop = CancellationToken::new();
         let work = tokio::spawn(Arc::new(worker).run(jobs, stop.clone(), GRACE));

@@ -12,6 +12,7 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 use crate::common::stage::s;
 use crate::common::{COUNSELLOR_KEY, Setting, World};
 
+const OPS_PHONE: &str = "+919800000099";
 const ROUTING_KEY: &str = "0123456789abcdef0123456789abcdef";
 
 /// A webhook of the operator's.
@@ -196,4 +197,48 @@ async fn two_hundred_cases_at_once_are_told_in_a_few_texts() {
     let texts = slack.heard().await;
     let lines: usize = texts.iter().map(|body| body["text"].as_str().unwrap().lines().count() - 1).sum();
     assert_eq!((texts.len(), lines), (10, 200));
+}
+
+#[tokio::test]
+async fn phones_of_the_operator_are_told_and_what_comes_within_two_minutes_goes_in_one_text() {
+    let slack = Sink::answering(200).await;
+    let mut world = short_ladder(&slack).with("OPS_SMS_TO", OPS_PHONE).start().await;
+    let first = world.told("student-1", 0.93).await;
+    world.work().await;
+    world.pass_and_tell(s(30)).await;
+    let text = world.sim().expect_message(OPS_PHONE, |message| message.body.contains("ladder_exhausted")).unwrap().body;
+    assert!(text.starts_with("Ops notice of default: ") && text.contains(&first), "{text}");
+
+    // Two more cases, and an end: one text, and not before its time.
+    let second = world.told("student-2", 0.93).await;
+    let third = world.told("student-3", 0.93).await;
+    world.work().await;
+    world.pass_and_tell(s(60)).await;
+    world.post(&format!("/api/v1/crisis/alerts/{first}/acknowledge"), COUNSELLOR_KEY, &json!({})).await.expect(200);
+    world.tell_operator().await;
+    assert_eq!(world.sim().messages_to(OPS_PHONE).len(), 1);
+    world.pass_and_tell(s(60)).await;
+    let text = world.sim().expect_message(OPS_PHONE, |message| message.body.contains(&second)).unwrap().body;
+    for part in [&format!("ladder_exhausted {third}"), &format!("over: ladder_exhausted {first}")] {
+        assert!(text.contains(part.as_str()), "{part} in {text}");
+    }
+    assert_eq!(world.sim().messages_to(OPS_PHONE).len(), 2);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_phone_of_the_operator_that_twilio_refuses_or_cannot_take_harms_no_alert() {
+    let slack = Sink::answering(200).await;
+    let mut world = short_ladder(&slack).with("OPS_SMS_TO", OPS_PHONE).start().await;
+    world.goes_wrong(FaultRule::always(Fault::Outage));
+    let reference = world.told("student-1", 0.93).await;
+    world.work().await;
+    world.pass_and_tell(s(900)).await;
+    assert_eq!(world.sim().messages_to(OPS_PHONE).len(), 0);
+    world.sim().clear_faults();
+    world.pass_and_tell(s(120)).await;
+    assert!(!world.on_the_phone(&reference).is_empty());
+    world.pass_and_tell(s(300)).await;
+    assert!(!world.sim().messages_to(OPS_PHONE).is_empty(), "and what waited is told afterwards");
+    world.holds_its_promises().await;
 }

@@ -94,6 +94,7 @@ canaries! {
     reply = words "{} STOP?", "a counsellor's reply", [];
     stranger = number "+91{}", "the number of a stranger who writes", [];
     counsellor = number "+91{}", "the counsellor's number", [TwilioTo];
+    ops_phone = number "+91{}", "the number of a phone of the operator's", [TwilioTo];
     service_key = words "{}-and-more", "a backend's API key", [];
     auditor_key = words "{}-and-more", "an auditor's API key", [];
     wrong_key = words "{}", "a key that nobody has", [];

@@ -43,6 +43,7 @@ pub(crate) fn setting(twilio: &str) -> Setting {
         .with("TWILIO_AUTH_TOKEN", &say::in_full(say::auth_token()))
         .with("JWT_SECRET", &say::in_full(say::jwt_secret()))
         .with("OPS_SLACK_URL", &say::in_full(say::ops_hook()))
+        .with("OPS_SMS_TO", &say::in_full(say::ops_phone()))
         .with("OPS_PAGERDUTY_KEY", &say::in_full(say::ops_key()))
         .with("CRISIS_RELAY__OPS__PAGERDUTY_URL", "http://127.0.0.1:9/enqueue")
         .with("MASTER_KEY", &data_encoding::BASE64.encode(say::in_full(say::master_key()).as_bytes()))

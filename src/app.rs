@@ -2,6 +2,7 @@
 
 mod composer;
 mod descriptors;
+mod rota;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use self::composer::OrganisationComposer;
+pub use self::rota::{RotaFindings, rota_findings};
 use crate::alarm::board::Rules as BoardRules;
 use crate::alarm::render::Source;
 use crate::alarm::{AlarmSettings, Alarms, Phones, Target as AlarmTarget};

@@ -57,6 +57,8 @@ pub struct Metrics {
     oldest_due: Gauge<f64, AtomicU64>,
     in_hand: Gauge<i64, AtomicI64>,
     breaker_open: Gauge,
+    next_gap: Gauge<f64, AtomicU64>,
+    obstacles: Family<ByKind, Gauge>,
     worker_runs: Counter,
     store_commits: Counter,
     store_operations: Counters<ByKind>,
@@ -99,6 +101,8 @@ impl Metrics {
             oldest_due: Gauge::default(),
             in_hand: Gauge::default(),
             breaker_open: Gauge::default(),
+            next_gap: Gauge::default(),
+            obstacles: Family::default(),
             worker_runs: Counter::default(),
             store_commits: Counter::default(),
             store_operations: Counters::default(),
@@ -132,6 +136,10 @@ impl Metrics {
         r.register_with_unit("oldest_due", help, Unit::Seconds, self.oldest_due.clone());
         r.register("in_hand", "Deliveries taken in hand and not settled", self.in_hand.clone());
         r.register("provider_breaker_open", "1 while the circuit breaker holds calls back", self.breaker_open.clone());
+        let help = "Until nobody is on call; 0 while nobody is, two weeks where that is further off";
+        r.register_with_unit("next_on_call_gap", help, Unit::Seconds, self.next_gap.clone());
+        let help = "What stands against it that somebody would be there in the next two weeks, by kind";
+        r.register("readiness_obstacles", help, self.obstacles.clone());
         r.register("worker_runs", "Rounds the worker has made", self.worker_runs.clone());
         let help =
             "Commits of the store; in an embedded one each is flushed to the disk, and changes of one moment share one";
@@ -163,6 +171,16 @@ impl Metrics {
     /// The operator must hear of something.
     pub fn alarm(&self, kind: &'static str) {
         self.alarms.get_or_create(&ByKind { kind }).inc();
+    }
+
+    /// Nobody is on call after so many seconds.
+    pub fn set_next_gap(&self, seconds: f64) {
+        self.next_gap.set(seconds);
+    }
+
+    /// So many things of a kind stand against it that somebody would be there.
+    pub fn set_obstacles(&self, kind: &'static str, count: usize) {
+        self.obstacles.get_or_create(&ByKind { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// So many things of a kind are wrong just now.

@@ -87,6 +87,12 @@ kinds! {
     /// A stage is for whoever is on call, and nobody is.
     NobodyOnCall = "nobody_on_call", Critical, "ladder", Lasting::UntilSettled(HOUR),
         "a rung is for whoever is on call, and nobody is: the next one began at once";
+    /// Within a day somebody would be missing.
+    OnCallGap = "on_call_gap", Error, "schedules", Lasting::UntilOver,
+        "within a day nobody is on call for a while, or somebody who cannot be told: the readiness of the API says when";
+    /// A ladder in use does not reach whom it must.
+    LadderUnreachable = "ladder_unreachable", Critical, "ladder", Lasting::UntilOver,
+        "a rung or the last responder of a ladder in use reaches nobody: the readiness of the API says which";
     /// Somebody handed a case on, and nobody else is there.
     NobodyToPassTo = "nobody_to_pass_to", Critical, "ladder", Lasting::UntilSettled(HOUR),
         "somebody passed a case on, and the ladder names nobody else";

@@ -10,6 +10,7 @@ use super::{block_on, say, say_error};
 use crate::app::{self, Provider, StartError};
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::{self, Config, Sid, StoreKind};
+use crate::domain::roster::Roster;
 use crate::keyring::LocalKeyring;
 use crate::ports::transfer::Transfer;
 use crate::ports::{Clock as _, Fault, Keyring, Store as _, StoreError, TwilioClient as _};
@@ -146,11 +147,37 @@ async fn firestore(config: &Config, keyring: Option<&LocalKeyring>, findings: &m
         Err(error) => return findings.faults("store", vec![fault(&error)]),
     };
     let history = history_faults(config, &store, async |name| store.fact(name).await, keyring).await;
+    let roster = store.roster(&config.organisation.id).await;
     store.close().await;
     match history {
         Ok(faults) if faults.is_empty() => findings.fine("store", &format!("{name} can be read")),
         Ok(faults) => findings.faults("store", faults),
-        Err(error) => findings.faults("store", vec![fault(&error)]),
+        Err(error) => return findings.faults("store", vec![fault(&error)]),
+    }
+    match roster {
+        Ok(roster) => rota(config, roster, findings),
+        Err(error) => findings.faults("people and policies", vec![fault(&error)]),
+    }
+}
+
+/// Whether the policies in use reach somebody, held against everybody who is set up.
+fn rota(config: &Config, roster: Option<Roster>, findings: &mut Findings) {
+    const PART: &str = "people and policies";
+    let roster = roster.unwrap_or_else(|| Roster::empty(config.organisation.id.clone()));
+    let found = match app::rota_findings(config, &app::provider(config, None), &roster, SystemClock.now()) {
+        Ok(found) => found,
+        // It has been told already.
+        Err(_) => return findings.unproven(PART, "the configuration is at fault"),
+    };
+    if found.faults.is_empty() {
+        let counts = (roster.contacts.len(), roster.schedules.len(), roster.policies.len());
+        let what = "contacts, schedules and policies are kept, and each ladder in use reaches somebody";
+        findings.fine(PART, &format!("{}, {} and {} {what}", counts.0, counts.1, counts.2));
+    } else {
+        findings.faults(PART, found.faults);
+    }
+    for note in found.notes {
+        say(&format!("  note      {note}"));
     }
 }
 
@@ -194,11 +221,16 @@ async fn sqlite(config: &Config, keyring: Option<&LocalKeyring>, findings: &mut 
         Ok(()) => history_faults(config, &store, async |name| store.fact(name).await, keyring).await,
         Err(error) => Err(error),
     };
+    let roster = store.roster(&config.organisation.id).await;
     store.close().await;
     match history {
         Ok(faults) if faults.is_empty() => findings.fine("store", &format!("{path} {fine}")),
         Ok(faults) => findings.faults("store", faults),
-        Err(error) => findings.faults("store", vec![store_fault(&error)]),
+        Err(error) => return findings.faults("store", vec![store_fault(&error)]),
+    }
+    match roster {
+        Ok(roster) => rota(config, roster, findings),
+        Err(error) => findings.faults("people and policies", vec![store_fault(&error)]),
     }
 }
 

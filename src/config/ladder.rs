@@ -119,6 +119,20 @@ impl People {
         self.all.iter().find(|(known, ..)| known == id).map(|(.., channels)| channels.as_slice())
     }
 
+    /// Every channel over which one of them has a number, the usual first.
+    fn channels_of_all(&self, contacts: &[ContactId]) -> Vec<Channel> {
+        let has = |channel: &Channel| {
+            contacts.iter().filter_map(|id| self.channels_of(id)).any(|theirs| theirs.contains(channel))
+        };
+        CHANNELS.into_iter().filter(has).collect()
+    }
+
+    /// Who is told at last, if nothing else is said: who has the most to decide.
+    fn most_senior(&self) -> &ContactId {
+        let mut senior = self.with_role(ContactRole::DutyManager).chain(self.with_role(ContactRole::Lead));
+        senior.next().unwrap_or(&self.counsellor)
+    }
+
     fn with_role(&self, role: ContactRole) -> impl Iterator<Item = &ContactId> {
         self.all.iter().filter(move |(_, of, _)| *of == role).map(|(id, ..)| id)
     }
@@ -144,12 +158,30 @@ pub(super) fn steps(r: &mut Reader<'_>, people: &People) -> Vec<Step> {
     }
     let tables = r.tables("policy.steps");
     if tables.is_empty() {
-        let contacts = vec![people.counsellor.clone()];
-        let channels = people.channels_of(&people.counsellor).unwrap_or_default().to_vec();
-        return vec![Step { after: Duration::ZERO, contacts, channels }];
+        return usual_steps(people);
     }
     let steps = tables.into_iter().enumerate();
     steps.map(|(index, table)| step(r, index, table, people)).collect()
+}
+
+/// The usual ladder, as far as there are people for it: the counsellor at once, a second one after three minutes, after six
+/// everybody who counsels or leads, and after ten the duty managers.
+fn usual_steps(people: &People) -> Vec<Step> {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let all = |role| people.with_role(role).cloned().collect::<Vec<_>>();
+    let (counsellors, leads, managers) =
+        (all(ContactRole::Counsellor), all(ContactRole::Lead), all(ContactRole::DutyManager));
+    let second: Vec<ContactId> = counsellors.iter().find(|id| **id != people.counsellor).cloned().into_iter().collect();
+    // Whoever has been told already is told again only together with somebody who has not.
+    let everybody = if leads.is_empty() && counsellors.len() <= 2 { Vec::new() } else { [leads, counsellors].concat() };
+    let rungs = [
+        (Duration::ZERO, vec![people.counsellor.clone()]),
+        (3 * MINUTE, second),
+        (3 * MINUTE, everybody),
+        (4 * MINUTE, managers),
+    ];
+    let rungs = rungs.into_iter().filter(|(_, contacts)| !contacts.is_empty());
+    rungs.map(|(after, contacts)| Step { after, channels: people.channels_of_all(&contacts), contacts }).collect()
 }
 
 fn step<'l>(r: &mut Reader<'l>, index: usize, table: &'l toml::Table, people: &People) -> Step {
@@ -211,7 +243,7 @@ pub(super) fn last_responder(r: &mut Reader<'_>, people: &People) -> (ContactId,
     const KEY: &str = "policy.last_responder";
     let rule = super::reader::Rule { rule: "must be the id of a contact", remedy: "name one of [[contacts]]" };
     let named = r.optional(KEY, &rule, |text| text.parse::<ContactId>().ok(), |id| format!("\"{id}\""));
-    let id = named.unwrap_or_else(|| people.counsellor.clone());
+    let id = named.unwrap_or_else(|| people.most_senior().clone());
     let channels = people.channels_of(&id).map(<[Channel]>::to_vec);
     if channels.is_none() {
         r.fault(KEY, "is nobody among the contacts", rule.remedy);
@@ -241,6 +273,34 @@ mod tests {
         };
         assert_eq!(ladder(&[]), [Channel::Whatsapp]);
         assert_eq!(ladder(&[("COUNSELLOR_SMS_TO", "+919876543219")]), [Channel::Whatsapp, Channel::Sms]);
+    }
+
+    #[test]
+    fn without_rungs_everybody_has_the_usual_place() {
+        let ladder = |contacts: &[(&str, &str)]| {
+            let file: String = contacts
+                .iter()
+                .enumerate()
+                .map(|(place, (id, role))| {
+                    format!("[[contacts]]\nid = '{id}'\nrole = '{role}'\nsms_to = '+9198765432{place:02}'\n")
+                })
+                .collect();
+            let policy = load(&file, &[]).unwrap().policy;
+            let mut minutes = 0;
+            let rungs = policy.steps.iter().map(|step| {
+                minutes += step.after.as_secs() / 60;
+                let told: Vec<&str> = step.contacts.iter().map(ContactId::as_str).collect();
+                format!("{minutes} {}", told.join("+"))
+            });
+            (rungs.collect::<Vec<_>>().join(", "), policy.last_responder.as_str().to_owned())
+        };
+        let shown = |rungs: &str, last: &str| (rungs.to_owned(), last.to_owned());
+        assert_eq!(ladder(&[("bela", "counsellor")]), shown("0 counsellor, 3 bela", "counsellor"));
+        assert_eq!(ladder(&[("lead", "lead")]), shown("0 counsellor, 3 lead+counsellor", "lead"));
+        assert_eq!(
+            ladder(&[("bela", "counsellor"), ("lead", "lead"), ("manager", "duty_manager")]),
+            shown("0 counsellor, 3 bela, 6 lead+counsellor+bela, 10 manager", "manager")
+        );
     }
 
     #[test]

@@ -1,20 +1,28 @@
 //! Policies and schedules: shown, changed, explained, and looked at ahead.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::caller::Caller;
 use super::people::subject_key;
 use super::{Organisation, Service, ServiceError};
+use crate::alarm::board::About;
+use crate::alarm::kind::Kind;
 use crate::domain::consent::{Ground, ground_for};
 use crate::domain::event::Score;
 use crate::domain::ids::{PolicyId, ScheduleId};
 use crate::domain::message::UrgencyBand;
+use crate::domain::policy::check::OUTLOOK;
 use crate::domain::policy::explain::{Climber, StageShown};
 use crate::domain::policy::{Ladders, Policy};
-use crate::domain::readiness::Readiness;
+use crate::domain::readiness::{Obstacle, Readiness};
 use crate::domain::roster::{Change, Findings, Rejection, Roster, RosterPolicy};
 use crate::domain::schedule::Schedule;
 use crate::domain::sealed::Sealed;
+
+/// How far off a gap may be for the operator to hear of it: time enough to ask somebody, and no rota that is still being made.
+const SOON: Duration = Duration::from_secs(86_400);
 
 /// What a college has set up, as it is stored, with what the configuration adds.
 pub struct Rota<'a> {
@@ -179,6 +187,38 @@ impl Service {
             }
         };
         Ok(Explanation { policy, at, band, is_taken, course })
+    }
+
+    /// Looks ahead with what this process knows, for figures and alarms: what a person can mend in advance must not be found
+    /// by a case.
+    pub(crate) fn look_ahead(&self) {
+        let now = self.clock.now();
+        let soon = now.saturating_add(SOON).unwrap_or(Timestamp::MAX);
+        let (mut next_gap, mut gap_soon, mut unreachable) = (OUTLOOK.as_secs_f64(), false, false);
+        let mut counts = [0; Obstacle::KINDS.len()];
+        for (organisation, live) in
+            self.organisations.iter().filter_map(|known| Some((known, self.live(&known.id).ok()?)))
+        {
+            let readiness = live.roster.readiness(&organisation.directory, &live.ladders, now);
+            let gap = readiness.next_gap().map(|at| at.duration_since(now).as_secs_f64().max(0.0));
+            next_gap = gap.unwrap_or(next_gap).min(next_gap);
+            for (count, kind) in counts.iter_mut().zip(Obstacle::KINDS) {
+                *count += readiness.count(kind);
+            }
+            for obstacle in &readiness.obstacles {
+                match obstacle {
+                    Obstacle::Gap { from, .. } | Obstacle::OnCallUnreachable { from, .. } => gap_soon |= *from <= soon,
+                    Obstacle::StepUnreachable { .. } | Obstacle::LastResponderUnreachable { .. } => unreachable = true,
+                    Obstacle::MethodUnverified { .. } | Obstacle::MethodOptedOut { .. } => {}
+                }
+            }
+        }
+        self.metrics.set_next_gap(next_gap);
+        for (count, kind) in counts.into_iter().zip(Obstacle::KINDS) {
+            self.metrics.set_obstacles(kind, count);
+        }
+        self.alarms.set(Kind::OnCallGap, About::Service, gap_soon);
+        self.alarms.set(Kind::LadderUnreachable, About::Service, unreachable);
     }
 
     /// Whether somebody would be there, now and in the next two weeks.

@@ -52,6 +52,8 @@ pub struct WorkerSettings {
 /// How many due alerts are woken at once: enough to share commits, few enough to leave intake its turn.
 const WAKE_AT_ONCE: usize = 64;
 /// How often the gauges are read from the store.
+/// How often it is looked ahead whether somebody would be there.
+const LOOK_AHEAD_EVERY: Duration = Duration::from_secs(60);
 const STATS_EVERY: Duration = Duration::from_secs(5);
 /// How long an alert that cannot be worked on is left alone.
 const LEAVE_ALONE: Duration = Duration::from_secs(30);
@@ -125,6 +127,7 @@ pub struct Worker {
     left_alone: Mutex<HashMap<AlertId, Timestamp>>,
     listings: Listings,
     last_stats: AtomicI64,
+    last_look_ahead: AtomicI64,
     told_of_withheld: AtomicBool,
     /// Looks at every waiting alert after the start, and after the clock was set back: one may wait for a time that is
     /// far off now.
@@ -171,6 +174,7 @@ impl Worker {
             left_alone: Mutex::default(),
             listings: Listings::default(),
             last_stats: AtomicI64::new(0),
+            last_look_ahead: AtomicI64::new(0),
             told_of_withheld: AtomicBool::new(false),
             sweep: Sweep::default(),
             again_at: AtomicI64::new(0),
@@ -325,6 +329,7 @@ impl Worker {
             }
         };
         self.keep_house(now).await;
+        self.look_ahead(now);
         more
     }
 
@@ -428,6 +433,15 @@ impl Worker {
         let mut left_alone = self.left_alone.lock();
         left_alone.retain(|_, until| *until > now);
         left_alone.clone()
+    }
+
+    /// Once a minute, whether somebody would be there.
+    fn look_ahead(&self, now: Timestamp) {
+        let since = now.as_microsecond().saturating_sub(self.last_look_ahead.load(Ordering::Relaxed));
+        if since.unsigned_abs() >= u64::try_from(LOOK_AHEAD_EVERY.as_micros()).unwrap_or(u64::MAX) {
+            self.last_look_ahead.store(now.as_microsecond(), Ordering::Relaxed);
+            self.service.look_ahead();
+        }
     }
 
     /// Gauges, and answers that need not be kept any longer.

@@ -103,6 +103,7 @@ fn every_metric_is_explained() {
     metrics.alarm("reopened");
     metrics.set_alarms_open("reopened", 1);
     metrics.held_back("ops");
+    metrics.set_obstacles("gap", 1);
     metrics.notices("slack", "told", 1);
     metrics.webhook("status", 0.001);
     metrics.webhook_refused("signature");

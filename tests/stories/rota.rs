@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crisis_relay::app;
+use crisis_relay::config::{Config, ConfigFile, Sources};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -284,6 +286,72 @@ async fn gaps_are_found_two_weeks_ahead() {
     let gaps: Vec<&Value> = shown["obstacles"].as_array().unwrap().iter().map(|obstacle| &obstacle["from"]).collect();
     assert_eq!(gaps, [&json!("2026-11-22T06:30:00Z"), &json!("2026-11-29T06:30:00Z")]);
     assert_eq!(shown["schedules"][0]["spans"].as_array().unwrap().len(), 7);
+}
+
+/// People of the configuration may go while policies name them: `check` finds that, and so does the look ahead.
+#[tokio::test]
+async fn a_check_finds_policies_in_use_that_do_not_reach_whom_they_name_any_more() {
+    let world = college().await;
+    let shifts = [shift("monday 00:00", "sunday 12:00", "bela")];
+    world.post("/api/v1/schedules", ADMIN, &schedule("desk", "Asia/Kolkata", &shifts)).await.expect(201);
+    let steps = [step(0, json!({ "contact": "bela" })), step(60, json!({ "schedule": "desk" }))];
+    world.post("/api/v1/escalation-policies", ADMIN, &policy("night", &steps, &["high"])).await.expect(201);
+    let roster = world.store().roster(&"default".parse().unwrap()).await.unwrap().unwrap();
+    let found = |file: &str| {
+        let file = Some(ConfigFile { name: "check.toml".to_owned(), text: file.to_owned() });
+        let environment =
+            std::collections::BTreeMap::from([("COUNSELLOR_WHATSAPP_TO".to_owned(), COUNSELLOR.to_owned())]);
+        let sources = Sources { file, environment, read_file: &|path| std::fs::read_to_string(path) };
+        let config = Config::load(&sources).unwrap();
+        let found = app::rota_findings(&config, &app::provider(&config, None), &roster, world.now()).unwrap();
+        let subjects: Vec<String> = found.faults.into_iter().map(|fault| fault.subject).collect();
+        (subjects, found.notes)
+    };
+    let people =
+        [contact_entry("bela", "counsellor", "whatsapp_to", BELA), contact_entry("lead", "lead", "whatsapp_to", LEAD)];
+    let (faults, notes) = found(&people.concat());
+    assert_eq!(faults, Vec::<String>::new());
+    assert!(notes.iter().all(|note| note.starts_with("schedule desk: nobody is on call from 2026-11-")), "{notes:?}");
+    let (faults, notes) = found(&people[1]);
+    let expected = ["steps[0].targets[0]", "steps[1].targets[0]", "steps[0]", "steps[1]"];
+    assert_eq!(faults, expected.map(|field| format!("policy night, {field}")));
+    assert!(
+        notes.iter().any(|note| note.contains("bela is on call from 2026-11-20T08:35:00Z and cannot be told")),
+        "{notes:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_operator_hears_of_a_gap_a_day_ahead_once_and_when_it_is_closed() {
+    let mut world = college().await;
+    let shifts = [shift("monday 00:00", "sunday 12:00", "counsellor"), shift("sunday 18:00", "monday 00:00", "bela")];
+    let mut desk = schedule("desk", "Asia/Kolkata", &shifts);
+    world.post("/api/v1/schedules", ADMIN, &desk).await.expect(201);
+    let steps = [step(0, json!({ "schedule": "desk" }))];
+    world.post("/api/v1/escalation-policies", ADMIN, &policy("night", &steps, &ALL)).await.expect(201);
+    let alarms = async |world: &World| {
+        (
+            world.metric("crisis_relay_alarms_total{kind=\"on_call_gap\"}").await.unwrap_or_default(),
+            world.metric("crisis_relay_alarms_open{kind=\"on_call_gap\"}").await.unwrap_or_default(),
+        )
+    };
+    world.work().await;
+    assert_eq!(alarms(&world).await, (0.0, 0.0));
+    let until_gap = world.metric("crisis_relay_next_on_call_gap_seconds").await;
+    assert_eq!(until_gap, Some(45.0 * 3600.0 + 55.0 * 60.0));
+    assert_eq!(world.metric("crisis_relay_readiness_obstacles{kind=\"gap\"}").await, Some(2.0));
+    world.clock.set("2026-11-21T06:30:00Z".parse().unwrap());
+    world.work().await;
+    assert_eq!(alarms(&world).await, (1.0, 1.0));
+    world.pass_in_steps(10 * MINUTE, MINUTE).await;
+    assert_eq!(alarms(&world).await, (1.0, 1.0), "once");
+    desk["overrides"] = json!([{ "from": "2026-11-22T12:00", "until": "2026-11-22T18:00", "people": ["bela"] }]);
+    change(&world, Method::PUT, "/api/v1/schedules/desk", 1, Some(&desk)).await.expect(200);
+    world.pass_in_steps(10 * MINUTE, MINUTE).await;
+    world.service().alarms().tick();
+    world.pass_in_steps(30 * MINUTE, MINUTE).await;
+    world.service().alarms().tick();
+    assert_eq!(alarms(&world).await, (1.0, 0.0), "it is over");
 }
 
 #[tokio::test]

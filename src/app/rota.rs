@@ -1,0 +1,91 @@
+//! What the people, schedules and policies that are set up come to, without a running service: for `check`.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::composer::OrganisationComposer;
+use super::{Provider, StartError, configured_contacts, fault, load_templates, policy};
+use crate::config::Config;
+use crate::domain::contact::{Contact, ContactMethod, Directory};
+use crate::domain::ids::{AddressKey, PersonKey};
+use crate::domain::policy::Ladders;
+use crate::domain::readiness::Obstacle;
+use crate::domain::roster::Roster;
+use crate::domain::sealed::Sealed;
+use crate::ports::Fault;
+use crate::service::people::ConfiguredContact;
+
+/// What stands against the policies in use, and what somebody should look at.
+#[derive(Debug, Default)]
+pub struct RotaFindings {
+    /// What must not be so.
+    pub faults: Vec<Fault>,
+    /// What is worth a look.
+    pub notes: Vec<String>,
+}
+
+/// Looks at a roster as the service would use it from `now` on.
+///
+/// # Errors
+/// The texts or the ladder of the configuration are at fault.
+pub fn rota_findings(
+    config: &Config,
+    provider: &Provider,
+    roster: &Roster,
+    now: Timestamp,
+) -> Result<RotaFindings, StartError> {
+    const REMEDY: &str = "Change the policy, or the contact: see docs/ladder.md.";
+    let bands = OrganisationComposer::new(config, load_templates(config)?)?.bands();
+    let people = configured_contacts(config, provider).iter().map(|contact| outline(config, contact)).collect();
+    let configured = Directory::new(people);
+    let ladders = roster.ladders(&Ladders::one(&Arc::new(policy(config)?), bands));
+    let mut found = RotaFindings::default();
+    for known in roster.policies.iter().filter(|known| known.is_active()) {
+        let policy = &known.policy;
+        for finding in roster.findings(policy, true, &configured, now).faults {
+            found.faults.push(fault(&format!("policy {}, {}", policy.id, finding.field), finding.what.rule(), REMEDY));
+        }
+    }
+    for obstacle in roster.readiness(&configured, &ladders, now).obstacles {
+        match obstacle {
+            Obstacle::StepUnreachable { policy, step } => {
+                let subject = format!("policy {policy}, steps[{step}]");
+                found.faults.push(fault(&subject, "reaches nobody", REMEDY));
+            }
+            Obstacle::LastResponderUnreachable { policy } => {
+                found.faults.push(fault(&format!("policy {policy}, last_responder"), "reaches nobody", REMEDY));
+            }
+            Obstacle::Gap { schedule, from, until } => {
+                found.notes.push(format!("schedule {schedule}: nobody is on call from {from} until {until}"));
+            }
+            Obstacle::OnCallUnreachable { schedule, contact, from } => {
+                found.notes.push(format!("schedule {schedule}: {contact} is on call from {from} and cannot be told"));
+            }
+            Obstacle::MethodUnverified { contact, channel } => {
+                found.notes.push(format!("contact {contact}: the number for {} is not verified", channel.as_str()));
+            }
+            Obstacle::MethodOptedOut { contact, channel } => {
+                found.notes.push(format!("contact {contact}: the phone takes nothing over {}", channel.as_str()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A person of the configuration, as far as it is looked at whether they can be told.
+fn outline(config: &Config, contact: &ConfiguredContact) -> Contact {
+    let method = |channel| ContactMethod {
+        channel,
+        address: Sealed(String::new()),
+        address_key: AddressKey::from_bytes([0; 32]),
+    };
+    Contact {
+        id: contact.id.clone(),
+        organisation: config.organisation.id.clone(),
+        person: PersonKey::from_bytes([0; 32]),
+        role: contact.role,
+        language: contact.language.clone(),
+        methods: contact.methods.iter().map(|(channel, _)| method(*channel)).collect(),
+    }
+}

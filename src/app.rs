@@ -683,6 +683,8 @@ fn policy(config: &Config) -> Result<Policy, StartError> {
         fall_over_after: policy.fall_over_after,
         last_responder_every: policy.last_responder_every,
         act_within: policy.acknowledged_action_within,
+        check_in_within: policy.check_in_within,
+        resolve_by_reply: policy.resolve_by_reply,
         respond_within: policy.respond_within,
     })
 }

@@ -324,7 +324,10 @@ pub struct AlertCommit {
     pub audit: Vec<AuditEntry>,
     /// Ids by which Twilio knows its messages, newly known.
     pub provider_ids: Vec<ProviderId>,
-    /// What was written along with an event.
+    /// The numbers for which this is the last case that somebody took or closed: what a later reply of theirs is about,
+    /// if no case waits for it.
+    pub last_case_of: Vec<AddressKey>,
+    /// What was written along with an event, or replied.
     pub event: Option<EventDetails>,
     /// The answer to be kept for its idempotency key.
     pub idempotency: Option<IdempotencyRecord>,
@@ -463,6 +466,12 @@ pub trait Store: Send + Sync {
         address: AddressKey,
         limit: usize,
     ) -> Result<Vec<Alert>, StoreError>;
+    /// The alert that was committed last with this number in [`AlertCommit::last_case_of`].
+    async fn last_case_of(
+        &self,
+        organisation: &OrganisationId,
+        address: AddressKey,
+    ) -> Result<Option<Alert>, StoreError>;
     /// Alerts with something to do at or before `until`, the longest due first, at most `limit`. Ids only: one alert
     /// that cannot be read must not hide the others.
     async fn due_alerts(&self, until: Timestamp, limit: usize) -> Result<Vec<AlertId>, StoreError>;
@@ -478,7 +487,7 @@ pub trait Store: Send + Sync {
         after: Option<ListCursor>,
         limit: usize,
     ) -> Result<Vec<Alert>, StoreError>;
-    /// What was written along with an alert's events, oldest first.
+    /// What was written along with an alert's events, or replied, oldest first.
     async fn event_details(&self, alert: AlertId) -> Result<Vec<EventDetails>, StoreError>;
     /// What a student has said.
     async fn consent(

@@ -193,7 +193,7 @@ async fn finish(service: Arc<Service>, id: AlertId) -> Result<(), Failure> {
     }
     let alert = service.store().alert(id).await?.ok_or("no such alert")?;
     if alert.is_open() {
-        service.resolve(&caller()?, alert, Outcome::SafeByPhone, None).await?;
+        service.resolve(&caller()?, alert, Outcome::SafeByPhone, None, None).await?;
     }
     Ok(())
 }

@@ -54,6 +54,9 @@ impl Store for Blank {
     async fn alert_of_message(&self, _: &ProviderId) -> Result<Option<Alert>, StoreError> {
         Ok(None)
     }
+    async fn last_case_of(&self, _: &OrganisationId, _: AddressKey) -> Result<Option<Alert>, StoreError> {
+        Ok(None)
+    }
     async fn escalating_alerts_of(
         &self,
         _: &OrganisationId,

@@ -1,7 +1,7 @@
 //! Template files: what is taken can be sent in every case, and what is not is told by key and rule.
 
 use crisis_relay::domain::contact::{Channel, Language};
-use crisis_relay::domain::message::{MessageFacts, TemplateSet, UrgencyBand, segments};
+use crisis_relay::domain::message::{MessageFacts, Purpose, TemplateSet, UrgencyBand, segments};
 use jiff::tz::TimeZone;
 
 /// English, in case that the input is in another language.
@@ -30,8 +30,10 @@ pub fn run(data: &[u8]) {
 fn send_everything(set: &TemplateSet) {
     let languages: Vec<Language> = set.languages().map(|(language, _)| language.clone()).collect();
     for language in &languages {
-        let definition = set.content_definition(language);
-        assert!(definition["types"]["twilio/text"]["body"].is_string(), "{definition}");
+        for purpose in [Purpose::CounsellorAlert].into_iter().chain(Purpose::NOTICES) {
+            let definition = set.content_definition(purpose, language);
+            assert!(definition["types"]["twilio/text"]["body"].is_string(), "{definition}");
+        }
         for facts in facts() {
             send(set, language, &facts);
         }

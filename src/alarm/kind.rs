@@ -99,6 +99,9 @@ kinds! {
     /// Taken, and nothing came of it.
     Reopened = "reopened", Error, "ladder", Lasting::UntilSettled(HOUR),
         "a case was taken, nothing followed in time, and it is open again";
+    /// Somebody was to look after a student again.
+    FollowUpUntold = "follow_up_untold", Error, "ladder", Lasting::WhileSeen(HOUR),
+        "a follow-up of a closed case is due, and nobody could be reminded of it";
     /// An open case lost the ground that it rests on.
     ConsentWithdrawn = "consent_withdrawn", Error, "ground", Lasting::UntilSettled(HOUR),
         "an open case may not be told of any more: a person must decide";

@@ -8,7 +8,9 @@ use super::StartError;
 use crate::config::{Config, Sid};
 use crate::domain::alert::{Compose, Facts};
 use crate::domain::contact::Language;
-use crate::domain::message::{BandThresholds, Composed, LinkBase, MessageFacts, SenderName, TemplateSet, UrgencyBand};
+use crate::domain::message::{
+    BandThresholds, Composed, LinkBase, MessageFacts, Purpose, SenderName, TemplateSet, UrgencyBand,
+};
 use crate::ports::Fault;
 
 /// Makes the texts of one organisation.
@@ -19,6 +21,7 @@ pub(super) struct OrganisationComposer {
     link: Option<LinkBase>,
     sender: SenderName,
     content_sids: BTreeMap<Language, Sid>,
+    notice_sids: BTreeMap<(Purpose, Language), Sid>,
 }
 
 impl OrganisationComposer {
@@ -45,6 +48,7 @@ impl OrganisationComposer {
             link: link.flatten(),
             sender,
             content_sids: config.templates.content_sids.clone(),
+            notice_sids: config.templates.notice_sids.clone(),
         })
     }
 }
@@ -60,7 +64,6 @@ fn checked<T>(faults: &mut Vec<Fault>, subject: &str, parsed: Result<T, crate::d
 impl Compose for OrganisationComposer {
     fn compose(&self, facts: &Facts<'_>) -> Option<Composed> {
         let language = self.templates.language_for(facts.language);
-        let content_sid = self.content_sids.get(language).map(Sid::as_str);
         let message = MessageFacts {
             reference: facts.reference,
             score: facts.score.map(|score| score.value()),
@@ -72,7 +75,18 @@ impl Compose for OrganisationComposer {
             sender: self.sender.clone(),
             drill: facts.drill,
         };
-        match self.templates.compose(facts.channel, facts.language, &message, content_sid) {
+        let (channel, wanted) = (facts.channel, facts.language);
+        let composed = match facts.purpose {
+            Purpose::CounsellorAlert => {
+                let sid = self.content_sids.get(language).map(Sid::as_str);
+                self.templates.compose(channel, wanted, &message, sid)
+            }
+            notice @ (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder) => {
+                let sid = self.notice_sids.get(&(notice, language.clone())).map(Sid::as_str);
+                self.templates.compose_notice(notice, channel, wanted, &message, facts.taken_by, sid)
+            }
+        };
+        match composed {
             Ok(composed) => Some(composed),
             Err(error) => {
                 tracing::error!(%error, "a message text could not be made");

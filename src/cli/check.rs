@@ -261,7 +261,9 @@ async fn twilio(config: &Config, provider: &Provider, findings: &mut Findings) {
         Err(error) => return findings.faults("twilio", start_faults(error, "twilio")),
     };
     let mut faults = client.check().await;
-    let sids = config.templates.content_sids.values().chain(&config.ops.whatsapp_content_sid);
+    let templates = &config.templates;
+    let sids = templates.content_sids.values().chain(templates.notice_sids.values());
+    let sids = sids.chain(&config.ops.whatsapp_content_sid);
     let sids: Vec<String> = sids.map(|sid: &Sid| sid.as_str().to_owned()).collect();
     faults.extend(client.check_templates(&sids).await);
     if faults.is_empty() {

@@ -14,6 +14,7 @@ use crate::app::{self, Running};
 use crate::clock::SystemEntropy;
 use crate::config::{Config, Sources};
 use crate::domain::ids::AlertId;
+use crate::domain::message::Purpose;
 use crate::http::auth::ApiKeyHash;
 use crate::ports::random;
 use crate::service::caller::Caller;
@@ -141,7 +142,7 @@ fn register_templates(config: &Config, simulator: &SimulatorHandle) -> Result<()
     let templates = app::load_templates(config).map_err(|error| error.to_string())?;
     for (language, _) in templates.languages() {
         let Some((_, _, sid)) = CONTENT_SIDS.iter().find(|(known, ..)| *known == language.as_str()) else { continue };
-        let definition = templates.content_definition(language);
+        let definition = templates.content_definition(Purpose::CounsellorAlert, language);
         let body = definition.pointer("/types/twilio~1text/body").and_then(Value::as_str).unwrap_or_default();
         simulator.put_content(&ContentTemplate {
             sid: (*sid).to_owned(),

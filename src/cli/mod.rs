@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
+use crate::domain::message::Purpose;
 
 /// Crisis-alert escalation: a score becomes a message on a counsellor's phone, and nothing is lost on the way.
 #[derive(Parser)]
@@ -77,10 +78,13 @@ enum Command {
         /// Who will hold it, such as chat-backend: 1 to 32 lower-case letters, digits or '-'. Stands in the key.
         id: String,
     },
-    /// Print the body that registers the counsellor's WhatsApp template at Twilio's Content API.
+    /// Print the body that registers a WhatsApp template at Twilio's Content API.
     Template {
         /// The language: en, hi, or another that has a template file.
         language: String,
+        /// Which: counsellor_alert, taken_notice, outcome_reminder or follow_up_reminder.
+        #[arg(long, default_value = "counsellor_alert", value_parser = purpose)]
+        purpose: Purpose,
     },
     /// Print the API's OpenAPI description, as JSON.
     Openapi,
@@ -108,7 +112,9 @@ pub fn run() -> ExitCode {
         Command::SimulateTwilio(args) => tools::simulate(&args),
         Command::Audit(command) => with_config(file, |config| audit::run(config, &command)),
         Command::ApiKey { id } => tools::api_key(&id),
-        Command::Template { language } => with_config(file, |config| tools::template(config, &language)),
+        Command::Template { language, purpose } => {
+            with_config(file, |config| tools::template(config, &language, purpose))
+        }
         Command::Openapi => tools::openapi(),
         Command::Health { url } => tools::health(url, file),
     }
@@ -180,4 +186,9 @@ async fn asked_to_end() {
         }
     }
     let _ = interrupt.await;
+}
+
+fn purpose(word: &str) -> Result<Purpose, String> {
+    Purpose::from_word(word)
+        .ok_or_else(|| "there are counsellor_alert, taken_notice, outcome_reminder and follow_up_reminder".to_owned())
 }

@@ -12,6 +12,7 @@ use super::{asked_to_end, block_on, logging, say, say_error};
 use crate::app;
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::{self, Config};
+use crate::domain::message::Purpose;
 use crate::http;
 use crate::http::auth::generate;
 use crate::simulator::{CallbackMode, Simulator, SimulatorConfig};
@@ -97,7 +98,7 @@ pub(super) fn api_key(id: &str) -> ExitCode {
     }
 }
 
-pub(super) fn template(config: &Config, language: &str) -> ExitCode {
+pub(super) fn template(config: &Config, language: &str, purpose: Purpose) -> ExitCode {
     let templates = match app::load_templates(config) {
         Ok(templates) => templates,
         Err(error) => {
@@ -107,7 +108,7 @@ pub(super) fn template(config: &Config, language: &str) -> ExitCode {
     };
     match templates.languages().find(|(known, _)| known.as_str() == language) {
         Some((language, _)) => {
-            let definition = templates.content_definition(language);
+            let definition = templates.content_definition(purpose, language);
             say(&serde_json::to_string_pretty(&definition).unwrap_or_default());
             ExitCode::SUCCESS
         }

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::fault::ConfigFault;
 use super::names::{CONFIG_VARIABLE, CONTENT_SID_PREFIX, CONTENT_SIDS, GENERIC_PREFIX, NAMED, meant, variable_of};
+use super::sections::notice_and_language;
 use super::{DEFAULT_TOML, Sources};
 use crate::domain::contact::Language;
 
@@ -191,7 +192,8 @@ fn read_secret(
 
 fn is_known(key: &str, known: &BTreeSet<String>) -> bool {
     let language = key.strip_prefix(CONTENT_SIDS).and_then(|rest| rest.strip_prefix('.'));
-    known.contains(key) || language.is_some_and(|tag| tag.parse::<Language>().is_ok())
+    let is_one = |tag: &str| tag.parse::<Language>().is_ok() || notice_and_language(tag).is_some();
+    known.contains(key) || language.is_some_and(is_one)
 }
 
 /// `[http]` with nothing under it says nothing, and is no fault.

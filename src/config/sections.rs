@@ -17,7 +17,7 @@ use super::settings::*;
 use super::values::{ApiRole, KeyHash, LogFormat, MasterKey, Mode, Sid, StoreKind};
 use crate::domain::contact::{Language, PhoneNumber};
 use crate::domain::ids::{ContactId, OrganisationId};
-use crate::domain::message::SenderName;
+use crate::domain::message::{Purpose, SenderName};
 use crate::secret::Secret;
 
 const fn ms(n: u64) -> Duration {
@@ -209,8 +209,16 @@ fn policy(r: &mut Reader<'_>, counsellor: &Counsellor, contacts: &[Contact]) -> 
         last_responder_every: r.duration("policy.last_responder_every", s(10)..=h(1)),
         retry_when_all_failed: r.duration("policy.retry_when_all_failed", s(1)..=m(10)),
         acknowledged_action_within: r.duration("policy.acknowledged_action_within", m(1)..=d(1)),
+        check_in_within: r.duration("policy.check_in_within", m(1)..=h(1)),
+        resolve_by_reply: yes_or_no(r, "policy.resolve_by_reply"),
         respond_within: r.duration("policy.respond_within", m(1)..=h(1)),
     }
+}
+
+fn yes_or_no(r: &mut Reader<'_>, key: &str) -> bool {
+    let words = ["yes", "no"];
+    let known = |word: &str| words.contains(&word).then(|| word.to_owned());
+    r.word(key, &words, known, "no".to_owned()) == "yes"
 }
 
 fn delivery(r: &mut Reader<'_>) -> Delivery {
@@ -306,12 +314,23 @@ fn api_base_url(r: &mut Reader<'_>) -> Url {
 }
 
 fn templates(r: &mut Reader<'_>) -> Templates {
-    let mut content_sids = BTreeMap::new();
+    let (mut content_sids, mut notice_sids) = (BTreeMap::new(), BTreeMap::new());
     for tag in r.under(CONTENT_SIDS) {
         let found = sid(r, &format!("{CONTENT_SIDS}.{tag}"), "HX");
-        content_sids.extend(tag.parse::<Language>().ok().zip(found));
+        match notice_and_language(&tag) {
+            Some(notice) => notice_sids.extend(found.map(|sid| (notice, sid))),
+            None => content_sids.extend(tag.parse::<Language>().ok().zip(found)),
+        }
     }
-    Templates { dir: path(r, "templates.dir"), content_sids, dashboard_url: r.url("templates.dashboard_url") }
+    let dashboard_url = r.url("templates.dashboard_url");
+    Templates { dir: path(r, "templates.dir"), content_sids, notice_sids, dashboard_url }
+}
+
+/// Reads `en_taken_notice`.
+pub(super) fn notice_and_language(tag: &str) -> Option<(Purpose, Language)> {
+    let (language, purpose) = tag.split_once('_')?;
+    let purpose = Purpose::from_word(purpose).filter(|purpose| !purpose.is_alert())?;
+    Some((purpose, language.parse().ok()?))
 }
 
 fn path(r: &mut Reader<'_>, key: &str) -> Option<PathBuf> {

@@ -14,6 +14,7 @@ use super::reader::Line;
 use super::values::{ApiRole, KeyHash, LogFormat, MasterKey, Mode, Sid, StoreKind};
 use crate::domain::contact::{Channel, ContactRole, Language, PhoneNumber};
 use crate::domain::ids::{ContactId, OrganisationId};
+use crate::domain::message::Purpose;
 use crate::secret::Secret;
 
 /// Everything the service is told from outside.
@@ -174,6 +175,10 @@ pub struct Policy {
     pub retry_when_all_failed: Duration,
     /// From an acknowledgement to an action.
     pub acknowledged_action_within: Duration,
+    /// From the reminder that an outcome is missing to a further escalation.
+    pub check_in_within: Duration,
+    /// Whether a reply may close a case.
+    pub resolve_by_reply: bool,
     /// From an alert to an acknowledgement: what the message asks for and the metric measures.
     pub respond_within: Duration,
 }
@@ -269,6 +274,8 @@ pub struct Templates {
     pub dir: Option<PathBuf>,
     /// The approved WhatsApp template (`HX…`) of each language.
     pub content_sids: BTreeMap<Language, Sid>,
+    /// The approved WhatsApp template of each notice in each language.
+    pub notice_sids: BTreeMap<(Purpose, Language), Sid>,
     /// Base of the links in messages; without one, messages carry no link.
     pub dashboard_url: Option<Url>,
 }

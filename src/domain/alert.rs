@@ -6,7 +6,7 @@
 //!     -- ack -->            Acknowledged{by, via, at, action_due_at}
 //!     -- step due -->       Escalating{next stage}; after the last step the next round; after the last round: the
 //!                           last responder every few minutes and an operational alarm, until a human answers
-//! Acknowledged -- no action in time --> Escalating (from the bottom of the ladder: still open)
+//! Acknowledged -- no action in time --> whoever has it is reminded; then Escalating (from the bottom of the ladder)
 //! any open    -- resolve -->         Resolved{by, outcome, at}
 //! Escalating  -- consent withdrawn --> Withheld (what is due is cancelled; an override stands)
 //! ```
@@ -16,7 +16,7 @@
 //! | `Withheld` | a person, with an override or an outcome; an event that comes with a ground | nothing: nothing is due |
 //! | `Escalating` | the worker, when `next_step_at` has come; a human's acknowledgement or outcome | nothing: the next poll finds it |
 //! | `Acknowledged` | a human's outcome; the worker, when `action_due_at` has come | nothing: the next poll finds it |
-//! | `Resolved` | nobody | nothing |
+//! | `Resolved` | nobody; the worker reminds of a follow-up when its time has come | nothing: the next poll finds it |
 //!
 //! Every change is [`Alert::on`]: a pure function of the alert, an [`Input`] and the [`Situation`], which gives a
 //! [`Transition`]: the changed alert, its audit entries, and what the worker has to do. The store commits all of it at
@@ -28,6 +28,7 @@
 mod deed;
 mod transition;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -38,11 +39,11 @@ pub use transition::{Input, NewAlert, Rejection};
 
 use super::audit::{Actor, AuditEntry, AuditHead};
 use super::consent::Ground;
-use super::contact::{Channel, Directory, Language};
+use super::contact::{Channel, ContactRole, Directory, Language};
 use super::delivery::{Delivery, DeliveryRules, DeliveryState, Lease, Settled};
 use super::event::{Score, Trigger};
-use super::ids::{AlertId, AttemptNo, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey};
-use super::message::Composed;
+use super::ids::{AddressKey, AlertId, AttemptNo, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey};
+use super::message::{Composed, Purpose};
 use super::policy::{Ladders, Policy, Stage};
 use super::provider::ErrorClass;
 use super::sealed::Sealed;
@@ -129,8 +130,12 @@ pub enum AlertState {
         via: AckVia,
         /// When.
         at: Timestamp,
-        /// When it is escalated again unless an outcome follows.
+        /// When whoever has it is reminded, or, where they were, when it is escalated again, unless an outcome or a
+        /// check-in follows.
         action_due_at: Timestamp,
+        /// When they were reminded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reminded_at: Option<Timestamp>,
     },
     /// A human has closed it.
     Resolved {
@@ -140,7 +145,19 @@ pub enum AlertState {
         outcome: Outcome,
         /// When.
         at: Timestamp,
+        /// What is still to follow.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        follow_up: Option<FollowUp>,
     },
+}
+
+/// Somebody looks after the student again, after the case was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowUp {
+    /// When it is due.
+    pub due_at: Timestamp,
+    /// Whether that time has come, and somebody was reminded if anybody could be.
+    pub is_told: bool,
 }
 
 /// Why nobody was told.
@@ -235,8 +252,16 @@ pub struct Alert {
     pub deliveries: Vec<Delivery>,
     /// How many deliveries were ever planned.
     pub deliveries_planned: u32,
+    /// How many replies are kept beside it that asked for nothing.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub replies: u32,
     /// The head of the chain `alert/<id>`.
     pub audit_head: AuditHead,
+}
+
+/// serde asks by reference.
+fn is_none_yet(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Alert {
@@ -245,6 +270,7 @@ impl Alert {
         let own = match &self.state {
             AlertState::Escalating { next_step_at, .. } => Some(*next_step_at),
             AlertState::Acknowledged { action_due_at, .. } => Some(*action_due_at),
+            AlertState::Resolved { follow_up: Some(FollowUp { due_at, is_told: false }), .. } => Some(*due_at),
             AlertState::Withheld { .. } | AlertState::Resolved { .. } => None,
         };
         self.deliveries.iter().filter_map(Delivery::next_action_at).chain(own).min()
@@ -262,7 +288,19 @@ impl Alert {
             matches!(delivery.state, DeliveryState::Sending { attempt: held, .. } if held == attempt)
                 && self.ground.as_ref().is_some_and(|ground| ground.allows(delivery.channel))
         };
-        matches!(self.state, AlertState::Escalating { .. }) && self.delivery(delivery).filter(in_hand).is_some()
+        self.delivery(delivery).filter(in_hand).is_some_and(|delivery| self.wants(delivery.purpose))
+    }
+
+    /// Whether messages of this purpose are still to be sent.
+    pub fn wants(&self, purpose: Purpose) -> bool {
+        match purpose {
+            Purpose::CounsellorAlert => matches!(self.state, AlertState::Escalating { .. }),
+            Purpose::OutcomeReminder => matches!(self.state, AlertState::Acknowledged { .. }),
+            Purpose::TakenNotice => {
+                matches!(self.state, AlertState::Acknowledged { .. } | AlertState::Resolved { .. })
+            }
+            Purpose::FollowUpReminder => matches!(self.state, AlertState::Resolved { .. }),
+        }
     }
 
     /// The ladder that it goes on with once an event of this severity has joined it.
@@ -295,6 +333,19 @@ pub struct Facts<'a> {
     pub channel: Channel,
     /// The recipient's language.
     pub language: &'a Language,
+    /// What the message is for.
+    pub purpose: Purpose,
+    /// Who has the case.
+    pub taken_by: TakenBy,
+}
+
+/// Who has a case, as others are told: by role, never by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakenBy {
+    /// A person on the ladder.
+    Contact(ContactRole),
+    /// Somebody at the dashboard.
+    Dashboard,
 }
 
 /// Makes a message text of facts: pure, from the organisation's templates.
@@ -395,6 +446,8 @@ pub enum Alarm {
     NotComposable,
     /// Acknowledged, but no outcome in time.
     Reopened,
+    /// A follow-up is due, and nobody could be reminded of it.
+    FollowUpUntold,
     /// The student withdrew consent while people were being told: nobody is told any more, unless a person overrides.
     ConsentWithdrawn,
 }
@@ -410,6 +463,7 @@ impl Alarm {
             Self::DeliveryExhausted => "delivery_exhausted",
             Self::NotComposable => "not_composable",
             Self::Reopened => "reopened",
+            Self::FollowUpUntold => "follow_up_untold",
             Self::ConsentWithdrawn => "consent_withdrawn",
         }
     }
@@ -464,12 +518,24 @@ pub struct Transition {
     pub paged: bool,
     /// Whether a human took the case, or closed it, by it.
     pub in_human_hands: bool,
+    /// Whether the case left the ladder in it: somebody took it, or closed it.
+    pub left_ladder: bool,
 }
 
 impl Transition {
     /// Whether there is anything to commit.
     pub fn is_empty(&self) -> bool {
         self.from_version == Some(self.alert.version)
+    }
+
+    /// The numbers whose last case this is from now on: those that were told, where somebody took the case or closed it.
+    pub fn last_case_of(&self) -> Vec<AddressKey> {
+        if !self.left_ladder {
+            return Vec::new();
+        }
+        let alerts = self.alert.deliveries.iter().filter(|delivery| delivery.purpose.is_alert());
+        let numbers: BTreeSet<AddressKey> = alerts.map(|delivery| delivery.address_key).collect();
+        numbers.into_iter().collect()
     }
 
     /// Whether a message is to be sent on the student's word.

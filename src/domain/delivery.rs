@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::contact::{Channel, ContactRole, Language};
 use super::event::Score;
 use super::ids::{AddressKey, AttemptNo, ContactId, DeliveryNo, PersonKey, ProviderId};
+use super::message::Purpose;
 use super::policy::Stage;
 use super::provider::{ErrorClass, MessageStatus, ProviderFault, Receipt, SendOutcome, UnknownCause};
 use super::sealed::Sealed;
@@ -246,8 +247,11 @@ impl DeliveryState {
 pub struct Delivery {
     /// Its number within the alert, from 1.
     pub no: DeliveryNo,
-    /// The stage of the ladder that planned it.
+    /// The stage of the ladder that planned it; of a notice, the one that the case stood on last.
     pub stage: Stage,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Purpose::is_alert")]
+    pub purpose: Purpose,
     /// The recipient.
     pub contact: ContactId,
     /// The recipient as the owner of a data key.
@@ -338,6 +342,17 @@ impl Delivery {
             DeliveryState::Due { .. } | DeliveryState::Sending { .. } | DeliveryState::Unknown { .. } => true,
             DeliveryState::Accepted { .. } | DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. } => false,
         }
+    }
+
+    /// Whether it asks somebody to take the case, and a send of it is still to come or may have been.
+    pub(super) fn is_pending_alert(&self) -> bool {
+        self.purpose.is_alert() && self.is_pending()
+    }
+
+    /// Whether the recipient has the message, or will: Twilio has it, and has not said that it failed.
+    pub(super) fn is_out(&self) -> bool {
+        let has_it = self.attempts.iter().any(|attempt| attempt.provider_id.is_some());
+        has_it && !matches!(self.state, DeliveryState::Failed { .. })
     }
 
     /// Whether the phone has it.

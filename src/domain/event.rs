@@ -8,7 +8,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::ids::{EventId, InvalidId};
+use super::contact::Channel;
+use super::ids::{ContactId, EventId, InvalidId};
 use super::sealed::Sealed;
 
 /// A crisis score: a finite number in `0.0..=1.0`.
@@ -155,13 +156,26 @@ impl Trigger {
     }
 }
 
-/// What a backend or a person wrote along with an event, sealed. Kept beside the alert, never inside it.
+/// Who wrote a reply, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyOrigin {
+    /// Who.
+    pub contact: ContactId,
+    /// Over which channel.
+    pub channel: Channel,
+}
+
+/// What a backend or a person wrote along with an event, or what somebody who was told replied, sealed. Kept beside the
+/// alert, never inside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventDetails {
-    /// The event.
+    /// The event; of a reply, an id of its own.
     pub event: EventId,
     /// When it was accepted.
     pub received_at: Timestamp,
+    /// Whose reply it is; `None` for what came with an event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<ReplyOrigin>,
     /// The message, sealed under the student's data key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Sealed>,

@@ -26,6 +26,7 @@ mod walk;
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -34,6 +35,7 @@ pub use facts::{BandThresholds, LinkBase, MessageFacts, SenderName, UrgencyBand}
 pub use segments::SegmentCount;
 pub use walk::TemplateFault;
 
+use crate::domain::alert::TakenBy;
 use crate::domain::contact::{Channel, Language};
 use template::{ChannelText, LanguageFile};
 use values::Values;
@@ -45,18 +47,44 @@ const FALLBACK: &str = "en";
 const DRILL: &str = "DRILL";
 
 /// What a text is for. Each purpose has its own section in a template file; its name is in every audit entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Purpose {
-    /// Tells a counsellor, a lead or a duty manager of an alert.
+    /// Tells a counsellor, a lead or a duty manager of an alert, and asks them to take it.
+    #[default]
     CounsellorAlert,
+    /// Tells those who were told before that somebody else has the case.
+    TakenNotice,
+    /// Asks whoever has taken the case for an outcome, or a sign that they are on it.
+    OutcomeReminder,
+    /// Reminds of what was to follow after a case was closed.
+    FollowUpReminder,
 }
 
 impl Purpose {
+    /// The notices: what asks nobody to take a case. The ladder does not know of them.
+    pub const NOTICES: [Self; 3] = [Self::TakenNotice, Self::OutcomeReminder, Self::FollowUpReminder];
+
     /// The section's name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::CounsellorAlert => "counsellor_alert",
+            Self::TakenNotice => "taken_notice",
+            Self::OutcomeReminder => "outcome_reminder",
+            Self::FollowUpReminder => "follow_up_reminder",
         }
+    }
+
+    /// The purpose of this name.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::CounsellorAlert].into_iter().chain(Self::NOTICES).find(|purpose| purpose.as_str() == word)
+    }
+
+    /// Whether it asks somebody to take the case, and belongs to the ladder.
+    pub const fn is_alert(&self) -> bool {
+        matches!(self, Self::CounsellorAlert)
     }
 }
 
@@ -189,19 +217,52 @@ impl TemplateSet {
         content_sid: Option<&str>,
     ) -> Result<Composed, ComposeError> {
         let file = self.file_for(language);
-        let template = file.text_for(channel).ok_or(ComposeError::NoTemplate { channel })?;
         let values = Values::of(facts, &file.words, &file.actions)?;
-        let text = template.render(&values)?;
+        Self::fill(Purpose::CounsellorAlert, file, channel, &values, content_sid)
+    }
+
+    /// Writes a notice, which knows besides who has the case.
+    ///
+    /// # Errors
+    /// As [`TemplateSet::compose`]; nothing is said by a call.
+    pub fn compose_notice(
+        &self,
+        purpose: Purpose,
+        channel: Channel,
+        language: &Language,
+        facts: &MessageFacts,
+        taken_by: TakenBy,
+        content_sid: Option<&str>,
+    ) -> Result<Composed, ComposeError> {
+        let file = self.file_for(language);
+        let taker = file.words.taker(taken_by).to_owned();
+        let values = Values { taker, ..Values::of(facts, &file.words, &file.actions)? };
+        Self::fill(purpose, file, channel, &values, content_sid)
+    }
+
+    fn fill(
+        purpose: Purpose,
+        file: &LanguageFile,
+        channel: Channel,
+        values: &Values,
+        content_sid: Option<&str>,
+    ) -> Result<Composed, ComposeError> {
+        let template = file.text_for(purpose, channel).ok_or(ComposeError::NoTemplate { channel })?;
+        let text = template.render(values)?;
+        let variables = match channel {
+            Channel::Whatsapp => template.variables.as_slice(),
+            Channel::Sms | Channel::Voice => &[],
+        };
         let content_sid = match channel {
             Channel::Whatsapp => content_sid.map(checked_sid).transpose()?,
             Channel::Sms | Channel::Voice => None,
         };
         Ok(Composed {
-            template: Purpose::CounsellorAlert.as_str().to_owned(),
+            template: purpose.as_str().to_owned(),
             version: file.version,
             language: file.language.clone(),
             content_sid,
-            variables: template.variables.iter().map(|variable| values.get(*variable).to_owned()).collect(),
+            variables: variables.iter().map(|variable| values.get(*variable).to_owned()).collect(),
             text_sha256: text_sha256(&text),
             segments: segments::count(&text),
             text,
@@ -217,9 +278,10 @@ impl TemplateSet {
     /// WhatsApp text a template, with numbered places and a sample for each.
     ///
     /// Source of the shape: Twilio, Content API, `twilio/text`.
-    pub fn content_definition(&self, language: &Language) -> serde_json::Value {
+    pub fn content_definition(&self, purpose: Purpose, language: &Language) -> serde_json::Value {
         let file = self.file_for(language);
-        let template = &file.whatsapp;
+        // `parse` refuses a file in which a purpose has no text.
+        let template = file.text_for(purpose, Channel::Whatsapp).unwrap_or(&file.whatsapp);
         let samples = Values::sample(&file.words, &file.actions);
         let numbered = |variable| match template.variables.iter().position(|listed| *listed == variable) {
             Some(place) => format!("{{{{{}}}}}", place + 1),
@@ -232,7 +294,7 @@ impl TemplateSet {
             .map(|(place, variable)| ((place + 1).to_string(), samples.get(*variable).into()))
             .collect();
         json!({
-            "friendly_name": format!("{}_{}_v{}", Purpose::CounsellorAlert.as_str(), file.language, file.version),
+            "friendly_name": format!("{}_{}_v{}", purpose.as_str(), file.language, file.version),
             "language": file.language.as_str(),
             "variables": variables,
             "types": { "twilio/text": { "body": template.body.render(numbered) } },
@@ -248,11 +310,15 @@ impl TemplateSet {
 }
 
 impl LanguageFile {
-    fn text_for(&self, channel: Channel) -> Option<&ChannelText> {
-        match channel {
-            Channel::Whatsapp => Some(&self.whatsapp),
-            Channel::Sms => Some(&self.sms),
-            Channel::Voice => None,
+    fn text_for(&self, purpose: Purpose, channel: Channel) -> Option<&ChannelText> {
+        match (purpose, channel) {
+            (_, Channel::Voice) => None,
+            (Purpose::CounsellorAlert, Channel::Whatsapp) => Some(&self.whatsapp),
+            (Purpose::CounsellorAlert, Channel::Sms) => Some(&self.sms),
+            (
+                Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder,
+                Channel::Whatsapp | Channel::Sms,
+            ) => self.notices.get(&purpose),
         }
     }
 }

@@ -70,9 +70,16 @@ pub struct Policy {
     /// over the next channel.
     #[serde(with = "millis", default = "fall_over_after")]
     pub fall_over_after: Duration,
-    /// How soon after an acknowledgement an outcome must follow, else the case is escalated again.
+    /// How soon after an acknowledgement an outcome or a check-in must follow, else whoever has taken the case is
+    /// reminded.
     #[serde(with = "millis")]
     pub act_within: Duration,
+    /// How soon after the reminder one must follow, else the case is escalated again.
+    #[serde(with = "millis", default = "check_in_within")]
+    pub check_in_within: Duration,
+    /// Whether a reply from the phone of whoever has taken the case may close it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resolve_by_reply: bool,
     /// The respond-by time that a message names, counted from when it is planned.
     #[serde(with = "millis")]
     pub respond_within: Duration,
@@ -81,6 +88,11 @@ pub struct Policy {
 /// What alerts run on that were opened before there was a next channel: half a minute.
 const fn fall_over_after() -> Duration {
     Duration::from_secs(30)
+}
+
+/// What alerts run on that were opened before there was a reminder: five minutes.
+const fn check_in_within() -> Duration {
+    Duration::from_secs(300)
 }
 
 impl Policy {

@@ -277,6 +277,8 @@ mod tests {
             last_responder_every: Duration::from_secs(60),
             fall_over_after: Duration::from_secs(30),
             act_within: Duration::from_secs(900),
+            check_in_within: Duration::from_secs(300),
+            resolve_by_reply: false,
             respond_within: Duration::from_secs(300),
         }
     }

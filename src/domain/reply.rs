@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::alert::Outcome;
 use super::ids::Reference;
 
 /// What a reply asks for.
@@ -12,6 +13,10 @@ pub enum Command {
     Take(Option<Reference>),
     /// `2`, `pass`, likewise: the person hands the case on to the next.
     PassOn(Option<Reference>),
+    /// `done` and a word for how it ended, with a reference or without: the person closes the case that they have taken.
+    Done(Outcome, Option<Reference>),
+    /// `done` alone, or with a word that is no outcome which a reply may give.
+    DoneUnclear,
     /// STOP and its kin: Twilio answers it, and from now on blocks our messages to this phone (error 21610). Nothing is
     /// to be said back.
     ///
@@ -25,6 +30,20 @@ pub enum Command {
 
 const TAKES: [&str; 3] = ["1", "ack", "yes"];
 const PASSES: [&str; 2] = ["2", "pass"];
+const DONE: &str = "done";
+/// The outcomes that a reply may give, by the words for them. `unable_to_reach` and `deceased` are not among them: these
+/// are entered by hand, by people who are signed in.
+const OUTCOMES: [(&str, Outcome); 9] = [
+    ("safe", Outcome::SafeByPhone),
+    ("phone", Outcome::SafeByPhone),
+    ("person", Outcome::SafeInPerson),
+    ("plan", Outcome::SafetyPlan),
+    ("handed", Outcome::HandedOver),
+    ("family", Outcome::FamilyInformed),
+    ("false", Outcome::FalseAlarm),
+    ("duplicate", Outcome::Duplicate),
+    ("drill", Outcome::Drill),
+];
 const OPT_OUTS: [&str; 8] = ["stop", "stopall", "unsubscribe", "cancel", "end", "quit", "revoke", "optout"];
 const KEYWORDS: [&str; 4] = ["start", "unstop", "help", "info"];
 
@@ -33,12 +52,13 @@ impl Command {
     pub fn parse(text: &str) -> Self {
         // Long texts are no commands; nobody needs to look at them.
         let mut words = text.split_whitespace().take(4);
-        let (first, second, third) = (words.next(), words.next(), words.next());
+        let (first, second, third, fourth) = (words.next(), words.next(), words.next(), words.next());
         let clean = |word: &str| word.trim_matches(|c: char| c.is_ascii_punctuation() && c != '-').to_ascii_lowercase();
         let Some(first) = first.map(clean) else { return Self::Other };
         let about_a_case: Option<fn(Option<Reference>) -> Self> = match first.as_str() {
             word if TAKES.contains(&word) => Some(Self::Take),
             word if PASSES.contains(&word) => Some(Self::PassOn),
+            DONE => return Self::done(second.map(clean), third.map(clean), fourth.is_some()),
             _ => None,
         };
         match (second.map(clean), third, about_a_case) {
@@ -50,17 +70,34 @@ impl Command {
         }
     }
 
-    /// The reference it names.
-    pub fn reference(self) -> Option<Reference> {
-        match self {
-            Self::Take(reference) | Self::PassOn(reference) => reference,
-            Self::OptOut | Self::Keyword | Self::Other => None,
+    /// `done safe K7Q4TX3M`: in this order, as people are told to write it.
+    fn done(word: Option<String>, reference: Option<String>, more: bool) -> Self {
+        let Some(word) = word else { return Self::DoneUnclear };
+        let outcome = OUTCOMES.iter().find(|(known, _)| *known == word).map(|(_, outcome)| *outcome);
+        let reference = match reference.map(|code| code.parse()) {
+            None => Some(None),
+            Some(Ok(code)) => Some(Some(code)),
+            Some(Err(_)) => None,
+        };
+        match (outcome, reference, more) {
+            (Some(outcome), Some(reference), false) => Self::Done(outcome, reference),
+            // "done with the dishes" is no command, and "done nothing" may be one.
+            (None, Some(None), false) => Self::DoneUnclear,
+            _ => Self::Other,
         }
     }
 
-    /// Whether it is about a case: takes it, or hands it on.
+    /// The reference it names.
+    pub fn reference(self) -> Option<Reference> {
+        match self {
+            Self::Take(reference) | Self::PassOn(reference) | Self::Done(_, reference) => reference,
+            Self::DoneUnclear | Self::OptOut | Self::Keyword | Self::Other => None,
+        }
+    }
+
+    /// Whether it is about a case: takes it, hands it on, or closes it.
     pub fn is_about_a_case(self) -> bool {
-        matches!(self, Self::Take(_) | Self::PassOn(_))
+        matches!(self, Self::Take(_) | Self::PassOn(_) | Self::Done(..) | Self::DoneUnclear)
     }
 
     /// Whether nothing may be said back, whatever it came to.
@@ -80,15 +117,31 @@ pub enum Answer {
     PassedOn(Reference),
     /// The ladder names nobody else.
     NobodyElse(Reference),
+    /// Noted that they are on it.
+    CheckedIn(Reference),
     /// Somebody else took it before.
     TakenBefore(Reference),
+    /// Closed, as they said.
+    Done(Reference),
+    /// Only who has taken a case may close it by a reply.
+    TakeFirst(Reference),
+    /// Cases are not closed by a reply here, or not so.
+    CloseOnDashboard(Reference),
+    /// How it ended must be one of the known words.
+    WhichOutcome,
+    /// Their words are kept for the team, and the case waits still.
+    KeptAndHelp,
+    /// Their words are kept for the team.
+    Kept(Reference),
     /// It is closed.
     Closed(Reference),
     /// Cases wait, and it is not clear which is meant: they must say.
     WhichOne,
     /// Not understood, but a case waits.
     Help,
-    /// No case waits for this phone, or the provider itself answers: nothing is said.
+    /// No case waits for this person.
+    NoCase,
+    /// Nobody that is known here, or the provider itself answers: nothing is said.
     Nothing,
 }
 
@@ -105,6 +158,23 @@ pub fn text(answer: Answer) -> Option<String> {
         Answer::TakenBefore(reference) => {
             Some(format!("Ref {reference} was taken already. Nothing is needed from you."))
         }
+        Answer::CheckedIn(reference) => {
+            Some(format!("Noted: ref {reference} is still yours. Please close it on the dashboard when it is done."))
+        }
+        Answer::Done(reference) => Some(format!("Ref {reference} is closed. Thank you.")),
+        Answer::TakeFirst(reference) => Some(format!("Ref {reference} is not yours yet. Reply 1 to take it.")),
+        Answer::CloseOnDashboard(reference) => Some(format!("Please close ref {reference} on the dashboard.")),
+        Answer::WhichOutcome => {
+            let mut words: Vec<&str> = OUTCOMES.iter().map(|(word, _)| *word).collect();
+            words.dedup();
+            Some(format!("How did it end? Reply done and one of these words: {}.", words.join(", ")))
+        }
+        Answer::KeptAndHelp => {
+            let help = "Reply 1 to take the case or 2 to pass it on, and its reference if several wait.";
+            Some(format!("Your words are noted for the team. {help}"))
+        }
+        Answer::Kept(reference) => Some(format!("Your words are noted for the team, with ref {reference}.")),
+        Answer::NoCase => Some("No case waits for you. Nothing is needed from you.".to_owned()),
         Answer::Closed(reference) => Some(format!("Ref {reference} is closed. Nothing is needed from you.")),
         Answer::WhichOne => Some("Several cases wait. Reply 1 and the reference, such as: 1 K7Q4TX3M".to_owned()),
         Answer::Help => {
@@ -138,6 +208,23 @@ mod tests {
         assert_eq!(Command::parse("2 k7q4tx3m"), Command::PassOn(Some(reference)));
         for text in ["22", "2 people called", "pass me the file", "2 2"] {
             assert_eq!(Command::parse(text), Command::Other, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_closes_a_case_is_recognised() {
+        let reference = "K7Q4TX3M".parse().unwrap();
+        assert_eq!(Command::parse("Done safe"), Command::Done(Outcome::SafeByPhone, None));
+        assert_eq!(Command::parse("done person k7q4tx3m."), Command::Done(Outcome::SafeInPerson, Some(reference)));
+        for text in ["done", "Done!", "done nothing", "done unable", "done deceased"] {
+            assert_eq!(Command::parse(text), Command::DoneUnclear, "{text:?}");
+        }
+        for text in ["done with it", "done safe and sound", "done safe K7Q4TX3M now", "safe", "I am done"] {
+            assert_eq!(Command::parse(text), Command::Other, "{text:?}");
+        }
+        for (word, outcome) in OUTCOMES {
+            assert_eq!(Command::parse(&format!("done {word}")), Command::Done(outcome, None));
+            assert!(text(Answer::WhichOutcome).unwrap().contains(word), "{word} is told to nobody");
         }
     }
 

@@ -95,6 +95,7 @@ async fn incoming(
         from,
         in_reply_to: message.original_replied_message_sid,
         command,
+        words: message.body.into(),
     };
     let service = Arc::clone(&state.service);
     let booking = async move { service.record_reply(&reply).await };

@@ -13,7 +13,7 @@ use crate::domain::alert::Alert;
 use crate::domain::audit::AuditEntry;
 use crate::domain::consent::ConsentRecord;
 use crate::domain::event::EventDetails;
-use crate::domain::ids::{AddressKey, AlertId, ProviderId};
+use crate::domain::ids::{AddressKey, AlertId, OrganisationId, ProviderId};
 use crate::domain::roster::Roster;
 use crate::domain::sealed::Sealed;
 use crate::ports::{IdempotencyRecord, Store, StoreError, WrappedDataKey};
@@ -41,6 +41,8 @@ pub enum Kind {
     Event,
     /// Which alert a message of Twilio's belongs to.
     Message,
+    /// Which case a phone was told of last.
+    LastCase,
     /// Answers to idempotency keys.
     Answer,
     /// Alerts, open and closed, with their references and guards.
@@ -49,7 +51,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order of copying.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Fact,
         Self::DataKey,
         Self::Consent,
@@ -57,6 +59,7 @@ impl Kind {
         Self::Audit,
         Self::Event,
         Self::Message,
+        Self::LastCase,
         Self::Answer,
         Self::Alert,
     ];
@@ -71,6 +74,7 @@ impl Kind {
             Self::Audit => "audit entries",
             Self::Event => "event details",
             Self::Message => "provider messages",
+            Self::LastCase => "last cases",
             Self::Answer => "idempotency answers",
             Self::Alert => "alerts",
         }
@@ -94,6 +98,8 @@ pub enum Piece {
     Event(AlertId, EventDetails),
     /// A message's id, and its alert.
     Message(ProviderId, AlertId),
+    /// A number, and the alert that is its last case.
+    LastCase(OrganisationId, AddressKey, AlertId),
     /// An answer.
     Answer(IdempotencyRecord),
     /// An alert, read and as stored, and the numbers it has told, as long as it escalates.
@@ -128,8 +134,12 @@ impl Piece {
                 details.received_at.as_microsecond().to_string(),
                 sealed(&details.message),
                 sealed(&details.metadata),
+                details.reply.as_ref().map_or_else(String::new, |by| format!("{} {}", by.contact, by.channel.as_str())),
             ],
             Self::Message(id, alert) => vec![id.to_string(), alert.to_string()],
+            Self::LastCase(organisation, address, alert) => {
+                vec![organisation.to_string(), address.to_string(), alert.to_string()]
+            }
             Self::Answer(record) => vec![
                 record.key.to_string(),
                 data_encoding::HEXLOWER.encode(&record.body),

@@ -1,5 +1,7 @@
 //! What humans decide: acknowledge, resolve, override.
 
+use jiff::Timestamp;
+
 use super::caller::Caller;
 use super::intake::{EmergencyOverride, seal_override};
 use super::{Along, Changed, Service, ServiceError};
@@ -31,6 +33,7 @@ impl Service {
         alert: Alert,
         outcome: Outcome,
         note: Option<&str>,
+        follow_up_at: Option<Timestamp>,
     ) -> Result<Transition, ServiceError> {
         if matches!(outcome, Outcome::UnableToReach) && caller.role != "admin" {
             return Err(ServiceError::Forbidden("only an admin may close a case as unable_to_reach"));
@@ -43,8 +46,16 @@ impl Service {
             }
             None => None,
         };
-        let transition = self.decided_by(caller, alert, Input::Resolve { outcome, note }, &actor).await?;
+        let transition = self.decided_by(caller, alert, Input::Resolve { outcome, note, follow_up_at }, &actor).await?;
         tracing::info!(alert = %transition.alert.id, ?outcome, "alert resolved");
+        Ok(transition)
+    }
+
+    /// Somebody of the team says that the case is being worked on: the second clock begins anew.
+    pub async fn check_in(&self, caller: &Caller, alert: Alert) -> Result<Transition, ServiceError> {
+        let actor = self.actor_for(caller, &alert).await?;
+        let transition = self.decided_by(caller, alert, Input::CheckIn, &actor).await?;
+        tracing::info!(alert = %transition.alert.id, "checked in");
         Ok(transition)
     }
 

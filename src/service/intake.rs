@@ -326,5 +326,5 @@ fn seal_details(intake: &Intake<'_>, data_key: &dyn DataKey) -> Option<EventDeta
     if message.is_none() && metadata.is_none() {
         return None;
     }
-    Some(EventDetails { event: intake.event_id, received_at: intake.now, message, metadata })
+    Some(EventDetails { event: intake.event_id, received_at: intake.now, reply: None, message, metadata })
 }

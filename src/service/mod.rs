@@ -234,6 +234,7 @@ impl Service {
             from_version: transition.from_version,
             audit: transition.audit.clone(),
             provider_ids: transition.provider_ids.clone(),
+            last_case_of: transition.last_case_of(),
             event: along.event,
             idempotency: along.idempotency,
             data_key: along.data_key,
@@ -399,6 +400,7 @@ impl Service {
             Alarm::DeliveryExhausted => Kind::DeliveryExhausted,
             Alarm::NotComposable => Kind::NotComposable,
             Alarm::Reopened => Kind::Reopened,
+            Alarm::FollowUpUntold => Kind::FollowUpUntold,
             Alarm::ConsentWithdrawn => Kind::ConsentWithdrawn,
         };
         self.alarms.raise(kind, About::Case(alert.id, alert.reference));
@@ -421,6 +423,8 @@ fn may_send(input: &Input) -> bool {
         | Input::Found { .. }
         | Input::Received { .. }
         | Input::Acknowledge { .. }
+        | Input::CheckIn
+        | Input::Replied { .. }
         | Input::Resolve { .. } => false,
     }
 }

@@ -274,6 +274,7 @@ fn is_kept(piece: &Piece, answers_since: Timestamp) -> bool {
         | Piece::Audit(_)
         | Piece::Event(..)
         | Piece::Message(..)
+        | Piece::LastCase(..)
         | Piece::Alert(..) => true,
     }
 }
@@ -291,6 +292,7 @@ async fn tally(store: &dyn Transfer, limit: usize) -> Result<(Tally, Vec<Organis
                     Piece::Alert(alert, ..) => organisations.insert(alert.organisation.clone()),
                     Piece::Consent(record, _) => organisations.insert(record.organisation.clone()),
                     Piece::Roster(roster, _) => organisations.insert(roster.organisation.clone()),
+                    Piece::LastCase(organisation, ..) => organisations.insert(organisation.clone()),
                     Piece::Fact(..)
                     | Piece::DataKey(_)
                     | Piece::Audit(_)

@@ -6,6 +6,7 @@ use super::caller::Caller;
 use super::{Service, ServiceError, TRIES};
 use crate::domain::alert::{Alert, StateName};
 use crate::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream, ChainFault, verify_next};
+use crate::domain::event::ReplyOrigin;
 use crate::domain::ids::{AlertId, Reference};
 use crate::ports::{ListCursor, SealedField};
 
@@ -63,6 +64,8 @@ pub struct RevealedEvent {
     pub event: crate::domain::ids::EventId,
     /// When it was accepted.
     pub received_at: jiff::Timestamp,
+    /// Whose reply it is, if it is one.
+    pub reply: Option<ReplyOrigin>,
     /// What was written.
     pub message: Option<String>,
     /// Further data, as JSON text.
@@ -167,6 +170,7 @@ impl Service {
             events.push(RevealedEvent {
                 event: details.event,
                 received_at: details.received_at,
+                reply: details.reply,
                 message: open(SealedField::Message, details.message)?,
                 metadata: open(SealedField::Metadata, details.metadata)?,
             });

@@ -8,19 +8,23 @@
 //! A reply takes a case of its own phone and channel only. A quote says which case is meant; who replies is said by the
 //! number, and by the quote alone only where WhatsApp hides the number.
 
+use jiff::SignedDuration;
+
 use super::people::address_key;
 use super::{Along, Changed, Service, ServiceError, TRIES};
 use crate::alarm::board::About;
 use crate::alarm::kind::Kind;
-use crate::domain::alert::{AckVia, Alert, AlertState, Input, Rejection};
+use crate::domain::alert::{AckVia, Alert, AlertState, Input, Outcome, Rejection};
 use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, PhoneNumber};
 use crate::domain::delivery::Delivery;
-use crate::domain::ids::{AddressKey, IdempotencyKey, OrganisationId, ProviderId, Reference};
+use crate::domain::event::{EventDetails, ReplyOrigin};
+use crate::domain::ids::{AddressKey, EventId, IdempotencyKey, OrganisationId, ProviderId, Reference};
 use crate::domain::reply::{Answer, Command};
-use crate::ports::{HashPurpose, IdempotencyRecord, StoreError};
+use crate::ports::{HashPurpose, IdempotencyRecord, SealedField, StoreError, random};
+use crate::secret::Secret;
 
-/// A reply from a phone, as far as the case needs it. Its text never gets here: only what it was recognised as.
+/// A reply from a phone, as far as the case needs it.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// Twilio's id of it: the same whenever it is posted again.
@@ -33,16 +37,20 @@ pub struct Reply {
     pub in_reply_to: Option<ProviderId>,
     /// What it asks for.
     pub command: Command,
+    /// Its text: kept under the student's seal where it asks for nothing, and else not looked at.
+    pub words: Secret,
 }
 
 /// Which case a reply means.
 enum Meant {
     /// This one, which was told to the person who replies.
     Case(Box<Alert>, Actor),
-    /// Cases wait for this phone, and it is not clear which is meant.
-    Unclear,
-    /// None waits for this phone.
-    None,
+    /// Cases wait for this phone, and it is not clear which is meant. The newest of them.
+    Unclear(Option<(Box<Alert>, Actor)>),
+    /// None waits; somebody has taken or closed the last that this phone was told of, which is this one.
+    Past(Box<Alert>, Actor),
+    /// None waits for this phone. Whether it is the phone of somebody who can be told.
+    None { is_known: bool },
 }
 
 /// A phone, as a college knows it.
@@ -57,6 +65,16 @@ struct Sender {
     quotes_another: bool,
 }
 
+/// What came of a reply that asks for a change.
+enum ByReply {
+    /// It is durable, and this is the answer that is kept with it.
+    Answered(Answer),
+    /// It does not fit the case's state.
+    Rejected(Rejection),
+}
+
+/// For how long after its end words are still about a case.
+const WORDS_BELONG_FOR: SignedDuration = SignedDuration::from_hours(24);
 /// How many waiting cases of one phone are looked at to find out whether a reply that names none is clear.
 const CASES_LOOKED_AT: usize = 1000;
 
@@ -77,18 +95,48 @@ impl Service {
             }
             return self.keep_reply(key, Answer::Nothing).await;
         }
+        let is_about_a_case = reply.command.is_about_a_case();
         let answer = match self.meant(reply).await? {
-            Meant::None => Answer::Nothing,
-            Meant::Unclear if reply.command.is_about_a_case() => Answer::WhichOne,
-            Meant::Unclear => Answer::Help,
-            Meant::Case(alert, actor) => match reply.command {
-                Command::Take(_) => return self.take_by_reply(*alert, &actor, key).await,
-                Command::PassOn(_) => return self.pass_on_by_reply(*alert, &actor, key).await,
-                Command::OptOut | Command::Keyword | Command::Other if waits(&alert) => Answer::Help,
-                Command::OptOut | Command::Keyword | Command::Other => Answer::Nothing,
-            },
+            Meant::None { is_known: true } if is_about_a_case => Answer::NoCase,
+            Meant::None { .. } => Answer::Nothing,
+            Meant::Unclear(_) if is_about_a_case => Answer::WhichOne,
+            Meant::Unclear(Some((alert, actor))) => return self.keep_words(*alert, &actor, reply, key).await,
+            Meant::Unclear(None) => Answer::Help,
+            // Words of long ago are about something else.
+            Meant::Case(alert, _) | Meant::Past(alert, _) if !is_about_a_case && self.is_long_past(&alert) => {
+                Answer::Nothing
+            }
+            Meant::Case(alert, actor) | Meant::Past(alert, actor) => {
+                return self.do_as_told(*alert, &actor, reply, key).await;
+            }
         };
         self.keep_reply(key, answer).await
+    }
+
+    async fn do_as_told(
+        &self,
+        alert: Alert,
+        actor: &Actor,
+        reply: &Reply,
+        key: IdempotencyKey,
+    ) -> Result<Answer, ServiceError> {
+        let answer = match reply.command {
+            Command::Take(_) => return self.take_by_reply(alert, actor, key).await,
+            Command::PassOn(_) => return self.pass_on_by_reply(alert, actor, key).await,
+            Command::Done(outcome, _) => return self.done_by_reply(alert, actor, outcome, key).await,
+            Command::DoneUnclear if alert.policy.resolve_by_reply => Answer::WhichOutcome,
+            Command::DoneUnclear => Answer::CloseOnDashboard(alert.reference),
+            Command::Other => return self.keep_words(alert, actor, reply, key).await,
+            Command::OptOut | Command::Keyword => Answer::Nothing,
+        };
+        self.keep_reply(key, answer).await
+    }
+
+    fn is_long_past(&self, alert: &Alert) -> bool {
+        match alert.state {
+            AlertState::Resolved { at, .. } => self.clock.now().duration_since(at) > WORDS_BELONG_FOR,
+            AlertState::Withheld { .. } | AlertState::Escalating { .. } | AlertState::Acknowledged { .. } => false,
+        }
     }
 
     async fn take_by_reply(&self, alert: Alert, actor: &Actor, key: IdempotencyKey) -> Result<Answer, ServiceError> {
@@ -105,12 +153,122 @@ impl Service {
             Ok(Changed::Nothing | Changed::ConsentOutdated | Changed::NoPlace) => return Err(ServiceError::Busy),
             // The person may say it twice: then it must not sound as if somebody else had the case.
             Err(ServiceError::Rejected(Rejection::AlreadyAcknowledged)) => {
-                if is_taken_by(&self.load(id).await?, actor) { taken } else { Answer::TakenBefore(reference) }
+                let alert = self.load(id).await?;
+                if is_taken_by(&alert, actor) {
+                    return self.check_in_by_reply(alert, actor, key).await;
+                }
+                Answer::TakenBefore(reference)
             }
             Err(ServiceError::Rejected(_)) => Answer::Closed(reference),
             Err(error) => return Err(error),
         };
         self.keep_reply(key, answer).await
+    }
+
+    /// Who has the case says `1` again: they are on it.
+    async fn check_in_by_reply(
+        &self,
+        alert: Alert,
+        actor: &Actor,
+        key: IdempotencyKey,
+    ) -> Result<Answer, ServiceError> {
+        let reference = alert.reference;
+        let id = alert.id;
+        match self.by_reply(alert, Input::CheckIn, actor, key, Answer::CheckedIn(reference), None).await? {
+            ByReply::Answered(answer) => {
+                tracing::info!(alert = %id, "checked in by a reply");
+                Ok(answer)
+            }
+            // It was handed on or closed meanwhile.
+            ByReply::Rejected(Rejection::AlreadyAcknowledged) => {
+                self.keep_reply(key, Answer::TakenBefore(reference)).await
+            }
+            ByReply::Rejected(Rejection::AlreadyResolved) => self.keep_reply(key, Answer::Closed(reference)).await,
+            ByReply::Rejected(_) => Err(ServiceError::Busy),
+        }
+    }
+
+    /// Who has taken a case closes it.
+    async fn done_by_reply(
+        &self,
+        alert: Alert,
+        actor: &Actor,
+        outcome: Outcome,
+        key: IdempotencyKey,
+    ) -> Result<Answer, ServiceError> {
+        let (id, reference) = (alert.id, alert.reference);
+        let answer = match &alert.state {
+            AlertState::Resolved { .. } => Answer::Closed(reference),
+            AlertState::Acknowledged { by, .. } if by != actor => Answer::TakenBefore(reference),
+            AlertState::Acknowledged { .. } if alert.policy.resolve_by_reply => {
+                let closing = Input::Resolve { outcome, note: None, follow_up_at: None };
+                match self.by_reply(alert, closing, actor, key, Answer::Done(reference), None).await? {
+                    ByReply::Answered(answer) => {
+                        tracing::info!(alert = %id, ?outcome, "alert resolved by a reply");
+                        return Ok(answer);
+                    }
+                    ByReply::Rejected(Rejection::AlreadyResolved) => Answer::Closed(reference),
+                    ByReply::Rejected(_) => Answer::WhichOutcome,
+                }
+            }
+            AlertState::Acknowledged { .. } => Answer::CloseOnDashboard(reference),
+            AlertState::Escalating { .. } | AlertState::Withheld { .. } => Answer::TakeFirst(reference),
+        };
+        self.keep_reply(key, answer).await
+    }
+
+    /// Words that ask for nothing are kept beside the case, under the student's seal: whoever works on it should see them.
+    async fn keep_words(
+        &self,
+        alert: Alert,
+        actor: &Actor,
+        reply: &Reply,
+        key: IdempotencyKey,
+    ) -> Result<Answer, ServiceError> {
+        let (id, reference, channel) = (alert.id, alert.reference, reply.channel);
+        let help = waits(&alert);
+        let data_key = self.person_data_key_if_any(&alert.organisation, alert.subject.into()).await?;
+        let (Some(data_key), Actor::Contact { contact }) = (data_key, actor) else {
+            self.words_were_lost(id).await;
+            return self.keep_reply(key, if help { Answer::Help } else { Answer::Nothing }).await;
+        };
+        let now = self.clock.now();
+        let details = EventDetails {
+            event: EventId::new(now, random(self.entropy.as_ref())),
+            received_at: now,
+            reply: Some(ReplyOrigin { contact: contact.clone(), channel }),
+            message: Some(data_key.seal(SealedField::Message, reply.words.expose())),
+            metadata: None,
+        };
+        let kept = if help { Answer::KeptAndHelp } else { Answer::Kept(reference) };
+        match self.by_reply(alert, Input::Replied { channel }, actor, key, kept, Some(details)).await? {
+            ByReply::Answered(answer) => {
+                tracing::info!(alert = %id, "words of a reply are kept");
+                Ok(answer)
+            }
+            // A machine may be answering us: it is not talked to for ever.
+            ByReply::Rejected(_) => self.keep_reply(key, Answer::Nothing).await,
+        }
+    }
+
+    /// Commits what a reply asks for, and the answer with it.
+    async fn by_reply(
+        &self,
+        alert: Alert,
+        input: Input,
+        actor: &Actor,
+        key: IdempotencyKey,
+        answer: Answer,
+        event: Option<EventDetails>,
+    ) -> Result<ByReply, ServiceError> {
+        let along = Along { idempotency: Some(self.reply_record(key, answer)), event, ..Along::default() };
+        match self.change_along(alert, input, actor, &along).await {
+            Ok(Changed::Made(_)) => Ok(ByReply::Answered(answer)),
+            Ok(Changed::AnsweredBefore) => Ok(ByReply::Answered(self.answer_of_another(key).await?)),
+            Ok(Changed::Nothing | Changed::ConsentOutdated | Changed::NoPlace) => Err(ServiceError::Busy),
+            Err(ServiceError::Rejected(rejection)) => Ok(ByReply::Rejected(rejection)),
+            Err(error) => Err(error),
+        }
     }
 
     /// The next person is told at once, on the ground as it stands now.
@@ -154,7 +312,7 @@ impl Service {
             let live = self.live(organisation)?;
             let Some(contact) = live.directory.contact_at(reply.channel, *address) else { continue };
             let phone = [(organisation.clone(), *address)];
-            let waiting = self.waiting(&phone, reply.channel, None, waits).await?;
+            let waiting = self.waiting(&phone, reply.channel, None).await?;
             let alerts: Vec<String> = waiting.iter().map(|(alert, _)| alert.id.to_string()).collect();
             let kind = Kind::ContactOptedOut;
             tracing::error!(contact = %contact.id, alerts = ?alerts, alarm = kind.name(), "operator alarm");
@@ -176,18 +334,39 @@ impl Service {
         {
             return Ok(Meant::Case(Box::new(alert.clone()), recipient(delivery)));
         }
-        let wanted = if let Command::PassOn(_) = reply.command { is_told_or_taken } else { waits };
-        let mut cases = self.waiting(&phones, reply.channel, typed, wanted).await?;
+        let mut cases = self.waiting(&phones, reply.channel, typed).await?;
         let quoted_waits = own_quote.is_some_and(|(alert, _)| waits(&alert));
         if typed.is_none() && quotes_another && !cases.is_empty() {
             // They point at a message that was not sent to them: whatever they mean, it is not clear.
-            return Ok(Meant::Unclear);
+            return Ok(Meant::Unclear(newest(cases)));
         }
-        Ok(match (cases.pop(), cases.is_empty()) {
-            (Some((alert, actor)), true) => Meant::Case(Box::new(alert), actor),
-            (Some(_), false) => Meant::Unclear,
-            (None, _) if quoted_waits => Meant::Unclear,
-            (None, _) => Meant::None,
+        if cases.len() > 1 {
+            return Ok(Meant::Unclear(newest(cases)));
+        }
+        Ok(match cases.pop() {
+            Some((alert, actor)) => Meant::Case(Box::new(alert), actor),
+            None if quoted_waits => Meant::Unclear(None),
+            None if typed.is_none() => self.past(&phones, reply.channel).await?,
+            None => Meant::None { is_known: self.knows(&phones, reply.channel) },
+        })
+    }
+
+    /// The last case that this phone was told of and that somebody took or closed.
+    async fn past(&self, phones: &[Phone], channel: Channel) -> Result<Meant, ServiceError> {
+        for (organisation, address) in phones {
+            let Some(alert) = self.store.last_case_of(organisation, *address).await? else { continue };
+            if let Some(actor) = told_by(&alert, *address, channel) {
+                return Ok(Meant::Past(Box::new(alert), actor));
+            }
+        }
+        Ok(Meant::None { is_known: self.knows(phones, channel) })
+    }
+
+    /// Whether somebody who can be told has this phone.
+    fn knows(&self, phones: &[Phone], channel: Channel) -> bool {
+        phones.iter().any(|(organisation, address)| {
+            let organisation = self.organisation(organisation);
+            organisation.is_ok_and(|organisation| organisation.directory.contact_at(channel, *address).is_some())
         })
     }
 
@@ -229,27 +408,22 @@ impl Service {
         self.organisations.iter().map(|organisation| known(&organisation.id)).collect()
     }
 
-    /// The cases that wait and were told to one of these phones over this channel; of one reference, where it is typed:
-    /// that one is found however many others wait, if it is `wanted`.
+    /// The cases that wait and were told to one of these phones over this channel, newest first; of one reference, where it
+    /// is typed: that one is found however many others wait, and whatever has become of it.
     async fn waiting(
         &self,
         phones: &[Phone],
         channel: Channel,
         typed: Option<Reference>,
-        wanted: fn(&Alert) -> bool,
     ) -> Result<Vec<(Alert, Actor)>, ServiceError> {
         let mut cases = Vec::new();
         for (organisation, address) in phones {
             let alerts = match typed {
-                Some(reference) => {
-                    let alert = self.store.alert_by_reference(organisation, reference).await?;
-                    alert.into_iter().filter(wanted).collect()
-                }
+                Some(reference) => self.store.alert_by_reference(organisation, reference).await?.into_iter().collect(),
                 None => self.store.escalating_alerts_of(organisation, *address, CASES_LOOKED_AT).await?,
             };
             for alert in alerts {
-                let told = |delivery: &&Delivery| delivery.address_key == *address && delivery.channel == channel;
-                if let Some(actor) = alert.deliveries.iter().find(told).map(recipient) {
+                if let Some(actor) = told_by(&alert, *address, channel) {
                     cases.push((alert, actor));
                 }
             }
@@ -299,9 +473,15 @@ fn waits(alert: &Alert) -> bool {
     matches!(alert.state, AlertState::Escalating { .. })
 }
 
-/// Who has taken a case may still hand it on.
-fn is_told_or_taken(alert: &Alert) -> bool {
-    waits(alert) || matches!(alert.state, AlertState::Acknowledged { .. })
+/// Whose phone this is, if the case was told to it over this channel.
+fn told_by(alert: &Alert, address: AddressKey, channel: Channel) -> Option<Actor> {
+    let told = |delivery: &&Delivery| delivery.address_key == address && delivery.channel == channel;
+    alert.deliveries.iter().find(told).map(recipient)
+}
+
+/// Cases come newest first.
+fn newest(cases: Vec<(Alert, Actor)>) -> Option<(Box<Alert>, Actor)> {
+    cases.into_iter().next().map(|(alert, actor)| (Box::new(alert), actor))
 }
 
 fn is_taken_by(alert: &Alert, actor: &Actor) -> bool {

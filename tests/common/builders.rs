@@ -10,7 +10,7 @@ use crisis_relay::domain::audit::{Actor, AuditHead, AuditStream};
 use crisis_relay::domain::consent::{ChannelConsent, ConsentRecord, Ground};
 use crisis_relay::domain::contact::{Channel, Contact, ContactMethod, ContactRole, Directory};
 use crisis_relay::domain::delivery::{DeliveryRules, Lease};
-use crisis_relay::domain::event::{EventDetails, Score, Source, Trigger};
+use crisis_relay::domain::event::{EventDetails, ReplyOrigin, Score, Source, Trigger};
 use crisis_relay::domain::ids::{
     AddressKey, AlertId, AttemptNo, DeliveryNo, EventId, IdempotencyKey, OrganisationId, PersonKey, ProviderId,
     Reference, SubjectKey,
@@ -102,6 +102,9 @@ pub(crate) fn details(number: u32, received_at: Timestamp) -> EventDetails {
     EventDetails {
         event: EventId::new(received_at, random(number)),
         received_at,
+        reply: number
+            .is_multiple_of(3)
+            .then(|| ReplyOrigin { contact: "counsellor-1".parse().unwrap(), channel: Channel::Sms }),
         message: Some(Sealed(format!("v1.key.message-{number}"))),
         metadata: number.is_multiple_of(2).then(|| Sealed(format!("v1.key.metadata-{number}"))),
     }
@@ -190,7 +193,7 @@ impl College {
 
     /// A human closes it.
     pub(crate) fn resolve(&self, alert: &Alert, now: Timestamp) -> AlertCommit {
-        self.change(alert, Input::Resolve { outcome: Outcome::SafeByPhone, note: None }, now)
+        self.change(alert, Input::Resolve { outcome: Outcome::SafeByPhone, note: None, follow_up_at: None }, now)
     }
 
     /// A further event of the same student.
@@ -264,6 +267,7 @@ struct Said {
 
 fn commit(transition: crisis_relay::domain::alert::Transition) -> AlertCommit {
     AlertCommit {
+        last_case_of: transition.last_case_of(),
         alert: transition.alert,
         from_version: transition.from_version,
         audit: transition.audit,
@@ -322,6 +326,8 @@ fn policy() -> Policy {
         last_responder_every: Duration::from_secs(300),
         fall_over_after: Duration::from_secs(30),
         act_within: Duration::from_secs(3600),
+        check_in_within: Duration::from_secs(300),
+        resolve_by_reply: false,
         respond_within: Duration::from_secs(300),
     }
 }

@@ -32,6 +32,10 @@ macro_rules! delegate_store {
                 after: Option<crisis_relay::ports::ListCursor>,
                 limit: usize
             ) -> Vec<crisis_relay::domain::alert::Alert>;
+            last_case_of(
+                organisation: &crisis_relay::domain::ids::OrganisationId,
+                address: crisis_relay::domain::ids::AddressKey
+            ) -> Option<crisis_relay::domain::alert::Alert>;
             event_details(
                 alert: crisis_relay::domain::ids::AlertId
             ) -> Vec<crisis_relay::domain::event::EventDetails>;

@@ -49,6 +49,7 @@ struct Data {
     alerts: BTreeMap<AlertId, Row>,
     messages: BTreeMap<ProviderId, AlertId>,
     details: BTreeMap<AlertId, Vec<EventDetails>>,
+    last_cases: BTreeMap<(OrganisationId, AddressKey), AlertId>,
     chains: BTreeMap<String, (AuditStream, BTreeMap<u64, AuditEntry>)>,
     consents: BTreeMap<(OrganisationId, SubjectKey), ConsentRecord>,
     rosters: BTreeMap<OrganisationId, Roster>,
@@ -167,8 +168,10 @@ impl Data {
         if self.contradicts(&commit) {
             return Err(StoreError::Corrupt { what: "a place is taken".to_owned() });
         }
-        let AlertCommit { alert, audit, provider_ids, event, idempotency, data_key, .. } = commit;
+        let AlertCommit { alert, audit, provider_ids, last_case_of, event, idempotency, data_key, .. } = commit;
         let id = alert.id;
+        let numbers = last_case_of.into_iter().map(|address| ((alert.organisation.clone(), address), id));
+        self.last_cases.extend(numbers);
         let mut told = self.alerts.remove(&id).map(|row| row.told).unwrap_or_default();
         if matches!(alert.state, AlertState::Escalating { .. }) {
             told.extend(alert.deliveries.iter().map(|delivery| delivery.address_key));
@@ -319,6 +322,16 @@ impl Store for MemoryStore {
     async fn alert_of_message(&self, id: &ProviderId) -> Result<Option<Alert>, StoreError> {
         let data = self.data()?;
         data.messages.get(id).and_then(|alert| data.alerts.get(alert)).map(Row::read).transpose()
+    }
+
+    async fn last_case_of(
+        &self,
+        organisation: &OrganisationId,
+        address: AddressKey,
+    ) -> Result<Option<Alert>, StoreError> {
+        let data = self.data()?;
+        let alert = data.last_cases.get(&(organisation.clone(), address));
+        alert.and_then(|alert| data.alerts.get(alert)).map(Row::read).transpose()
     }
 
     async fn escalating_alerts_of(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crisis_relay::domain::alert::{Alert, Input, Rejection, Situation, Transition};
+use crisis_relay::domain::alert::{AckVia, Alert, Input, Rejection, Situation, Transition};
 use crisis_relay::domain::audit::{Actor, AuditEntry};
 use crisis_relay::domain::contact::Channel;
 use crisis_relay::domain::delivery::Lease;
@@ -146,7 +146,11 @@ fn actor_of(input: &Input) -> Actor {
         Input::Joined { .. } => Actor::Machine { key: "backend".to_owned() },
         Input::Wake { .. } | Input::NotFound { .. } | Input::ConsentJudged { .. } => Actor::Service,
         Input::Settled { .. } | Input::Received { .. } | Input::Found { .. } => Actor::Provider,
-        Input::Overridden { .. } | Input::Acknowledge { .. } | Input::Resolve { .. } => person(),
-        Input::PassOn => Actor::Contact { contact: crate::world::contact_id(0) },
+        Input::Overridden { .. } | Input::Acknowledge { via: AckVia::Api } | Input::Resolve { .. } | Input::CheckIn => {
+            person()
+        }
+        Input::Acknowledge { via: AckVia::Reply } | Input::PassOn | Input::Replied { .. } => {
+            Actor::Contact { contact: crate::world::contact_id(0) }
+        }
     }
 }

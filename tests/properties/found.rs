@@ -36,6 +36,8 @@ pub(crate) fn college() -> World {
         last_responder_every: 5 * MINUTE,
         fall_over_after: MINUTE / 2,
         act_within: 15 * MINUTE,
+        check_in_within: 5 * MINUTE,
+        resolve_by_reply: false,
         respond_within: 5 * MINUTE,
     };
     let delivery = DeliveryRules {
@@ -178,9 +180,10 @@ fn a_message_that_fails_after_a_reopening_is_followed_as_soon_as_any_other() {
     let world = one_channel();
     let mut driver = opened(&world, 0.8, Granted::Override);
     comes(&mut driver, (1, 1), accepted(1, 1));
-    happens(&mut driver, &Input::Acknowledge { via: AckVia::Reply });
+    happens(&mut driver, &Input::Acknowledge { via: AckVia::Api });
     assert_eq!(wakes_at(&mut driver, 900).alarms, [Alarm::Reopened]);
-    comes(&mut driver, (2, 1), refused(ErrorClass::Switch));
+    // The second one told that it was taken.
+    comes(&mut driver, (3, 1), refused(ErrorClass::Switch));
     assert_eq!(driver.alert.next_action_at(), Some(start_plus(930)));
 }
 

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crisis_relay::domain::alert::{
-    Action, Alarm, Alert, AlertState, Decision, Input, Kind, Outcome, Rejection, Transition, WithheldReason,
+    AckVia, Action, Alarm, Alert, AlertState, Decision, Input, Kind, Outcome, Rejection, Transition, WithheldReason,
 };
 use crisis_relay::domain::audit::{AuditEntry, AuditHead, verify_next};
 use crisis_relay::domain::contact::Directory;
 use crisis_relay::domain::delivery::{Attempt, AttemptResult, Delivery, DeliveryState, Lease};
 use crisis_relay::domain::event::Score;
 use crisis_relay::domain::ids::{AttemptNo, DeliveryNo};
-use crisis_relay::domain::message::Composed;
+use crisis_relay::domain::message::{Composed, Purpose};
 use crisis_relay::domain::policy::{Policy, Stage};
 use crisis_relay::domain::provider::MessageStatus;
 use jiff::Timestamp;
@@ -109,24 +109,40 @@ pub(crate) fn rejection(alert: &Alert, input: &Input, people: &Directory, now: T
         },
         Input::PassOn => match alert.state {
             AlertState::Withheld { .. } => Some(Rejection::IsWithheld),
-            // It is taken by a person of the API, and handed on by a contact.
-            AlertState::Acknowledged { .. } => Some(Rejection::AlreadyAcknowledged),
-            AlertState::Resolved { .. } => resolved,
-            AlertState::Escalating { stage, .. } => {
-                let (mut stage, mut found) = (stage, false);
-                for _ in 0..=alert.policy.steps.len() * alert.policy.rounds as usize {
-                    stage = stage.next(&alert.policy);
-                    let named = named(stage, &alert.policy, people, now);
-                    found |= named.iter().any(|id| *id != contact_id(0) && people.contact(id).is_some());
-                }
-                (!found).then_some(Rejection::NobodyElse)
+            AlertState::Acknowledged { via: AckVia::Api, .. } => Some(Rejection::AlreadyAcknowledged),
+            AlertState::Acknowledged { via: AckVia::Reply, .. } => {
+                let told = alert.deliveries.iter().rfind(|delivery| is_alert(delivery));
+                nobody_else(alert, told.map_or(Stage::FIRST, |delivery| delivery.stage), people, now)
             }
+            AlertState::Resolved { .. } => resolved,
+            AlertState::Escalating { stage, .. } => nobody_else(alert, stage, people, now),
         },
+        Input::CheckIn => match alert.state {
+            AlertState::Acknowledged { .. } => None,
+            AlertState::Withheld { .. } | AlertState::Escalating { .. } => Some(Rejection::NotAcknowledged),
+            AlertState::Resolved { .. } => resolved,
+        },
+        Input::Replied { .. } => (alert.replies >= 100).then_some(Rejection::RepliesFull),
         Input::Resolve { outcome, .. } => {
             let fits = matches!(outcome, Outcome::Drill) == matches!(alert.kind, Kind::Drill);
             resolved.or_else(|| (!fits).then_some(Rejection::WrongOutcome))
         }
     }
+}
+
+/// Whether the ladder names somebody besides the one person who hands cases on.
+fn nobody_else(alert: &Alert, from: Stage, people: &Directory, now: Timestamp) -> Option<Rejection> {
+    let (mut stage, mut found) = (from, false);
+    for _ in 0..=alert.policy.steps.len() * alert.policy.rounds as usize {
+        stage = stage.next(&alert.policy);
+        let named = named(stage, &alert.policy, people, now);
+        found |= named.iter().any(|id| *id != contact_id(0) && people.contact(id).is_some());
+    }
+    (!found).then_some(Rejection::NobodyElse)
+}
+
+fn is_alert(delivery: &Delivery) -> bool {
+    delivery.purpose == Purpose::CounsellorAlert
 }
 
 /// The version counts the changes, and nothing else.
@@ -169,7 +185,18 @@ fn audit(seen: &Seen<'_>) -> Checked {
 
 fn state(seen: &Seen<'_>) -> Checked {
     let alert = seen.after();
-    let due = alert.deliveries.iter().any(|delivery| matches!(delivery.state, DeliveryState::Due { .. }));
+    let is_due = |delivery: &&Delivery| matches!(delivery.state, DeliveryState::Due { .. });
+    let due = alert.deliveries.iter().filter(is_due).any(is_alert);
+    // What is said beside the ladder is said as long as it is true.
+    let notices = alert.deliveries.iter().filter(is_due).map(|delivery| delivery.purpose);
+    for notice in notices.filter(|purpose| *purpose != Purpose::CounsellorAlert) {
+        let is_true = match alert.state {
+            AlertState::Withheld { .. } | AlertState::Escalating { .. } => false,
+            AlertState::Acknowledged { .. } => notice != Purpose::FollowUpReminder,
+            AlertState::Resolved { .. } => notice != Purpose::OutcomeReminder,
+        };
+        prop_assert!(is_true, "{:?} is to be sent, and the case is {:?}", notice, alert.state);
+    }
     match alert.state {
         AlertState::Withheld { why: WithheldReason::NoConsent, .. } => {
             prop_assert!(alert.deliveries.is_empty(), "a delivery, and no permission");
@@ -207,6 +234,8 @@ fn ladder(seen: &Seen<'_>) -> Checked {
     let AlertState::Escalating { stage, next_step_at } = seen.after().state else { return Ok(()) };
     let woken = matches!(seen.input, Some(Input::Wake { .. }));
     match before {
+        // Handed on by whoever had taken it.
+        Some(AlertState::Acknowledged { .. }) if matches!(seen.input, Some(Input::PassOn)) => {}
         Some(AlertState::Escalating { stage: was, next_step_at: due }) if *was == stage => {
             prop_assert!(next_step_at <= *due, "the next step was put off, from {} to {}", due, next_step_at);
         }
@@ -328,7 +357,7 @@ fn deliveries(seen: &Seen<'_>) -> Checked {
     for delivery in &alert.deliveries {
         // One that was tried before may wait beside one with graver news.
         if matches!(delivery.state, DeliveryState::Due { .. }) && delivery.attempts.is_empty() {
-            let fresh = due.insert((delivery.address_key, delivery.channel));
+            let fresh = due.insert((delivery.address_key, delivery.channel, delivery.purpose));
             prop_assert!(fresh, "two new messages wait for the same phone: {:#?}", alert.deliveries);
         }
     }
@@ -355,7 +384,6 @@ fn deliveries(seen: &Seen<'_>) -> Checked {
 
 fn attempts(seen: &Seen<'_>, chain: &[AuditEntry], begun: &mut BTreeMap<(DeliveryNo, AttemptNo), Begun>) -> Checked {
     let mut recorded = recorded_begun(&seen.transition.audit);
-    let wanted = matches!(seen.after().state, AlertState::Escalating { .. });
     let rules = &seen.world.rules.delivery;
     for delivery in &seen.after().deliveries {
         let known = seen.delivery_before(delivery.no).map_or(&[][..], |before| &before.attempts[..]);
@@ -376,7 +404,11 @@ fn attempts(seen: &Seen<'_>, chain: &[AuditEntry], begun: &mut BTreeMap<(Deliver
         prop_assert!(fresh.len() <= 1, "two attempts at once");
         let Some(attempt) = fresh.first() else { continue };
         let key = (delivery.no, attempt.no);
-        prop_assert!(wanted, "begun although nobody wants it any more: {:?}", seen.after().state);
+        prop_assert!(
+            seen.after().wants(delivery.purpose),
+            "begun although nobody wants it any more: {:?}",
+            seen.after().state
+        );
         let earlier = &delivery.attempts[..known.len()];
         prop_assert!(earlier.iter().all(|earlier| earlier.result != AttemptResult::Pending), "two calls at once");
         let arrived = earlier.iter().filter_map(|earlier| earlier.status).any(MessageStatus::has_arrived);

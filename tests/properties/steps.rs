@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crisis_relay::domain::alert::{AckVia, Alert, Input, Kind, Outcome};
 use crisis_relay::domain::consent::Ground;
+use crisis_relay::domain::contact::Channel;
 use crisis_relay::domain::delivery::AttemptResult;
 use crisis_relay::domain::event::Score;
 use crisis_relay::domain::ids::{AttemptNo, DeliveryNo, ProviderId};
@@ -47,7 +48,9 @@ pub(crate) enum What {
     Settle { which: Which, came: Came },
     Receive { which: Which, status: MessageStatus, fault: Option<ProviderFault>, strange: bool },
     NotFound { which: Which, answered: bool },
-    Acknowledge,
+    Acknowledge { by_phone: bool },
+    CheckIn,
+    Write,
     PassOn,
     Resolve { rightly: bool, noted: bool },
 }
@@ -120,12 +123,16 @@ impl What {
                 let (delivery, attempt) = which.find(&driver.alert)?;
                 Input::NotFound { delivery, attempt, answered: *answered }
             }
-            Self::Acknowledge => Input::Acknowledge { via: AckVia::Reply },
+            Self::Acknowledge { by_phone: true } => Input::Acknowledge { via: AckVia::Reply },
+            Self::Acknowledge { by_phone: false } => Input::Acknowledge { via: AckVia::Api },
+            Self::CheckIn => Input::CheckIn,
+            Self::Write => Input::Replied { channel: Channel::Sms },
             Self::PassOn => Input::PassOn,
             Self::Resolve { rightly, noted } => {
                 let drill = matches!(driver.alert.kind, Kind::Drill);
                 let outcome = if drill == *rightly { Outcome::Drill } else { Outcome::SafeInPerson };
-                Input::Resolve { outcome, note: noted.then(|| sealed("note")) }
+                let follow_up_at = noted.then(|| now + SignedDuration::from_hours(48));
+                Input::Resolve { outcome, note: noted.then(|| sealed("note")), follow_up_at }
             }
         })
     }
@@ -250,7 +257,8 @@ fn what() -> impl Strategy<Value = What> {
         4 => (any_score(), granted()).prop_map(|(score, granted)| What::Join { score, granted }),
         2 => granted().prop_map(|granted| What::Override { granted }),
         1 => granted().prop_map(|granted| What::Judge { granted }),
-        1 => Just(What::Acknowledge),
+        1 => any::<bool>().prop_map(|by_phone| What::Acknowledge { by_phone }),
+        1 => select(vec![What::CheckIn, What::Write]),
         1 => Just(What::PassOn),
         1 => (prop::bool::weighted(0.2), any::<bool>())
             .prop_map(|(rightly, noted)| What::Resolve { rightly, noted }),

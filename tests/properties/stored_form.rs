@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisis_relay::domain::alert::{AckVia, Alert, AlertState, Input, Kind, Outcome, WithheldReason};
+use crisis_relay::domain::alert::{AckVia, Alert, AlertState, FollowUp, Input, Kind, Outcome, WithheldReason};
 use crisis_relay::domain::audit::{Actor, AuditHead};
 use crisis_relay::domain::contact::{Channel, ContactRole};
 use crisis_relay::domain::delivery::{
@@ -17,6 +17,7 @@ use crisis_relay::domain::delivery::{
 };
 use crisis_relay::domain::event::Source;
 use crisis_relay::domain::ids::{AddressKey, AttemptNo, DeliveryNo, PersonKey};
+use crisis_relay::domain::message::Purpose;
 use crisis_relay::domain::policy::{Policy, Stage, Step, Target};
 use crisis_relay::domain::provider::{ErrorClass, MessageStatus, ProviderFault, Receipt, SendOutcome, UnknownCause};
 
@@ -82,8 +83,14 @@ fn alerts() -> Vec<Alert> {
             via: AckVia::Reply,
             at: start_plus(3),
             action_due_at: start_plus(4),
+            reminded_at: Some(start_plus(4)),
         },
-        AlertState::Resolved { by: person(), outcome: Outcome::SafeInPerson, at: start_plus(5) },
+        AlertState::Resolved {
+            by: person(),
+            outcome: Outcome::SafeInPerson,
+            at: start_plus(5),
+            follow_up: Some(FollowUp { due_at: start_plus(7), is_told: true }),
+        },
     ];
     let examples = states.into_iter().map(|state| {
         let example = alert();
@@ -132,6 +139,7 @@ fn alert() -> Alert {
         state: AlertState::Withheld { why: WithheldReason::NoConsent, since: start_plus(0) },
         deliveries: Vec::new(),
         deliveries_planned: 33,
+        replies: 2,
         audit_head: AuditHead::EMPTY,
     }
 }
@@ -213,6 +221,7 @@ fn delivery(no: u32, state: DeliveryState, result: AttemptResult) -> Delivery {
     Delivery {
         no,
         stage: Stage::Step { round: 1, step: 0 },
+        purpose: if no.0 == 3 { Purpose::TakenNotice } else { Purpose::CounsellorAlert },
         contact: contact_id(0),
         person: PersonKey::from_bytes([1; 32]),
         role: roles[no.0 as usize % roles.len()],
@@ -277,6 +286,13 @@ fn story() -> Vec<crisis_relay::domain::audit::AuditEntry> {
     happens(51, settled(DeliveryNo(2), attempt, busy));
     happens(52, Input::Acknowledge { via: AckVia::Api });
     happens(952, wake());
-    happens(960, Input::Resolve { outcome: Outcome::SafetyPlan, note: Some(sealed("note")) });
+    happens(
+        960,
+        Input::Resolve {
+            outcome: Outcome::SafetyPlan,
+            note: Some(sealed("note")),
+            follow_up_at: Some(start_plus(990)),
+        },
+    );
     driver.chain
 }

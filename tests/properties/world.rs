@@ -13,7 +13,7 @@ use crisis_relay::domain::event::{Score, Source, Trigger};
 use crisis_relay::domain::ids::{
     AddressKey, AlertId, ContactId, EventId, PersonKey, PrincipalKey, Reference, SubjectKey,
 };
-use crisis_relay::domain::message::{BandThresholds, Composed, MessageFacts, TemplateSet, UrgencyBand};
+use crisis_relay::domain::message::{BandThresholds, Composed, MessageFacts, Purpose, TemplateSet, UrgencyBand};
 use crisis_relay::domain::policy::{Ladders, Policy, Stage, Step, Target};
 use crisis_relay::domain::schedule::{Schedule, Shift};
 use crisis_relay::domain::sealed::Sealed;
@@ -198,7 +198,12 @@ impl Compose for Texts {
             sender: "MITRA".parse().unwrap(),
             drill: facts.drill,
         };
-        self.0.compose(facts.channel, facts.language, &message, None).ok()
+        match facts.purpose {
+            Purpose::CounsellorAlert => self.0.compose(facts.channel, facts.language, &message, None).ok(),
+            notice @ (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder) => {
+                self.0.compose_notice(notice, facts.channel, facts.language, &message, facts.taken_by, None).ok()
+            }
+        }
     }
 }
 
@@ -206,7 +211,8 @@ impl Compose for Texts {
 pub(crate) fn patience(state: &AlertState, policy: &Policy) -> Option<Duration> {
     match state {
         AlertState::Escalating { stage, .. } => Some(stage.patience(policy)),
-        AlertState::Acknowledged { .. } => Some(policy.act_within),
+        AlertState::Acknowledged { reminded_at: None, .. } => Some(policy.act_within),
+        AlertState::Acknowledged { reminded_at: Some(_), .. } => Some(policy.check_in_within),
         AlertState::Withheld { .. } | AlertState::Resolved { .. } => None,
     }
 }
@@ -328,6 +334,8 @@ pub(crate) fn policy(channels_min: usize) -> impl Strategy<Value = Policy> {
             last_responder_every,
             fall_over_after,
             act_within,
+            check_in_within: respond_within / 2,
+            resolve_by_reply: false,
             respond_within,
         }
     })

@@ -9,7 +9,7 @@ use crisis_relay::domain::contact::{Channel, ContactRole, Directory, PhoneNumber
 use crisis_relay::domain::delivery::DeliveryRules;
 use crisis_relay::domain::event::Score;
 use crisis_relay::domain::ids::OrganisationId;
-use crisis_relay::domain::message::{BandThresholds, Composed, MessageFacts, TemplateSet, UrgencyBand};
+use crisis_relay::domain::message::{BandThresholds, Composed, MessageFacts, Purpose, TemplateSet, UrgencyBand};
 use crisis_relay::domain::policy::{Policy, Step, Target};
 use crisis_relay::keyring::{LocalKeyring, MasterKeys};
 use crisis_relay::ports::Keyring;
@@ -112,6 +112,8 @@ pub(crate) fn policy(setup: &Setup) -> Policy {
         last_responder_every: s(100),
         fall_over_after: s(30),
         act_within: s(300),
+        check_in_within: s(120),
+        resolve_by_reply: true,
         respond_within: s(300),
     }
 }
@@ -171,6 +173,12 @@ impl Compose for Texts {
         };
         let sid =
             (self.templates && facts.channel == Channel::Whatsapp).then_some("HX00000000000000000000000000000001");
-        TEXTS.compose(facts.channel, facts.language, &message, sid).ok()
+        match facts.purpose {
+            Purpose::CounsellorAlert => TEXTS.compose(facts.channel, facts.language, &message, sid).ok(),
+            // A notice has no template of its own here, and is sent in words.
+            notice @ (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder) => {
+                TEXTS.compose_notice(notice, facts.channel, facts.language, &message, facts.taken_by, None).ok()
+            }
+        }
     }
 }

@@ -248,10 +248,12 @@ impl People {
             from: (!hidden).then(|| phone(&to)),
             in_reply_to: quotes.then_some(id),
             command: chance.weighted(&[
-                (0.8, Command::Take(reference)),
+                (0.7, Command::Take(reference)),
                 (0.1, Command::PassOn(reference)),
+                (0.1, Command::Done(Outcome::SafeByPhone, reference)),
                 (0.1, Command::Other),
             ]),
+            words: "words of a reply".into(),
         };
         replies.push(reply.clone());
         Some(reply)
@@ -293,7 +295,7 @@ async fn decide(service: &crisis_relay::service::Service, id: AlertId, deed: Dee
     let alert = service.find(&caller, AlertName::Id(id)).await?;
     match deed {
         Deed::Acknowledge => service.acknowledge(&caller, alert).await,
-        Deed::Resolve => service.resolve(&caller, alert, Outcome::SafeByPhone, None).await,
+        Deed::Resolve => service.resolve(&caller, alert, Outcome::SafeByPhone, None, None).await,
         Deed::Override => service.override_withheld(&caller, alert, &stated()).await,
     }
 }

@@ -10,6 +10,7 @@ use crisis_relay::domain::consent::{ConsentRecord, Ground};
 use crisis_relay::domain::contact::Channel;
 use crisis_relay::domain::delivery::{Attempt, AttemptResult, Delivery, DeliveryState, FailureReason};
 use crisis_relay::domain::ids::{AlertId, AttemptNo, AttemptRef, DeliveryNo, ProviderId};
+use crisis_relay::domain::message::Purpose;
 use crisis_relay::domain::provider::{MessageStatus, SendOutcome, UnknownCause};
 use crisis_relay::ports::MessageRequest;
 use crisis_relay::service::intake::EventAnswer;
@@ -31,7 +32,8 @@ pub(crate) mod rule {
     pub(crate) const MONOTONE: &str = "receipts only go forward";
     pub(crate) const BOUNDED: &str = "the phone gets one message a delivery, and one more for each that nobody knew of";
     pub(crate) const ASKED: &str = "what nobody knows of is asked for before it is sent again";
-    pub(crate) const TAKEN: &str = "a case that was taken is told no more, unless it is reopened or passed on";
+    pub(crate) const TAKEN: &str =
+        "of a case that was taken nobody is asked any more, unless it is reopened or passed on";
     pub(crate) const WAKE_UP: &str = "an open alert has a wake-up";
     pub(crate) const GIVEN_UP: &str = "nothing is given up that is wanted and can be tried";
     pub(crate) const CHAIN: &str = "chains verify";
@@ -272,8 +274,7 @@ impl Watch {
     /// A new attempt: somebody will call.
     fn begun(&self, process: Process, was: Option<&Delivery>, is: &Delivery, new: &Attempt, alert: &Alert) {
         let name = self.name(alert, is, new);
-        let wanted = matches!(alert.state, AlertState::Escalating { .. });
-        self.hub.require(wanted, rule::SETTLED, || format!("{name} although it is {:?}", alert.state));
+        self.hub.require(alert.wants(is.purpose), rule::SETTLED, || format!("{name} although it is {:?}", alert.state));
         let open = match was.map(|was| &was.state) {
             None | Some(DeliveryState::Due { .. } | DeliveryState::Unknown { .. }) => true,
             Some(
@@ -292,7 +293,8 @@ impl Watch {
         let does =
             |deed: &str| chain.iter().rposition(|entry| entry.canonical.contains(&format!(r#""deed":"{deed}""#)));
         let again = does("reopened").max(does("passed_on"));
-        self.hub.require(does("acknowledged") <= again, rule::TAKEN, || name.clone());
+        let asks = is.purpose == Purpose::CounsellorAlert;
+        self.hub.require(!asks || does("acknowledged") <= again, rule::TAKEN, || name.clone());
         self.consents(alert, is, &name);
         self.asked(alert, is, new, &name);
         let held = matches!(&is.state, DeliveryState::Sending { attempt, lease }

@@ -214,6 +214,8 @@ async fn after_the_outcome_the_next_event_opens_a_new_alert_and_tells() {
     world.expect_told(&first.text_at("/reference"));
     let path = format!("/api/v1/crisis/alerts/{}/resolve", first.text_at("/reference"));
     world.post(&path, COUNSELLOR_KEY, &json!({ "outcome": "safe_in_person" })).await.expect(200);
+    world.work().await;
+    assert!(world.expect_told(&first.text_at("/reference")).body.contains("in the hands of a colleague"));
 
     let second = world.event(&event("student-1", 0.81)).await.expect(202);
     assert_eq!(second.text_at("/decision"), "escalated");

@@ -209,7 +209,10 @@ fn ladder() -> Setting {
 
 /// How often each was told of a case: the counsellor over both channels, the colleague, the lead, the manager.
 fn counts(world: &World, reference: &str) -> [usize; 5] {
-    [COUNSELLOR, TEXTS, COLLEAGUE, LEAD, MANAGER].map(|phone| told(world, phone, reference).len())
+    [COUNSELLOR, TEXTS, COLLEAGUE, LEAD, MANAGER].map(|phone| {
+        let messages = told(world, phone, reference);
+        messages.iter().filter(|message| !message.body.contains("in the hands of")).count()
+    })
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ async fn whoever_is_authenticated_takes_a_case_and_others_are_told_that_it_is_ta
     let again = acts(&world, &reference, "acknowledge", ADMIN, &json!({})).await.expect(409);
     assert_eq!(again.text_at("/code"), "conflict");
     let reply = writes(&world, COUNSELLOR, &format!("1 {reference}")).await;
-    assert_eq!(reply.answers, Vec::<String>::new(), "no case waits for this phone");
+    assert!(reply.answers.concat().contains("taken already"), "{reply:?}");
     let quoting = world.sim().reply(COUNSELLOR, "1").await.unwrap();
     assert!(quoting.answers.concat().contains("taken already"), "{quoting:?}");
     world.sim().assert_no_unexpected();
@@ -155,7 +155,7 @@ async fn other_words_are_answered_with_help_and_take_nothing() {
 }
 
 #[tokio::test]
-async fn words_about_a_case_that_no_longer_waits_are_left_alone() {
+async fn words_about_a_case_that_no_longer_waits_are_kept_and_take_nothing() {
     let (world, reference) = told().await;
     world.sim().reply(COUNSELLOR, "1").await.unwrap();
     for outcome in [None, Some("safe_in_person")] {
@@ -163,12 +163,13 @@ async fn words_about_a_case_that_no_longer_waits_are_left_alone() {
             resolves(&world, &reference, COUNSELLOR_KEY, outcome).await.expect(200);
         }
         let reply = world.sim().reply(COUNSELLOR, "thanks, on my way").await.unwrap();
-        assert_eq!(reply.answers.len(), 0, "there is nothing to take: {reply:?}");
+        assert!(reply.answers.concat().contains("noted for the team"), "{reply:?}");
+        assert_ne!(state(&world, &reference).await, "escalating");
     }
 }
 
 #[tokio::test]
-async fn nothing_is_said_to_the_providers_own_words_to_strangers_and_to_wrong_references() {
+async fn nothing_is_said_to_the_providers_own_words_nor_to_strangers() {
     let (world, reference) = told().await;
     for text in ["STOP", "stop.", "HELP", "START", "unsubscribe"] {
         let reply = writes(&world, COUNSELLOR, text).await;
@@ -179,7 +180,7 @@ async fn nothing_is_said_to_the_providers_own_words_to_strangers_and_to_wrong_re
         assert_eq!((reply.http_status, reply.answers.len()), (200, 0), "{text}: {reply:?}");
     }
     let reply = writes(&world, COUNSELLOR, "1 ZZZZZZZZ").await;
-    assert_eq!(reply.answers.len(), 0, "{reply:?}");
+    assert_eq!(reply.answers, ["No case waits for you. Nothing is needed from you."], "of that reference");
     assert_eq!(state(&world, &reference).await, "escalating");
     world.sim().assert_no_unexpected();
 }
@@ -204,6 +205,9 @@ async fn an_acknowledgement_stops_the_ladder_until_an_outcome_is_overdue() {
     assert_eq!(state(&world, &reference).await, "acknowledged");
 
     world.pass_in_steps(MINUTE, Duration::from_secs(10)).await;
+    assert!(world.expect_told(&reference).body.contains("no outcome is noted yet"), "they are reminded first");
+    assert_eq!(state(&world, &reference).await, "acknowledged");
+    world.pass_in_steps(5 * MINUTE, Duration::from_secs(10)).await;
     world.expect_told(&reference);
     assert_eq!(state(&world, &reference).await, "escalating", "no outcome in time: it goes on");
     assert_eq!(world.metric("crisis_relay_alarms_total{kind=\"reopened\"}").await, Some(1.0));
@@ -289,12 +293,17 @@ async fn a_case_is_closed_from_every_open_state() {
     let withheld = world.event(&event).await.expect(202).text_at("/reference");
     world.work().await;
     world.expect_told(&acknowledged);
+    let told = [escalating.clone(), acknowledged.clone()];
     for (reference, before) in [(escalating, "escalating"), (acknowledged, "acknowledged"), (withheld, "withheld")] {
         assert_eq!(state(&world, &reference).await, before);
         resolves(&world, &reference, COUNSELLOR_KEY, "safe_in_person").await.expect(200);
         assert_eq!(state(&world, &reference).await, "resolved");
     }
     world.pass_in_steps(HOUR, 5 * MINUTE).await;
+    for closed in told {
+        let notice = world.expect_told(&closed).body;
+        assert!(notice.contains("in the hands of a colleague"), "whoever was told hears so: {notice}");
+    }
     world.sim().assert_no_unexpected();
     world.assert_audit_verifies().await;
 }
@@ -318,6 +327,8 @@ async fn what_twilio_tells_after_the_outcome_opens_nothing_and_sends_nothing() {
         assert_eq!((&after["state"], &after["detail"]), (&before["state"], &before["detail"]), "{status:?}");
     }
     world.pass_in_steps(2 * HOUR, 5 * MINUTE).await;
+    // They hear that it is over.
+    world.expect_told(&reference);
     world.sim().assert_no_unexpected();
     let after = world.alert(&reference).await;
     assert_eq!(after.get("next_action_at"), None, "{after}");
@@ -345,5 +356,6 @@ async fn the_answer_to_a_withheld_case_is_a_person_of_the_right_role() {
     resolves(&world, &reference, ADMIN, "handed_over").await.expect(200);
     acts(&world, &reference, "escalate", ADMIN, &stated).await.expect(409);
     world.work().await;
+    assert!(world.expect_told(&reference).body.contains("in the hands of a colleague"));
     world.sim().assert_no_unexpected();
 }

@@ -31,7 +31,8 @@ fn ladder() -> Setting {
 fn counts(world: &World, reference: &str) -> [usize; 3] {
     [COUNSELLOR, COLLEAGUE, MANAGER].map(|phone| {
         let messages = world.sim().messages_to(phone);
-        messages.iter().filter(|message| message.body.contains(reference)).count()
+        let asks = |body: &str| body.contains(reference) && body.contains("a case needs you");
+        messages.iter().filter(|message| asks(&message.body)).count()
     })
 }
 

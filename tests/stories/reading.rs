@@ -251,6 +251,7 @@ async fn long_chain(world: &World) -> String {
         from_version: Some(from),
         audit,
         provider_ids: Vec::new(),
+        last_case_of: Vec::new(),
         event: None,
         idempotency: None,
         data_key: None,

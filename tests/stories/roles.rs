@@ -17,7 +17,7 @@ fn nothing(_: usize) -> Option<Value> {
     None
 }
 
-const TABLE: [Row; 28] = [
+const TABLE: [Row; 29] = [
     // First, for it answers once nothing is in hand any more.
     Row("POST", "/api/v1/tasks/run-due", nothing, [401, 401, 401, 200, 403, 200, 403]),
     Row("POST", "/api/v1/crisis/events", event, [401, 401, 401, 202, 403, 403, 403]),
@@ -25,6 +25,7 @@ const TABLE: [Row; 28] = [
     Row("GET", "/api/v1/crisis/alerts", nothing, [401, 401, 401, 403, 200, 200, 403]),
     Row("GET", "/api/v1/crisis/alerts/{id}", nothing, [401, 401, 401, 403, 200, 200, 403]),
     Row("POST", "/api/v1/crisis/alerts/{id}/acknowledge", nothing, [401, 401, 401, 403, 200, 200, 403]),
+    Row("POST", "/api/v1/crisis/alerts/{id}/check-in", nothing, [401, 401, 401, 403, 409, 409, 403]),
     Row("POST", "/api/v1/crisis/alerts/{id}/resolve", outcome, [401, 401, 401, 403, 200, 200, 403]),
     Row("POST", "/api/v1/crisis/alerts/{id}/escalate", stated, [401, 401, 401, 403, 200, 200, 403]),
     Row("POST", "/api/v1/crisis/alerts/{id}/reveal", nothing, [401, 401, 401, 403, 200, 200, 403]),

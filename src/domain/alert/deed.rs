@@ -94,8 +94,25 @@ pub enum Deed<'a> {
     Acknowledged {
         /// How.
         via: AckVia,
-        /// When it is escalated again unless an outcome follows.
+        /// When whoever has it is reminded, unless an outcome or a check-in follows.
         action_due_at: Timestamp,
+    },
+    /// Whoever has it was reminded that an outcome is missing.
+    Reminded {
+        /// When it is escalated again unless an outcome or a check-in follows.
+        action_due_at: Timestamp,
+    },
+    /// Whoever has it said that they are on it.
+    CheckedIn {
+        /// When they are reminded, unless an outcome or a further check-in follows.
+        action_due_at: Timestamp,
+    },
+    /// Somebody wrote words that ask for nothing. They are kept beside the alert, sealed.
+    ReplyKept {
+        /// Over which channel.
+        channel: Channel,
+        /// Its number, from 1.
+        number: u32,
     },
     /// Whoever was told, or had taken it, has handed it on.
     PassedOn,
@@ -108,6 +125,16 @@ pub enum Deed<'a> {
         /// What they noted, sealed under the student's data key.
         #[serde(skip_serializing_if = "Option::is_none")]
         note: Option<&'a Sealed>,
+        /// When somebody is to look after the student again.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        follow_up_at: Option<Timestamp>,
+    },
+    /// A follow-up is due.
+    FollowUpDue {
+        /// When it became due.
+        due_at: Timestamp,
+        /// Whether somebody is reminded of it.
+        told: bool,
     },
 }
 

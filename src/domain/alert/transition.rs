@@ -10,17 +10,20 @@ use super::{
 };
 use crate::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream};
 use crate::domain::consent::Ground;
-use crate::domain::contact::Contact;
+use crate::domain::contact::{Contact, ContactMethod};
 use crate::domain::delivery::{Delivery, DeliveryState, Settled, later};
 use crate::domain::event::{Score, Trigger};
 use crate::domain::ids::{
     AlertId, AttemptNo, AttemptRef, ContactId, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey,
 };
+use crate::domain::message::Purpose;
 use crate::domain::policy::{Called, Policy, Stage};
 use crate::domain::provider::{Receipt, SendOutcome};
 use crate::domain::sealed::Sealed;
 
 mod fall_over;
+mod humans;
+mod notices;
 mod outcomes;
 mod pass_on;
 mod time;
@@ -121,12 +124,21 @@ pub enum Input {
     },
     /// A person who was told, or has taken it, hands it on: the next rung that names somebody else begins at once.
     PassOn,
+    /// Whoever has taken the case says that they are on it; by the API any of the team may.
+    CheckIn,
+    /// Somebody who was told has written words that ask for nothing. They are kept beside the alert, sealed.
+    Replied {
+        /// How.
+        channel: super::Channel,
+    },
     /// A human closes the case.
     Resolve {
         /// How it ended.
         outcome: Outcome,
         /// What they noted, sealed.
         note: Option<Sealed>,
+        /// When somebody is to look after the student again.
+        follow_up_at: Option<Timestamp>,
     },
 }
 
@@ -145,6 +157,12 @@ pub enum Rejection {
     /// Only a withheld alert can be overridden.
     #[error("the alert is not withheld")]
     NotWithheld,
+    /// Nobody has taken it.
+    #[error("the alert is not acknowledged")]
+    NotAcknowledged,
+    /// More was written about it than is kept.
+    #[error("no more replies are kept for this alert")]
+    RepliesFull,
     /// There is no such delivery or attempt.
     #[error("the alert has no such delivery")]
     NoSuchDelivery,
@@ -181,6 +199,7 @@ impl Alert {
             state: AlertState::Withheld { why, since: cx.now },
             deliveries: Vec::new(),
             deliveries_planned: 0,
+            replies: 0,
             audit_head: AuditHead::EMPTY,
         };
         let mut change = Changing::begin(alert, None, cx);
@@ -212,7 +231,9 @@ impl Alert {
             Input::Received { delivery, attempt, receipt } => change.receive(delivery, attempt, &receipt)?,
             Input::Acknowledge { via } => change.acknowledge(via)?,
             Input::PassOn => change.pass_on()?,
-            Input::Resolve { outcome, note } => change.resolve(outcome, note.as_ref())?,
+            Input::CheckIn => change.check_in()?,
+            Input::Replied { channel } => change.keep_reply(channel)?,
+            Input::Resolve { outcome, note, follow_up_at } => change.resolve(outcome, note.as_ref(), follow_up_at)?,
         }
         change.claim_and_follow();
         Ok(change.finish())
@@ -235,6 +256,7 @@ struct Output {
     decision: Option<Decision>,
     paged: bool,
     in_human_hands: bool,
+    left_ladder: bool,
 }
 
 /// An alert in the middle of a change.
@@ -265,11 +287,11 @@ impl<'a, 'b> Changing<'a, 'b> {
             self.alert.version += 1;
             self.alert.updated_at = self.cx.now;
         }
-        let Output { audit, actions, alarms, provider_ids, settled, decision, paged, in_human_hands } = self.out;
-        let (alert, from_version) = (self.alert, self.from_version);
+        let Output { audit, actions, alarms, provider_ids, settled, decision, paged, in_human_hands, left_ladder } =
+            self.out;
         Transition {
-            alert,
-            from_version,
+            alert: self.alert,
+            from_version: self.from_version,
             audit,
             actions,
             alarms,
@@ -278,6 +300,7 @@ impl<'a, 'b> Changing<'a, 'b> {
             decision,
             paged,
             in_human_hands,
+            left_ladder,
         }
     }
 
@@ -316,7 +339,7 @@ impl<'a, 'b> Changing<'a, 'b> {
     }
 
     fn still_wanted(&self) -> bool {
-        matches!(self.alert.state, AlertState::Escalating { .. })
+        self.alert.wants(Purpose::CounsellorAlert)
     }
 
     // -- events --------------------------------------------------------------------------------------------------
@@ -378,7 +401,7 @@ impl<'a, 'b> Changing<'a, 'b> {
     /// anything further; an override does not rest on it.
     fn judge(&mut self, now: Option<&Ground>) {
         let Some(Ground::Consent { channels, .. }) = &self.alert.ground else { return };
-        if !self.alert.is_open() {
+        if !self.alert.is_open() && self.alert.next_action_at().is_none() {
             return;
         }
         let still = |channel: &super::Channel| now.is_some_and(|ground| ground.allows(*channel));
@@ -389,7 +412,9 @@ impl<'a, 'b> Changing<'a, 'b> {
             None => {
                 self.record(&Deed::ConsentWithdrawn);
                 self.alert.ground = None;
-                self.out.alarms.push(Alarm::ConsentWithdrawn);
+                if self.alert.is_open() {
+                    self.out.alarms.push(Alarm::ConsentWithdrawn);
+                }
                 if matches!(self.alert.state, AlertState::Escalating { .. }) {
                     self.withhold();
                 }
@@ -484,6 +509,9 @@ impl<'a, 'b> Changing<'a, 'b> {
             // Told again because of a graver event. However often that happens, the next stage is not put off.
             next_step_at = next_step_at.min(planned);
         }
+        if !self.still_wanted() {
+            self.cancel_notices();
+        }
         self.alert.state = AlertState::Escalating { stage, next_step_at };
         let (targets, channels) = stage.targets(&policy);
         let Called { mut people, mut missing, .. } = Called::new(targets, self.cx.directory, now);
@@ -509,7 +537,7 @@ impl<'a, 'b> Changing<'a, 'b> {
     }
 
     fn anybody_pending(&self) -> bool {
-        self.alert.deliveries.iter().any(Delivery::is_pending)
+        self.alert.deliveries.iter().any(Delivery::is_pending_alert)
     }
 
     /// Plans a message to the first person who can be told over anything; says which carries the news, if anybody can.
@@ -534,7 +562,8 @@ impl<'a, 'b> Changing<'a, 'b> {
         let fall_over_at = usable.next().map(|_| later(self.cx.now, self.alert.policy.fall_over_after));
         let score = self.alert.trigger.score.map(|_| self.alert.severity);
         let to_same_phone = |delivery: &Delivery| {
-            delivery.address_key == method.address_key && delivery.channel == method.channel && delivery.is_pending()
+            let same = (delivery.address_key, delivery.channel) == (method.address_key, method.channel);
+            same && delivery.is_pending_alert()
         };
         let mut waiting = self.alert.deliveries.iter_mut().filter(|delivery| to_same_phone(delivery));
         if let Some(waiting) = waiting.find(|delivery| matches!(delivery.state, DeliveryState::Due { .. })) {
@@ -549,11 +578,26 @@ impl<'a, 'b> Changing<'a, 'b> {
             in_hand.join_stage(stage, fall_over_at);
             return Some(in_hand.no);
         }
+        let no = self.plan_message(stage, Purpose::CounsellorAlert, contact, method);
+        if let Some(planned) = self.alert.deliveries.last_mut() {
+            (planned.score, planned.fall_over_at) = (score, fall_over_at);
+        }
+        Some(no)
+    }
+
+    fn plan_message(
+        &mut self,
+        stage: Stage,
+        purpose: Purpose,
+        contact: &Contact,
+        method: &ContactMethod,
+    ) -> DeliveryNo {
         self.alert.deliveries_planned += 1;
         let no = DeliveryNo(self.alert.deliveries_planned);
         self.alert.deliveries.push(Delivery {
             no,
             stage,
+            purpose,
             contact: contact.id.clone(),
             person: contact.person,
             role: contact.role,
@@ -561,14 +605,15 @@ impl<'a, 'b> Changing<'a, 'b> {
             channel: method.channel,
             address: method.address.clone(),
             address_key: method.address_key,
-            score,
+            score: None,
             planned_at: self.cx.now,
-            fall_over_at,
+            fall_over_at: None,
             paused_once: false,
             attempts: Vec::new(),
             state: DeliveryState::Due { at: self.cx.now },
         });
-        Some(no)
+        self.changed = true;
+        no
     }
 
     /// If nothing of the ladder is under way or with Twilio any more, waiting for the next stage helps nobody.
@@ -577,13 +622,13 @@ impl<'a, 'b> Changing<'a, 'b> {
         let deliveries = &self.alert.deliveries;
         // The bottom of the ladder may have been climbed before: what somebody was told last counts.
         let is_last = |delivery: &Delivery| {
-            let after = |later: &&Delivery| later.no > delivery.no && later.stage == stage;
+            let after = |later: &&Delivery| later.no > delivery.no && later.stage == stage && later.purpose.is_alert();
             let same = |later: &Delivery| later.contact == delivery.contact && later.channel == delivery.channel;
             !deliveries.iter().filter(after).any(same)
         };
-        let mut counting = deliveries
-            .iter()
-            .filter(|delivery| delivery.is_pending() || (delivery.stage == stage && is_last(delivery)));
+        let alerts = deliveries.iter().filter(|delivery| delivery.purpose.is_alert());
+        let mut counting =
+            alerts.filter(|delivery| delivery.is_pending() || (delivery.stage == stage && is_last(delivery)));
         let hopeless = counting
             .all(|delivery| matches!(delivery.state, DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. }));
         let soon = later(self.cx.now, self.cx.rules.retry_when_all_failed);
@@ -602,7 +647,7 @@ impl<'a, 'b> Changing<'a, 'b> {
                     later.no > delivery.no
                         && (later.address_key, later.channel) == (delivery.address_key, delivery.channel)
                 };
-                !deliveries.iter().any(same)
+                delivery.purpose.is_alert() && !deliveries.iter().any(|later| later.purpose.is_alert() && same(later))
             };
             let settled = |delivery: &Delivery| delivery.next_action_at().is_none() && !is_newest(delivery);
             // Where there is none, one of which only a receipt is missing.
@@ -613,55 +658,6 @@ impl<'a, 'b> Changing<'a, 'b> {
             let dropped = self.alert.deliveries.remove(oldest).no;
             self.out.actions.retain(|action| action.delivery() != dropped);
             self.changed = true;
-        }
-    }
-
-    // -- humans --------------------------------------------------------------------------------------------------
-
-    fn acknowledge(&mut self, via: AckVia) -> Result<(), Rejection> {
-        match self.alert.state {
-            AlertState::Escalating { .. } => {}
-            AlertState::Acknowledged { .. } => return Err(Rejection::AlreadyAcknowledged),
-            AlertState::Withheld { .. } => return Err(Rejection::IsWithheld),
-            AlertState::Resolved { .. } => return Err(Rejection::AlreadyResolved),
-        }
-        let at = self.cx.now;
-        let action_due_at = later(at, self.alert.policy.act_within);
-        self.record(&Deed::Acknowledged { via, action_due_at });
-        self.alert.state = AlertState::Acknowledged { by: self.cx.actor.clone(), via, at, action_due_at };
-        self.out.in_human_hands = true;
-        self.cancel_outstanding();
-        Ok(())
-    }
-
-    fn resolve(&mut self, outcome: Outcome, note: Option<&Sealed>) -> Result<(), Rejection> {
-        if !self.alert.is_open() {
-            return Err(Rejection::AlreadyResolved);
-        }
-        if matches!(outcome, Outcome::Drill) != matches!(self.alert.kind, Kind::Drill) {
-            return Err(Rejection::WrongOutcome);
-        }
-        self.record(&Deed::Resolved { outcome, note });
-        self.alert.state = AlertState::Resolved { by: self.cx.actor.clone(), outcome, at: self.cx.now };
-        self.out.in_human_hands = true;
-        self.cancel_outstanding();
-        Ok(())
-    }
-
-    fn cancel_outstanding(&mut self) {
-        let now: Timestamp = self.cx.now;
-        for delivery in &mut self.alert.deliveries {
-            delivery.fall_over_at = None;
-        }
-        let cancelled: Vec<DeliveryNo> = self
-            .alert
-            .deliveries
-            .iter_mut()
-            .filter_map(|delivery| delivery.cancel(now).then_some(delivery.no))
-            .collect();
-        for no in cancelled {
-            self.out.settled.push((no, Settled::Cancelled));
-            self.record_delivery(no, DeliveryDeed::Cancelled { attempt: None });
         }
     }
 }

@@ -24,11 +24,13 @@ pub enum Variable {
     Sender,
     /// The drill's marker, or the word for a live alert: for texts that say it in a place of its own.
     Drill,
+    /// Who has the case, by role; in the notice that it is taken, and nowhere else.
+    Taker,
 }
 
 impl Variable {
     /// Every variable there is.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Reference,
         Self::Score,
         Self::Urgency,
@@ -38,6 +40,7 @@ impl Variable {
         Self::Link,
         Self::Sender,
         Self::Drill,
+        Self::Taker,
     ];
 
     /// The name between braces.
@@ -52,6 +55,7 @@ impl Variable {
             Self::Link => "link",
             Self::Sender => "sender",
             Self::Drill => "drill",
+            Self::Taker => "taker",
         }
     }
 

@@ -1,5 +1,7 @@
 //! One language's file: read, checked against every rule, and filled.
 
+use std::collections::BTreeMap;
+
 use super::body::{Body, Variable};
 use super::values::{Actions, Values, Words, is_sendable};
 use super::walk::{Faults, Section, TemplateFault};
@@ -24,6 +26,8 @@ pub(super) struct LanguageFile {
     pub(super) actions: Actions,
     pub(super) whatsapp: ChannelText,
     pub(super) sms: ChannelText,
+    /// One text each, for every channel that carries words.
+    pub(super) notices: BTreeMap<Purpose, ChannelText>,
 }
 
 /// One channel's text of one purpose.
@@ -90,9 +94,20 @@ impl LanguageFile {
         let version = root.number("version", 1, u32::MAX, faults);
         let words = root.section("words", faults).map(|section| Words::read(section, faults));
         let purpose = root.section(Purpose::CounsellorAlert.as_str(), faults);
+        let notices = Purpose::NOTICES.map(|purpose| {
+            let section = root.section(purpose.as_str(), faults);
+            section.and_then(|section| Some((purpose, Draft::read(section, Channel::Whatsapp, purpose, faults)?)))
+        });
         root.finish(faults);
-        let (actions, whatsapp, sms) = read_purpose(purpose?, words.as_ref().and_then(Option::as_ref), faults)?;
-        Some(Self { language: language?, version: version?, words: words??, actions, whatsapp: whatsapp?, sms: sms? })
+        let words = words.flatten();
+        let (actions, whatsapp, sms) = read_purpose(purpose?, words.as_ref(), faults)?;
+        let words = words?;
+        let check = |(purpose, draft): (Purpose, Draft), faults: &mut Faults| {
+            Some((purpose, draft.check(&words, &actions, faults)?))
+        };
+        let notices = notices.into_iter().flatten().filter_map(|notice| check(notice, faults)).collect();
+        let (language, version) = (language?, version?);
+        Some(Self { language, version, words, actions, whatsapp: whatsapp?, sms: sms?, notices })
     }
 }
 
@@ -101,7 +116,8 @@ type PurposeTexts = (Actions, Option<ChannelText>, Option<ChannelText>);
 fn read_purpose(mut section: Section, words: Option<&Words>, faults: &mut Faults) -> Option<PurposeTexts> {
     let actions = section.section("action", faults).map(|section| Actions::read(section, faults));
     let drafts = [Channel::Whatsapp, Channel::Sms].map(|channel| {
-        section.section(channel.as_str(), faults).and_then(|section| Draft::read(section, channel, faults))
+        let section = section.section(channel.as_str(), faults);
+        section.and_then(|section| Draft::read(section, channel, Purpose::CounsellorAlert, faults))
     });
     section.finish(faults);
     // Without all words and actions, what a text can become is not known.
@@ -114,13 +130,14 @@ fn read_purpose(mut section: Section, words: Option<&Words>, faults: &mut Faults
 struct Draft {
     key: String,
     channel: Channel,
+    purpose: Purpose,
     body: Body,
     variables: Vec<Variable>,
     segments_max: Option<u32>,
 }
 
 impl Draft {
-    fn read(mut section: Section, channel: Channel, faults: &mut Faults) -> Option<Self> {
+    fn read(mut section: Section, channel: Channel, purpose: Purpose, faults: &mut Faults) -> Option<Self> {
         let key = section.key("body");
         let body = section.text("body", faults).and_then(|text| match Body::parse(&text) {
             Ok(body) => Some(body),
@@ -132,7 +149,9 @@ impl Draft {
         let (mut listed, mut segments_max) = (None, None);
         if channel == Channel::Whatsapp {
             listed = section.list("variables", faults);
-        } else {
+        }
+        // A notice has one text for all channels.
+        if channel == Channel::Sms || !purpose.is_alert() {
             segments_max = section.number("segments_max", 1, SEGMENTS_MAX, faults);
         }
         let listed_key = section.key("variables");
@@ -143,12 +162,15 @@ impl Draft {
             Channel::Whatsapp => check_listed(&listed_key, &listed?, &body, faults)?,
             Channel::Sms | Channel::Voice => Vec::new(),
         };
-        Some(Self { key, channel, body, variables, segments_max })
+        if purpose != Purpose::TakenNotice && body.uses(Variable::Taker) {
+            faults.add(&key, "must not say the {taker}: only the notice that a case is taken knows of one");
+        }
+        Some(Self { key, channel, purpose, body, variables, segments_max })
     }
 
     /// Checks the text with the widest values there can be.
     fn check(self, words: &Words, actions: &Actions, faults: &mut Faults) -> Option<ChannelText> {
-        if !self.body.fixed().contains(&words.acknowledge) {
+        if self.purpose.is_alert() && !self.body.fixed().contains(&words.acknowledge) {
             faults.add(&self.key, "must contain words.acknowledge, word for word");
         }
         let text = ChannelText { channel: self.channel, body: self.body, variables: self.variables, segments_bound: 0 };

@@ -285,7 +285,7 @@ fn an_approved_template_goes_out_on_whatsapp_only() {
 fn the_registered_template_filled_with_the_variables_is_the_text() {
     let set = TemplateSet::builtin();
     for tag in ["en", "hi"] {
-        let definition = set.content_definition(&language(tag));
+        let definition = set.content_definition(Purpose::CounsellorAlert, &language(tag));
         let composed = compose(Channel::Whatsapp, tag, &facts());
         let mut text = definition["types"]["twilio/text"]["body"].as_str().unwrap().to_owned();
         for (place, value) in composed.variables.iter().enumerate() {
@@ -331,7 +331,7 @@ fn a_text_never_changes_under_the_same_version() {
 fn the_whatsapp_texts_have_enough_words_for_their_variables_to_be_approved() {
     let set = TemplateSet::builtin();
     for (language, _) in set.languages() {
-        let definition = set.content_definition(language);
+        let definition = set.content_definition(Purpose::CounsellorAlert, language);
         let body = definition["types"]["twilio/text"]["body"].as_str().unwrap();
         let variables = definition["variables"].as_object().unwrap().len();
         assert!(body.split_whitespace().count() > 3 * variables, "{body}");
@@ -375,7 +375,7 @@ fn the_manual_shows_the_texts_as_they_are() {
     }
     let shown = MANUAL.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let shown: serde_json::Value = serde_json::from_str(shown).unwrap();
-    assert_eq!(shown, set.content_definition(&language("en")));
+    assert_eq!(shown, set.content_definition(Purpose::CounsellorAlert, &language("en")));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ use super::body::Variable;
 use super::facts::{MessageFacts, SenderName, TIME_WIDEST, UrgencyBand, score_text, time_text};
 use super::walk::{Faults, Section};
 use super::{ComposeError, DRILL};
+use crate::domain::alert::TakenBy;
+use crate::domain::contact::ContactRole;
 
 /// The most spaces in a row that a value may have (Twilio's error 63013).
 const SPACES_MAX: usize = 4;
@@ -16,6 +18,16 @@ pub(super) struct Words {
     link_absent: String,
     pub(super) acknowledge: String,
     urgency: ByBand,
+    taker: Takers,
+}
+
+/// How whoever has a case is called before others.
+#[derive(Debug, Clone)]
+struct Takers {
+    counsellor: String,
+    lead: String,
+    duty_manager: String,
+    dashboard: String,
 }
 
 #[derive(Debug, Clone)]
@@ -63,8 +75,10 @@ impl Words {
             section.finish(faults);
             urgency
         });
+        let taker = section.section("taker", faults).map(|section| Takers::read(section, faults));
         section.finish(faults);
         Some(Self {
+            taker: taker??,
             drill: drill?,
             live: live?,
             score_by_hand: score_by_hand?,
@@ -72,6 +86,32 @@ impl Words {
             acknowledge: acknowledge?,
             urgency: urgency??,
         })
+    }
+}
+
+impl Takers {
+    fn read(mut section: Section, faults: &mut Faults) -> Option<Self> {
+        let roles = ["counsellor", "lead", "duty_manager", "dashboard"];
+        let [counsellor, lead, duty_manager, dashboard] = roles.map(|role| section.word(role, faults));
+        section.finish(faults);
+        let (counsellor, lead) = (counsellor?, lead?);
+        Some(Self { counsellor, lead, duty_manager: duty_manager?, dashboard: dashboard? })
+    }
+
+    fn all(&self) -> [&String; 4] {
+        [&self.counsellor, &self.lead, &self.duty_manager, &self.dashboard]
+    }
+}
+
+impl Words {
+    /// The word for whoever has the case.
+    pub(super) fn taker(&self, taken_by: TakenBy) -> &str {
+        match taken_by {
+            TakenBy::Contact(ContactRole::Counsellor) => &self.taker.counsellor,
+            TakenBy::Contact(ContactRole::Lead) => &self.taker.lead,
+            TakenBy::Contact(ContactRole::DutyManager) => &self.taker.duty_manager,
+            TakenBy::Contact(ContactRole::EmergencyContact) | TakenBy::Dashboard => &self.taker.dashboard,
+        }
     }
 }
 
@@ -109,6 +149,7 @@ pub(super) struct Values {
     pub(super) link: String,
     pub(super) sender: String,
     pub(super) marker: String,
+    pub(super) taker: String,
 }
 
 impl Values {
@@ -134,6 +175,7 @@ impl Values {
             urgency: word(words.urgency.get(band), &words.drill),
             action: word(actions.live.get(band), &actions.drill),
             marker: word(&words.live, &words.drill),
+            taker: words.taker.dashboard.clone(),
             reference: String::new(),
             score: String::new(),
             time: String::new(),
@@ -152,6 +194,7 @@ impl Values {
             respond_by: "14:10 IST".to_owned(),
             link: "https://relay.example.org/a/K7Q4TX3M".to_owned(),
             sender: "MITRA".to_owned(),
+            taker: words.taker.lead.clone(),
             ..Self::worded(words, actions, UrgencyBand::High, false)
         }
     }
@@ -159,6 +202,7 @@ impl Values {
     /// The widest of each kind that messages can have: every band and a drill, with and without a score and a link.
     pub(super) fn widest(words: &Words, actions: &Actions) -> Vec<Self> {
         let kinds = UrgencyBand::ALL.map(|band| (band, false)).into_iter().chain([(UrgencyBand::High, true)]);
+        let taker = words.taker.all().into_iter().max_by_key(|word| word.chars().count()).cloned().unwrap_or_default();
         let link_widest = format!("https://{}", "w".repeat(56));
         let mut all = Vec::new();
         for (band, drill) in kinds {
@@ -171,6 +215,7 @@ impl Values {
                         respond_by: TIME_WIDEST.to_owned(),
                         link: link.clone(),
                         sender: "W".repeat(SenderName::MAX),
+                        taker: taker.clone(),
                         ..Self::worded(words, actions, band, drill)
                     });
                 }
@@ -190,6 +235,7 @@ impl Values {
             Variable::Link => &self.link,
             Variable::Sender => &self.sender,
             Variable::Drill => &self.marker,
+            Variable::Taker => &self.taker,
         }
     }
 }

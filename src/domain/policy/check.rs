@@ -250,6 +250,7 @@ impl List<'_> {
             ("last_responder_every_seconds", policy.last_responder_every, seconds(10..=3_600), Shortcoming::Repeat),
             ("fall_over_after_seconds", policy.fall_over_after, seconds(5..=600), Shortcoming::FallOver),
             ("act_within_seconds", policy.act_within, seconds(60..=86_400), Shortcoming::ActWithin),
+            ("check_in_within_seconds", policy.check_in_within, seconds(60..=3_600), Shortcoming::RespondWithin),
             ("respond_within_seconds", policy.respond_within, seconds(60..=3_600), Shortcoming::RespondWithin),
         ];
         self.note_if(!(1..=ROUNDS_MAX).contains(&policy.rounds), "rounds", Shortcoming::Rounds);
@@ -337,6 +338,8 @@ mod tests {
             last_responder_every: Duration::from_secs(180),
             fall_over_after: Duration::from_secs(30),
             act_within: Duration::from_secs(900),
+            check_in_within: Duration::from_secs(300),
+            resolve_by_reply: false,
             respond_within: Duration::from_secs(300),
         }
     }
@@ -422,6 +425,11 @@ mod tests {
             ),
             (|policy| policy.fall_over_after = Duration::ZERO, "fall_over_after_seconds", Shortcoming::FallOver),
             (|policy| policy.act_within = Duration::from_secs(30), "act_within_seconds", Shortcoming::ActWithin),
+            (
+                |policy| policy.check_in_within = Duration::from_secs(30),
+                "check_in_within_seconds",
+                Shortcoming::RespondWithin,
+            ),
             (
                 |policy| policy.respond_within = Duration::from_secs(30),
                 "respond_within_seconds",

@@ -23,6 +23,8 @@ fn policy(name: &str, target: Target) -> Policy {
         last_responder_every: Duration::from_secs(300),
         fall_over_after: Duration::from_secs(30),
         act_within: Duration::from_secs(900),
+        check_in_within: Duration::from_secs(300),
+        resolve_by_reply: false,
         respond_within: Duration::from_secs(300),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -15,7 +15,8 @@ use super::views::{AlertSummary, AlertView};
 use super::{check_text, to_its_end};
 use crate::domain::alert::{Alert, Outcome, StateName};
 use crate::domain::audit::AuditStream;
-use crate::domain::ids::{AlertId, Reference};
+use crate::domain::contact::Channel;
+use crate::domain::ids::{AlertId, ContactId, Reference};
 use crate::http::auth::{Authenticated, Role};
 use crate::http::json::{StrictJson, StrictPath, StrictQuery, Validate};
 use crate::http::problem::{BodyProblems, CommonProblems, FieldError, Problem, ProblemCode, QueryProblems};
@@ -32,6 +33,8 @@ const PAGE_DEFAULT: usize = 50;
 const PAGE_MAX: usize = 200;
 const TIMELINE_MAX: usize = 200;
 const NOTE_CHARS_MAX: usize = 4000;
+/// How far ahead a follow-up may be: 90 days.
+const FOLLOW_UP_MAX: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// The digits of a cursor's time, in microseconds: enough until the year 5138.
 const MICROS_DIGITS_MAX: usize = 17;
 
@@ -167,6 +170,9 @@ struct ResolveRequest {
     /// What is to be remembered: 1 to 4000 characters. Sealed at rest.
     #[schema(min_length = 1, max_length = 4000)]
     note: Option<String>,
+    /// When somebody is to look after the student again: they are reminded then. In the future, at most 90 days on.
+    #[schema(value_type = Option<String>, format = "date-time")]
+    follow_up_at: Option<Timestamp>,
 }
 
 impl Validate for ResolveRequest {
@@ -195,12 +201,40 @@ async fn resolve(
 ) -> Result<Json<AlertView>, Problem> {
     let caller = caller(principal, COUNSELLING)?.until(deadline);
     let (service, name) = (Arc::clone(&state.service), alert_name(&id)?);
-    let ResolveRequest { outcome, note } = value;
+    let ResolveRequest { outcome, note, follow_up_at } = value;
+    check_follow_up(follow_up_at, service.now())?;
     let resolving = async move {
         let alert = service.find(&caller, name).await?;
-        service.resolve(&caller, alert, outcome, note.as_deref()).await
+        service.resolve(&caller, alert, outcome, note.as_deref(), follow_up_at).await
     };
     let transition = to_its_end(resolving).await?;
+    show(&state, &transition.alert).await
+}
+
+/// The time is the service's own to judge, so that this is no part of reading the request.
+fn check_follow_up(at: Option<Timestamp>, now: Timestamp) -> Result<(), Problem> {
+    let fits = at.is_none_or(|at| at > now && at.duration_since(now) <= FOLLOW_UP_MAX);
+    let rule = "must lie in the future, at most 90 days on";
+    if fits { Ok(()) } else { Err(Problem::of_field(ProblemCode::InvalidField, FieldError::new("follow_up_at", rule))) }
+}
+
+/// Says that the case is being worked on: whoever has it is reminded that much later, and it stays theirs.
+#[utoipa::path(post, path = "/api/v1/crisis/alerts/{id}/check-in", tag = "alerts",
+    params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-TV-Za-tv-z-]{8,16})$")),
+    security(("api_key" = []), ("bearer" = [])),
+    responses((status = 200, description = "noted", body = AlertView),
+        (status = 409, description = "conflict", body = super::super::problem::ProblemDocument, content_type = "application/problem+json"),
+        CommonProblems))]
+async fn check_in(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+    WaitedFor(deadline): WaitedFor,
+    StrictPath(id): StrictPath<String>,
+) -> Result<Json<AlertView>, Problem> {
+    let caller = caller(principal, COUNSELLING)?.until(deadline);
+    let alert = state.service.find(&caller, alert_name(&id)?).await?;
+    let service = Arc::clone(&state.service);
+    let transition = to_its_end(async move { service.check_in(&caller, alert).await }).await?;
     show(&state, &transition.alert).await
 }
 
@@ -253,7 +287,7 @@ struct RevealedView {
     reference: Reference,
     /// The student, as the backend names them.
     user_id: String,
-    /// What came with each event, oldest first.
+    /// What came with each event, and what people replied, oldest first.
     events: Vec<RevealedEventView>,
 }
 
@@ -261,6 +295,7 @@ impl RevealedView {
     fn of(alert: &Alert, revealed: Revealed) -> Self {
         let events = revealed.events.into_iter().map(|event| RevealedEventView {
             received_at: event.received_at,
+            reply: event.reply.map(|by| ReplyView { contact: by.contact, channel: by.channel }),
             message: event.message,
             metadata: event.metadata.and_then(|text| serde_json::from_str(&text).ok()),
         });
@@ -268,12 +303,25 @@ impl RevealedView {
     }
 }
 
-/// What came with one event.
+/// Who replied.
+#[derive(Serialize, utoipa::ToSchema)]
+struct ReplyView {
+    /// Who.
+    #[schema(value_type = String)]
+    contact: ContactId,
+    /// Over which channel.
+    channel: Channel,
+}
+
+/// What came with one event, or one reply.
 #[derive(Serialize, utoipa::ToSchema)]
 struct RevealedEventView {
     /// When it was accepted.
     #[schema(value_type = String, format = "date-time")]
     received_at: Timestamp,
+    /// Whose reply it is; none: it came with an event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply: Option<ReplyView>,
     /// What was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
@@ -386,6 +434,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(list_alerts))
         .routes(routes!(get_alert))
         .routes(routes!(acknowledge))
+        .routes(routes!(check_in))
         .routes(routes!(resolve))
         .routes(routes!(escalate_alert))
         .routes(routes!(reveal))

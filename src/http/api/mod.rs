@@ -105,6 +105,8 @@ fn rejected(rejection: Rejection) -> Problem {
                 FieldError::new("outcome", "must be drill for a drill, and nothing else may be"),
             );
         }
+        Rejection::NotAcknowledged => "nobody has taken the alert",
+        Rejection::RepliesFull => "no more replies are kept for this alert",
         Rejection::NobodyElse => "there is nobody else to hand it on to",
         Rejection::AlreadyResolved => "the alert is resolved",
         Rejection::AlreadyAcknowledged => "the alert is already acknowledged",

@@ -110,9 +110,15 @@ struct PolicyRequest {
     /// After how many seconds without a receipt the same person is told over the next channel; 30 if not given.
     #[schema(minimum = 5, maximum = 600)]
     fall_over_after_seconds: Option<u32>,
-    /// How many seconds after an acknowledgement an outcome must follow; 900 if not given.
+    /// How many seconds after an acknowledgement an outcome or a check-in must follow; 900 if not given.
     #[schema(minimum = 60, maximum = 86400)]
     act_within_seconds: Option<u32>,
+    /// How many seconds after the reminder that one is missing the case is escalated again; 300 if not given.
+    #[schema(minimum = 60, maximum = 3600)]
+    check_in_within_seconds: Option<u32>,
+    /// Whether a reply such as `done safe` may close a case.
+    #[serde(default)]
+    resolve_by_reply: bool,
     /// The time in which the message asks for an answer, in seconds; 300 if not given.
     #[schema(minimum = 60, maximum = 3600)]
     respond_within_seconds: Option<u32>,
@@ -153,6 +159,8 @@ impl PolicyRequest {
             last_responder_every: seconds(self.last_responder_every_seconds, 300),
             fall_over_after: seconds(self.fall_over_after_seconds, 30),
             act_within: seconds(self.act_within_seconds, 900),
+            check_in_within: seconds(self.check_in_within_seconds, 300),
+            resolve_by_reply: self.resolve_by_reply,
             respond_within: seconds(self.respond_within_seconds, 300),
         };
         Some(RosterPolicy { policy: Arc::new(policy), bands: self.bands.clone() })
@@ -210,8 +218,12 @@ struct PolicyView {
     last_responder_every_seconds: u64,
     /// After how long without a receipt the next channel is used.
     fall_over_after_seconds: u64,
-    /// How long after an acknowledgement an outcome must follow.
+    /// How long after an acknowledgement an outcome or a check-in must follow.
     act_within_seconds: u64,
+    /// How long after the reminder that one is missing the case is escalated again.
+    check_in_within_seconds: u64,
+    /// Whether a reply may close a case.
+    resolve_by_reply: bool,
     /// The time in which the message asks for an answer.
     respond_within_seconds: u64,
     /// What somebody should look at.
@@ -241,6 +253,8 @@ impl PolicyView {
             last_responder_every_seconds: policy.last_responder_every.as_secs(),
             fall_over_after_seconds: policy.fall_over_after.as_secs(),
             act_within_seconds: policy.act_within.as_secs(),
+            check_in_within_seconds: policy.check_in_within.as_secs(),
+            resolve_by_reply: policy.resolve_by_reply,
             respond_within_seconds: policy.respond_within.as_secs(),
             // What was in order when it was saved may not be any more.
             warnings: found.faults.into_iter().chain(found.warnings).map(WarningView::from).collect(),

@@ -9,6 +9,7 @@ use crate::domain::contact::{Channel, ContactRole};
 use crate::domain::delivery::{Attempt, AttemptResult, Delivery, DeliveryState, FailureReason};
 use crate::domain::event::{Score, Source};
 use crate::domain::ids::{AlertId, ContactId, ProviderId, Reference};
+use crate::domain::message::Purpose;
 use crate::domain::policy::Stage;
 use crate::domain::provider::ProviderFault;
 use crate::twilio::error_codes;
@@ -33,6 +34,8 @@ pub(super) struct AlertSummary {
     source: Source,
     /// How many events it unites.
     events: u32,
+    /// How many replies are kept beside it that asked for nothing; `reveal` opens them.
+    replies: u32,
     /// When it was opened.
     #[schema(value_type = String, format = "date-time")]
     opened_at: Timestamp,
@@ -96,9 +99,14 @@ enum StateView {
         /// When.
         #[schema(value_type = String, format = "date-time")]
         at: Timestamp,
-        /// When it is escalated again unless an outcome follows.
+        /// When whoever has it is reminded, or, where they were, when it is escalated again, unless an outcome or a
+        /// check-in follows.
         #[schema(value_type = String, format = "date-time")]
         action_due_at: Timestamp,
+        /// When they were reminded.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<String>, format = "date-time")]
+        reminded_at: Option<Timestamp>,
     },
     /// A human has closed it.
     Resolved {
@@ -109,6 +117,10 @@ enum StateView {
         /// When.
         #[schema(value_type = String, format = "date-time")]
         at: Timestamp,
+        /// When somebody is to look after the student again.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<String>, format = "date-time")]
+        follow_up_at: Option<Timestamp>,
     },
 }
 
@@ -132,6 +144,8 @@ struct DeliveryView {
     contact: ContactId,
     /// Why they are told.
     role: ContactRole,
+    /// What the message is for.
+    purpose: Purpose,
     /// The channel.
     channel: Channel,
     /// `due`, `sending`, `unknown`, `accepted`, `sent`, `delivered`, `read`, `failed` or `cancelled`.
@@ -232,6 +246,7 @@ impl From<&Alert> for AlertSummary {
             severity: alert.severity,
             source: alert.trigger.source,
             events: alert.events,
+            replies: alert.replies,
             opened_at: alert.opened_at,
             updated_at: alert.updated_at,
             next_action_at: alert.next_action_at(),
@@ -273,10 +288,19 @@ impl From<&AlertState> for StateView {
                 };
                 Self::Escalating { round, step, last_responder: round.is_none(), next_step_at: *next_step_at }
             }
-            AlertState::Acknowledged { by, via, at, action_due_at } => {
-                Self::Acknowledged { by: by.into(), via: *via, at: *at, action_due_at: *action_due_at }
-            }
-            AlertState::Resolved { by, outcome, at } => Self::Resolved { by: by.into(), outcome: *outcome, at: *at },
+            AlertState::Acknowledged { by, via, at, action_due_at, reminded_at } => Self::Acknowledged {
+                by: by.into(),
+                via: *via,
+                at: *at,
+                action_due_at: *action_due_at,
+                reminded_at: *reminded_at,
+            },
+            AlertState::Resolved { by, outcome, at, follow_up } => Self::Resolved {
+                by: by.into(),
+                outcome: *outcome,
+                at: *at,
+                follow_up_at: follow_up.map(|follow_up| follow_up.due_at),
+            },
         }
     }
 }
@@ -309,6 +333,7 @@ impl From<&Delivery> for DeliveryView {
             number: delivery.no.0,
             contact: delivery.contact.clone(),
             role: delivery.role,
+            purpose: delivery.purpose,
             channel: delivery.channel,
             state: delivery.state.name(),
             failure,

@@ -6,7 +6,7 @@ use firestore::gcloud_sdk::google::firestore::v1::document_transform::FieldTrans
 use firestore::gcloud_sdk::google::firestore::v1::document_transform::field_transform::TransformType;
 use firestore::gcloud_sdk::google::firestore::v1::{ArrayValue, Value, Write, WriteResult};
 
-use super::change::{Change, CommitNumber, Seen, contradiction, create, delete, hold, hold_absent, replace};
+use super::change::{Change, CommitNumber, Seen, contradiction, create, delete, hold, hold_absent, replace, update};
 use super::client::Client;
 use super::documents::{self, Fields, Names, array, boolean, count, field, fields, int, micros, name, shard, text};
 use super::records;
@@ -111,6 +111,10 @@ impl AlertChange {
         }
         if let (Some(name), Some(key)) = (&self.touched.data_key, &self.commit.data_key) {
             writes.push(create(name.clone(), records::data_key_fields(key), number));
+        }
+        for address in &self.commit.last_case_of {
+            // Whatever was there: the newest stands.
+            writes.push(update(names.last_case(&alert.organisation, *address), points_to(names, alert.id)));
         }
         for message in &self.touched.messages {
             writes.push(create(message.clone(), points_to(names, alert.id), number));

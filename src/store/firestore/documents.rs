@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::domain::audit::AuditStream;
 use crate::domain::ids::{
-    AlertId, EventId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
+    AddressKey, AlertId, EventId, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
 };
 use crate::ports::StoreError;
 
@@ -35,6 +35,7 @@ pub(super) mod collection {
     pub(crate) const OPEN_ALERTS: &str = "open_alerts";
     pub(crate) const REFERENCES: &str = "references";
     pub(crate) const MESSAGES: &str = "provider_messages";
+    pub(crate) const LAST_CASES: &str = "last_cases";
     pub(crate) const ANSWERS: &str = "idempotency_keys";
     pub(crate) const DATA_KEYS: &str = "data_keys";
     pub(crate) const FACTS: &str = "facts";
@@ -133,6 +134,10 @@ impl Names {
 
     pub(super) fn message(&self, id: &ProviderId) -> String {
         self.of(collection::MESSAGES, id.as_str())
+    }
+
+    pub(super) fn last_case(&self, organisation: &OrganisationId, address: AddressKey) -> String {
+        self.of(collection::LAST_CASES, &format!("{address}-{organisation}"))
     }
 
     pub(super) fn answer(&self, key: IdempotencyKey) -> String {

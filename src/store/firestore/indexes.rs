@@ -102,6 +102,7 @@ pub const COLLECTIONS: &[&str] = &[
     collection::OPEN_ALERTS,
     collection::REFERENCES,
     collection::MESSAGES,
+    collection::LAST_CASES,
     collection::ANSWERS,
     collection::DATA_KEYS,
     collection::FACTS,

@@ -262,6 +262,14 @@ impl Store for FirestoreStore {
         self.alert_by(self.client.names.message(id)).await
     }
 
+    async fn last_case_of(
+        &self,
+        organisation: &OrganisationId,
+        address: AddressKey,
+    ) -> Result<Option<Alert>, StoreError> {
+        self.alert_by(self.client.names.last_case(organisation, address)).await
+    }
+
     async fn escalating_alerts_of(
         &self,
         organisation: &OrganisationId,

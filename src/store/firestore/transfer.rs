@@ -33,6 +33,7 @@ const fn collections(kind: Kind) -> &'static [&'static str] {
         Kind::Audit => &documents::AUDIT,
         Kind::Event => &[collection::EVENTS],
         Kind::Message => &[collection::MESSAGES],
+        Kind::LastCase => &[collection::LAST_CASES],
         Kind::Answer => &[collection::ANSWERS],
         Kind::Alert => &[collection::ALERTS],
     }
@@ -80,6 +81,11 @@ fn piece(kind: Kind, document: &Document) -> Result<Option<Piece>, StoreError> {
         }
         Kind::Event => Piece::Event(turned_back(split(id)?.0)?, json::read(document.text(field::BODY)?)?),
         Kind::Message => Piece::Message(part(id)?, turned_back(id_of(&records::pointed_to(document)?))?),
+        Kind::LastCase => {
+            let (address, organisation) = split(id)?;
+            let alert = turned_back(id_of(&records::pointed_to(document)?))?;
+            Piece::LastCase(part(organisation)?, part(address)?, alert)
+        }
         Kind::Answer => Piece::Answer(records::answer(part(id)?, document)?),
         Kind::Alert => {
             let body = document.text(field::BODY)?;
@@ -127,6 +133,9 @@ fn writes(client: &Client, answers_kept: Duration, piece: &Piece) -> Result<Vec<
             change::update(names.event(*alert, details.event), fields([(field::BODY, body)]))
         }
         Piece::Message(id, alert) => change::update(names.message(id), alerts::points_to(names, *alert)),
+        Piece::LastCase(organisation, address, alert) => {
+            change::update(names.last_case(organisation, *address), alerts::points_to(names, *alert))
+        }
         Piece::Answer(record) => change::update(names.answer(record.key), records::answer_fields(record, answers_kept)),
         Piece::Alert(alert, body, told) => return alert_writes(client, alert, body, told),
     }])
@@ -157,7 +166,7 @@ fn alert_writes(
 
 const fn weight(piece: &Piece) -> usize {
     match piece {
-        Piece::Fact(..) | Piece::DataKey(_) | Piece::Message(..) => 0,
+        Piece::Fact(..) | Piece::DataKey(_) | Piece::Message(..) | Piece::LastCase(..) => 0,
         Piece::Consent(_, body) | Piece::Roster(_, body) | Piece::Alert(_, body, _) => body.len(),
         Piece::Audit(entry) => entry.canonical.len(),
         // Sealed texts of bounded length: 20,000 characters of message and 64 KiB of metadata at the most.

@@ -10,6 +10,7 @@ const STEPS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0002_facts.sql"),
     include_str!("../../../migrations/sqlite/0003_unfinished.sql"),
     include_str!("../../../migrations/sqlite/0004_rosters.sql"),
+    include_str!("../../../migrations/sqlite/0005_replies.sql"),
 ];
 
 /// The version that this build writes.

@@ -349,6 +349,20 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn last_case_of(
+        &self,
+        organisation: &OrganisationId,
+        address: AddressKey,
+    ) -> Result<Option<Alert>, StoreError> {
+        let organisation = organisation.clone();
+        self.readers
+            .look(move |connection| {
+                let values = params![organisation.as_str(), address.as_bytes()];
+                connection.prepare_cached(sql::LAST_CASE)?.query_row(values, rows::json_column).optional()
+            })
+            .await
+    }
+
     async fn escalating_alerts_of(
         &self,
         organisation: &OrganisationId,

@@ -12,7 +12,7 @@ use crate::domain::alert::{Alert, AlertState, StateName};
 use crate::domain::audit::{AuditEntry, AuditHash, AuditHead, AuditStream};
 use crate::domain::consent::ConsentRecord;
 use crate::domain::event::EventDetails;
-use crate::domain::ids::{AlertId, EventId, IdempotencyKey, OrganisationId, PersonKey, SubjectKey};
+use crate::domain::ids::{AddressKey, AlertId, EventId, IdempotencyKey, OrganisationId, PersonKey, SubjectKey};
 use crate::domain::roster::Roster;
 use crate::domain::sealed::Sealed;
 use crate::ports::{
@@ -125,6 +125,9 @@ pub(super) fn commit_alert(connection: &Connection, commit: &AlertCommit, body: 
             .prepare_cached("INSERT OR IGNORE INTO provider_messages (provider_id, alert) VALUES (?1, ?2)")?
             .execute(params![provider_id.as_str(), id])?;
     }
+    for address in &commit.last_case_of {
+        insert_last_case(connection, &commit.alert.organisation, *address, commit.alert.id)?;
+    }
     if let Some(details) = &commit.event {
         insert_event_details(connection, commit.alert.id, details)?;
     }
@@ -236,29 +239,53 @@ fn write_addresses(connection: &Connection, commit: &AlertCommit) -> Result<()> 
 }
 
 pub(super) fn insert_event_details(connection: &Connection, alert: AlertId, details: &EventDetails) -> Result<()> {
-    let sql = "INSERT INTO event_details (alert, event, received_at, message, metadata) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let sql = "INSERT INTO event_details (alert, event, received_at, message, metadata, reply) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let reply = details.reply.as_ref().map(serde_json::to_string).transpose();
+    let reply = reply.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     connection.prepare_cached(sql)?.execute(params![
         alert.0.as_bytes(),
         details.event.0.as_bytes(),
         details.received_at.as_microsecond(),
         details.message.as_ref().map(|sealed| &sealed.0),
         details.metadata.as_ref().map(|sealed| &sealed.0),
+        reply,
     ])?;
     Ok(())
 }
 
-pub(super) fn event_details(connection: &Connection, alert: AlertId) -> Result<Vec<EventDetails>> {
-    let sql = "SELECT event, received_at, message, metadata FROM event_details WHERE alert = ?1 \
-               ORDER BY received_at, event";
-    all(connection, sql, [alert.0.as_bytes()], |row| {
-        let event: [u8; 16] = row.get(0)?;
-        Ok(EventDetails {
-            event: EventId(uuid::Uuid::from_bytes(event)),
-            received_at: timestamp(row.get(1)?, 1)?,
-            message: row.get::<_, Option<String>>(2)?.map(Sealed),
-            metadata: row.get::<_, Option<String>>(3)?.map(Sealed),
-        })
+pub(super) fn insert_last_case(
+    connection: &Connection,
+    organisation: &OrganisationId,
+    address: AddressKey,
+    alert: AlertId,
+) -> Result<()> {
+    let sql = "INSERT OR REPLACE INTO last_cases (organisation, address, alert) VALUES (?1, ?2, ?3)";
+    let values = params![organisation.as_str(), address.as_bytes(), alert.0.as_bytes()];
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// The columns of [`details_of`].
+pub(super) const EVENT_DETAILS: &str = "event, received_at, message, metadata, reply";
+
+/// Reads [`EVENT_DETAILS`], which begin at a column.
+pub(super) fn details_of(row: &Row<'_>, first: usize) -> Result<EventDetails> {
+    let event: [u8; 16] = row.get(first)?;
+    let reply = row.get::<_, Option<String>>(first + 4)?;
+    let reply = reply.map(|text| serde_json::from_str(&text)).transpose();
+    Ok(EventDetails {
+        event: EventId(uuid::Uuid::from_bytes(event)),
+        received_at: timestamp(row.get(first + 1)?, first + 1)?,
+        reply: reply.map_err(|_| unreadable(first + 4, "JSON not in the expected form"))?,
+        message: row.get::<_, Option<String>>(first + 2)?.map(Sealed),
+        metadata: row.get::<_, Option<String>>(first + 3)?.map(Sealed),
     })
+}
+
+pub(super) fn event_details(connection: &Connection, alert: AlertId) -> Result<Vec<EventDetails>> {
+    let sql = format!("SELECT {EVENT_DETAILS} FROM event_details WHERE alert = ?1 ORDER BY received_at, event");
+    all(connection, &sql, [alert.0.as_bytes()], |row| details_of(row, 0))
 }
 
 // -- audit ------------------------------------------------------------------------------------------------------------

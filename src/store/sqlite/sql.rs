@@ -12,6 +12,9 @@ pub(super) const ALERT_BY_REFERENCE: &str = "SELECT body FROM alerts WHERE organ
 pub(super) const ALERT_OF_MESSAGE: &str =
     "SELECT a.body FROM provider_messages m JOIN alerts a ON a.id = m.alert WHERE m.provider_id = ?1";
 
+pub(super) const LAST_CASE: &str = "SELECT a.body FROM last_cases l JOIN alerts a ON a.id = l.alert \
+    WHERE l.organisation = ?1 AND l.address = ?2";
+
 pub(super) const ESCALATING_ALERTS_OF: &str = "\
     SELECT a.body FROM alert_addresses d JOIN alerts a ON a.id = d.alert \
     WHERE d.organisation = ?1 AND d.address = ?2 AND a.state = 'escalating' ORDER BY d.alert DESC LIMIT ?3";

@@ -60,6 +60,7 @@ async fn no_statement_walks_through_a_table_that_grows() {
         (sql::CONSENT_VERSION, "PRIMARY KEY (organisation=? AND subject=?"),
         (sql::DATA_KEY, "PRIMARY KEY (organisation=? AND person=?"),
         (sql::ANSWER, "PRIMARY KEY (key=?"),
+        (sql::LAST_CASE, "PRIMARY KEY (organisation=? AND address=?"),
         (sql::FORGET_ANSWERS, "INDEX answers_age (created_at<?"),
         (sql::NEXT_DUE, "INDEX alerts_due"),
         (sql::UNFINISHED_ALERTS, "INDEX alerts_unfinished (id<?"),
@@ -72,6 +73,7 @@ async fn no_statement_walks_through_a_table_that_grows() {
         (Kind::Audit, "PRIMARY KEY ((stream,seq)>(?,?)"),
         (Kind::Event, "PRIMARY KEY ((alert,event)>(?,?)"),
         (Kind::Message, "PRIMARY KEY (provider_id>?"),
+        (Kind::LastCase, "PRIMARY KEY ((organisation,address)>(?,?)"),
         (Kind::Answer, "PRIMARY KEY (key>?"),
         (Kind::Alert, "(id>?"),
     ];

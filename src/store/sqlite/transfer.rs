@@ -12,9 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{SqliteStore, rows};
 use crate::domain::audit::{AuditEntry, AuditHash};
-use crate::domain::event::EventDetails;
-use crate::domain::ids::{AddressKey, AlertId, EventId, IdempotencyKey, OrganisationId, PersonKey};
-use crate::domain::sealed::Sealed;
+use crate::domain::ids::{AddressKey, AlertId, IdempotencyKey, OrganisationId, PersonKey};
 use crate::ports::transfer::{Kind, Page, Piece, Transfer};
 use crate::ports::{IdempotencyRecord, StoreError, WrappedDataKey};
 
@@ -39,11 +37,15 @@ pub(super) const fn every(kind: Kind) -> &'static str {
              WHERE (stream, seq) > (?2, ?3) ORDER BY stream, seq LIMIT ?1"
         }
         Kind::Event => {
-            "SELECT alert, event, received_at, message, metadata FROM event_details \
+            "SELECT alert, event, received_at, message, metadata, reply FROM event_details \
              WHERE (alert, event) > (?2, ?3) ORDER BY alert, event LIMIT ?1"
         }
         Kind::Message => {
             "SELECT alert, provider_id FROM provider_messages WHERE provider_id > ?2 ORDER BY provider_id LIMIT ?1"
+        }
+        Kind::LastCase => {
+            "SELECT organisation, address, alert FROM last_cases \
+             WHERE (organisation, address) > (?2, ?3) ORDER BY organisation, address LIMIT ?1"
         }
         Kind::Answer => {
             "SELECT key, body, status, answer, created_at FROM answers WHERE key > ?2 ORDER BY key LIMIT ?1"
@@ -96,6 +98,7 @@ fn keys(kind: Kind) -> (Vec<KeyPart>, &'static [usize]) {
         Kind::Audit => (vec![KeyPart::TEXT, KeyPart::Number(0)], &[0, 1]),
         Kind::Event => (vec![KeyPart::BYTES, KeyPart::BYTES], &[0, 1]),
         Kind::Message => (vec![KeyPart::TEXT], &[1]),
+        Kind::LastCase => (vec![KeyPart::TEXT, KeyPart::BYTES], &[0, 1]),
         Kind::Answer => (vec![KeyPart::BYTES], &[0]),
         Kind::Alert => (vec![KeyPart::BYTES], &[1]),
     }
@@ -138,15 +141,10 @@ fn piece(connection: &Connection, kind: Kind, row: &Row<'_>) -> Result<Piece> {
             canonical: row.get(3)?,
             hash: AuditHash::from_bytes(row.get(4)?),
         }),
-        Kind::Event => Piece::Event(
-            AlertId(uuid(row, 0)?),
-            EventDetails {
-                event: EventId(uuid(row, 1)?),
-                received_at: rows::timestamp(row.get(2)?, 2)?,
-                message: row.get::<_, Option<String>>(3)?.map(Sealed),
-                metadata: row.get::<_, Option<String>>(4)?.map(Sealed),
-            },
-        ),
+        Kind::Event => Piece::Event(AlertId(uuid(row, 0)?), rows::details_of(row, 1)?),
+        Kind::LastCase => {
+            Piece::LastCase(rows::parsed(row, 0)?, AddressKey::from_bytes(row.get(1)?), AlertId(uuid(row, 2)?))
+        }
         Kind::Message => Piece::Message(rows::parsed(row, 1)?, AlertId(uuid(row, 0)?)),
         Kind::Answer => Piece::Answer(IdempotencyRecord {
             key: IdempotencyKey::from_bytes(row.get(0)?),
@@ -205,6 +203,9 @@ fn write(connection: &Connection, piece: &Piece) -> Result<()> {
         Piece::Message(id, alert) => {
             let sql = "INSERT OR REPLACE INTO provider_messages (provider_id, alert) VALUES (?1, ?2)";
             connection.prepare_cached(sql)?.execute(params![id.as_str(), alert.0.as_bytes()])?;
+        }
+        Piece::LastCase(organisation, address, alert) => {
+            rows::insert_last_case(connection, organisation, *address, *alert)?;
         }
         Piece::Answer(record) => {
             // A key that was forgotten may have been used anew since an earlier try of this copy.

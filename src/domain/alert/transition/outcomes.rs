@@ -5,22 +5,24 @@ use crate::domain::alert::{Alarm, Deed, DeliveryDeed};
 use crate::domain::audit::Actor;
 use crate::domain::delivery::{Attempt, Change, Delivery, FailureReason, Settled};
 use crate::domain::ids::{AttemptNo, DeliveryNo};
+use crate::domain::message::Purpose;
 use crate::domain::provider::{ErrorClass, Receipt, SendOutcome};
 
 impl<'a> Changing<'a, '_> {
-    pub(super) fn delivery_change(&self) -> Change<'a> {
+    pub(super) fn delivery_change(&self, purpose: Purpose) -> Change<'a> {
         Change {
             now: self.cx.now,
             jitter: self.cx.jitter,
             rules: &self.cx.rules.delivery,
-            still_wanted: self.still_wanted(),
+            still_wanted: self.alert.wants(purpose),
         }
     }
 
     fn delivery_mut(&mut self, no: DeliveryNo) -> Result<(&mut Delivery, Change<'a>), Rejection> {
-        let change = self.delivery_change();
-        let delivery = self.alert.deliveries.iter_mut().find(|delivery| delivery.no == no);
-        delivery.map(|delivery| (delivery, change)).ok_or(Rejection::NoSuchDelivery)
+        let place = self.alert.deliveries.iter().position(|delivery| delivery.no == no);
+        let place = place.ok_or(Rejection::NoSuchDelivery)?;
+        let change = self.delivery_change(self.alert.deliveries[place].purpose);
+        Ok((&mut self.alert.deliveries[place], change))
     }
 
     pub(super) fn settle(
@@ -78,6 +80,7 @@ impl<'a> Changing<'a, '_> {
         }
         self.note(no, attempt, settled);
         self.spare_next_channel(no);
+        self.tell_if_taken_meanwhile(no);
         Ok(())
     }
 
@@ -87,6 +90,7 @@ impl<'a> Changing<'a, '_> {
         self.out.settled.push((no, settled));
         let delivery = self.alert.deliveries.iter().find(|delivery| delivery.no == no);
         let fault = delivery.and_then(|delivery| delivery.attempt(attempt)).and_then(|attempt| attempt.fault);
+        let is_alert = delivery.is_some_and(|delivery| delivery.purpose.is_alert());
         match settled {
             Settled::Retry { at } => {
                 self.record_delivery(no, DeliveryDeed::RetryPlanned { attempt, due_at: at, fault })
@@ -99,6 +103,8 @@ impl<'a> Changing<'a, '_> {
                 self.record_delivery(no, DeliveryDeed::Failed { reason, fault });
                 self.something_failed = true;
                 match (reason, class) {
+                    // Nothing depends on a notice.
+                    _ if !is_alert => {}
                     (FailureReason::Exhausted, _) => self.out.alarms.push(Alarm::DeliveryExhausted),
                     (_, Some(class @ (ErrorClass::Config | ErrorClass::Template | ErrorClass::OptOut))) => {
                         let code = fault.and_then(|fault| fault.code);

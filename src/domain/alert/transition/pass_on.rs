@@ -35,7 +35,11 @@ impl Changing<'_, '_> {
 
     /// The rung that told somebody last: from there on it is handed on.
     fn last_told(&self) -> Stage {
-        self.alert.deliveries.last().map_or(Stage::FIRST, |delivery| delivery.stage)
+        self.alert
+            .deliveries
+            .iter()
+            .rfind(|delivery| delivery.purpose.is_alert())
+            .map_or(Stage::FIRST, |delivery| delivery.stage)
     }
 
     /// The next stage that names somebody else who can be told.

@@ -1,7 +1,7 @@
 //! What time makes due: stages, leases that ran out, look-ups, polls, and claims.
 
 use super::Changing;
-use crate::domain::alert::{Action, Alarm, AlertState, Deed, DeliveryDeed, Facts, Kind};
+use crate::domain::alert::{Action, Alarm, AlertState, Deed, DeliveryDeed, Facts, FollowUp, Kind};
 use crate::domain::audit::Actor;
 use crate::domain::delivery::{Delivery, DeliveryState, Disclosed, FailureReason, Lease, Settled, later, nearer};
 use crate::domain::event::Score;
@@ -23,10 +23,14 @@ impl Changing<'_, '_> {
                 self.enter(next);
             }
             AlertState::Acknowledged { action_due_at, .. } if action_due_at <= self.cx.now => {
-                self.record(&Deed::Reopened);
-                self.out.alarms.push(Alarm::Reopened);
-                // Without a ground nobody may be told again: people who may decide otherwise see it as withheld.
-                if self.alert.ground.is_some() { self.enter(Stage::FIRST) } else { self.withhold() }
+                if !self.remind() {
+                    self.reopen();
+                }
+            }
+            AlertState::Resolved { follow_up: Some(FollowUp { due_at, is_told: false }), .. }
+                if due_at <= self.cx.now =>
+            {
+                self.remind_of_follow_up();
             }
             AlertState::Escalating { .. }
             | AlertState::Acknowledged { .. }
@@ -37,12 +41,24 @@ impl Changing<'_, '_> {
         self.ask_provider();
     }
 
+    /// Nobody said in time what became of it.
+    fn reopen(&mut self) {
+        self.record(&Deed::Reopened);
+        self.out.alarms.push(Alarm::Reopened);
+        // Without a ground nobody may be told again: people who may decide otherwise see it as withheld.
+        if self.alert.ground.is_some() { self.enter(Stage::FIRST) } else { self.withhold() }
+    }
+
     /// Where the clock was set back, nothing waits until it has caught up: see [`Delivery::pull_in`].
     fn pull_in(&mut self) {
         let (now, policy) = (self.cx.now, std::sync::Arc::clone(&self.alert.policy));
         self.changed |= match &mut self.alert.state {
             AlertState::Escalating { stage, next_step_at } => nearer(next_step_at, later(now, stage.patience(&policy))),
-            AlertState::Acknowledged { action_due_at, .. } => nearer(action_due_at, later(now, policy.act_within)),
+            AlertState::Acknowledged { action_due_at, reminded_at, .. } => {
+                let longest = if reminded_at.is_some() { policy.check_in_within } else { policy.act_within };
+                nearer(action_due_at, later(now, longest))
+            }
+            // A follow-up is due on a day, not after a time.
             AlertState::Withheld { .. } | AlertState::Resolved { .. } => false,
         };
         let Some(lease) = self.cx.lease else { return };
@@ -100,8 +116,8 @@ impl Changing<'_, '_> {
         let Some(lease) = self.cx.lease else { return };
         let now = self.cx.now;
         let rules = &self.cx.rules.delivery;
-        let change = self.delivery_change();
         for place in 0..self.alert.deliveries.len() {
+            let change = self.delivery_change(self.alert.deliveries[place].purpose);
             let delivery = &mut self.alert.deliveries[place];
             if delivery.state_due_at().is_none_or(|at| at > now) {
                 continue;
@@ -149,13 +165,10 @@ impl Changing<'_, '_> {
     /// Takes what is due in hand, under the situation's lease.
     fn claim_due(&mut self) {
         let Some(lease) = self.cx.lease else { return };
-        if !self.still_wanted() {
-            return;
-        }
         for place in 0..self.alert.deliveries.len() {
             let delivery = &self.alert.deliveries[place];
             let DeliveryState::Due { at } = delivery.state else { continue };
-            if at > self.cx.now {
+            if at > self.cx.now || !self.alert.wants(delivery.purpose) {
                 continue;
             }
             let Some(ground) = self.alert.ground.as_ref().filter(|ground| ground.allows(delivery.channel)) else {
@@ -189,6 +202,8 @@ impl Changing<'_, '_> {
             drill: matches!(self.alert.kind, Kind::Drill),
             channel: delivery.channel,
             language: &delivery.language,
+            purpose: delivery.purpose,
+            taken_by: self.taken_by(),
         }
     }
 

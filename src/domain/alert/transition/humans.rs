@@ -1,0 +1,116 @@
+//! What humans decide: take it, say that they are on it, close it; and what they write besides.
+
+use jiff::Timestamp;
+
+use super::{Changing, Rejection};
+use crate::domain::alert::{AckVia, AlertState, Channel, Deed, DeliveryDeed, FollowUp, Kind, Outcome};
+use crate::domain::audit::Actor;
+use crate::domain::delivery::{Settled, later};
+use crate::domain::ids::DeliveryNo;
+use crate::domain::sealed::Sealed;
+
+/// How many replies that ask for nothing are kept for one alert.
+const REPLIES_MAX: u32 = 100;
+
+impl Changing<'_, '_> {
+    pub(super) fn acknowledge(&mut self, via: AckVia) -> Result<(), Rejection> {
+        match self.alert.state {
+            AlertState::Escalating { .. } => {}
+            AlertState::Acknowledged { .. } => return Err(Rejection::AlreadyAcknowledged),
+            AlertState::Withheld { .. } => return Err(Rejection::IsWithheld),
+            AlertState::Resolved { .. } => return Err(Rejection::AlreadyResolved),
+        }
+        let at = self.cx.now;
+        let action_due_at = later(at, self.alert.policy.act_within);
+        self.record(&Deed::Acknowledged { via, action_due_at });
+        let by = self.cx.actor.clone();
+        self.alert.state = AlertState::Acknowledged { by, via, at, action_due_at, reminded_at: None };
+        (self.out.in_human_hands, self.out.left_ladder) = (true, true);
+        self.cancel_outstanding();
+        self.tell_others_that_it_is_taken();
+        Ok(())
+    }
+
+    /// Whoever has it goes on: the second clock begins anew.
+    pub(super) fn check_in(&mut self) -> Result<(), Rejection> {
+        let AlertState::Acknowledged { by, action_due_at, reminded_at, .. } = &mut self.alert.state else {
+            return Err(match self.alert.state {
+                AlertState::Resolved { .. } => Rejection::AlreadyResolved,
+                AlertState::Escalating { .. } | AlertState::Withheld { .. } | AlertState::Acknowledged { .. } => {
+                    Rejection::NotAcknowledged
+                }
+            });
+        };
+        if matches!(self.cx.actor, Actor::Contact { .. }) && by != self.cx.actor {
+            return Err(Rejection::AlreadyAcknowledged);
+        }
+        *action_due_at = later(self.cx.now, self.alert.policy.act_within);
+        *reminded_at = None;
+        let action_due_at = *action_due_at;
+        self.record(&Deed::CheckedIn { action_due_at });
+        self.cancel_reminders();
+        Ok(())
+    }
+
+    /// Words that ask for nothing are kept, whatever has become of the case: who writes them may be in distress, too.
+    pub(super) fn keep_reply(&mut self, channel: Channel) -> Result<(), Rejection> {
+        if self.alert.replies >= REPLIES_MAX {
+            return Err(Rejection::RepliesFull);
+        }
+        self.alert.replies += 1;
+        self.record(&Deed::ReplyKept { channel, number: self.alert.replies });
+        Ok(())
+    }
+
+    pub(super) fn resolve(
+        &mut self,
+        outcome: Outcome,
+        note: Option<&Sealed>,
+        follow_up_at: Option<Timestamp>,
+    ) -> Result<(), Rejection> {
+        if !self.alert.is_open() {
+            return Err(Rejection::AlreadyResolved);
+        }
+        if matches!(outcome, Outcome::Drill) != matches!(self.alert.kind, Kind::Drill) {
+            return Err(Rejection::WrongOutcome);
+        }
+        self.record(&Deed::Resolved { outcome, note, follow_up_at });
+        let was_taken = matches!(self.alert.state, AlertState::Acknowledged { .. });
+        let follow_up = follow_up_at.map(|due_at| FollowUp { due_at, is_told: false });
+        let by = self.cx.actor.clone();
+        self.alert.state = AlertState::Resolved { by, outcome, at: self.cx.now, follow_up };
+        self.out.in_human_hands = true;
+        self.cancel_outstanding();
+        if !was_taken {
+            self.out.left_ladder = true;
+            self.tell_others_that_it_is_taken();
+        }
+        Ok(())
+    }
+
+    /// Whatever the alert does not want any more.
+    pub(super) fn cancel_outstanding(&mut self) {
+        for delivery in &mut self.alert.deliveries {
+            delivery.fall_over_at = None;
+        }
+        let unwanted: Vec<DeliveryNo> = self
+            .alert
+            .deliveries
+            .iter()
+            .filter(|delivery| !self.alert.wants(delivery.purpose))
+            .map(|delivery| delivery.no)
+            .collect();
+        self.cancel_due(&unwanted);
+    }
+
+    pub(super) fn cancel_due(&mut self, numbers: &[DeliveryNo]) {
+        let now = self.cx.now;
+        let among = self.alert.deliveries.iter_mut().filter(|delivery| numbers.contains(&delivery.no));
+        let cancelled: Vec<DeliveryNo> =
+            among.filter_map(|delivery| delivery.cancel(now).then_some(delivery.no)).collect();
+        for no in cancelled {
+            self.out.settled.push((no, Settled::Cancelled));
+            self.record_delivery(no, DeliveryDeed::Cancelled { attempt: None });
+        }
+    }
+}

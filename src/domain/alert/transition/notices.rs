@@ -1,0 +1,150 @@
+//! Notices: what is said beside the ladder. That somebody else has the case, to those who were told; that an outcome is
+//! missing, to whoever has it; that a follow-up is due.
+//!
+//! A notice asks nobody to take a case, so nothing depends on it: it is tried as any message, over one channel, and
+//! where it fails there is no other. But it stands on the same ground, and is recorded alike.
+
+use jiff::Timestamp;
+
+use super::Changing;
+use crate::domain::alert::{Alarm, AlertState, Deed, FollowUp, TakenBy};
+use crate::domain::audit::Actor;
+use crate::domain::contact::{Channel, Contact, ContactMethod};
+use crate::domain::delivery::{Delivery, later};
+use crate::domain::ids::{ContactId, DeliveryNo};
+use crate::domain::message::Purpose;
+use crate::domain::policy::Stage;
+
+impl Changing<'_, '_> {
+    /// Everybody else who was told hears that the case is in somebody's hands.
+    pub(super) fn tell_others_that_it_is_taken(&mut self) {
+        let mut told: Vec<ContactId> = Vec::new();
+        for delivery in self.alert.deliveries.iter().filter(|delivery| is_told(delivery)) {
+            if !told.contains(&delivery.contact) {
+                told.push(delivery.contact.clone());
+            }
+        }
+        for contact in told {
+            self.tell_that_it_is_taken(&contact);
+        }
+    }
+
+    /// One whose message was in hand or unknown when the case was taken hears it once Twilio has that message.
+    pub(super) fn tell_if_taken_meanwhile(&mut self, no: DeliveryNo) {
+        let Some(delivery) = self.alert.delivery(no).filter(|delivery| is_told(delivery)) else { return };
+        let contact = delivery.contact.clone();
+        self.tell_that_it_is_taken(&contact);
+    }
+
+    fn tell_that_it_is_taken(&mut self, contact: &ContactId) {
+        let Some((by, since)) = self.taken() else { return };
+        let takes = matches!(by, Actor::Contact { contact: taker } if taker == contact);
+        let is_notice = |delivery: &&Delivery| {
+            delivery.purpose == Purpose::TakenNotice && delivery.contact == *contact && delivery.planned_at >= since
+        };
+        if takes || self.alert.deliveries.iter().any(|delivery| is_notice(&delivery)) {
+            return;
+        }
+        self.plan_notice(Purpose::TakenNotice, contact);
+    }
+
+    /// Who has the case, or has closed it, and since when.
+    fn taken(&self) -> Option<(&Actor, Timestamp)> {
+        match &self.alert.state {
+            AlertState::Acknowledged { by, at, .. } | AlertState::Resolved { by, at, .. } => Some((by, *at)),
+            AlertState::Escalating { .. } | AlertState::Withheld { .. } => None,
+        }
+    }
+
+    /// How whoever has the case is called before others.
+    pub(super) fn taken_by(&self) -> TakenBy {
+        let Some((Actor::Contact { contact }, _)) = self.taken() else { return TakenBy::Dashboard };
+        let deliveries = self.alert.deliveries.iter().rev();
+        let told = deliveries.filter(|delivery| delivery.contact == *contact).map(|delivery| delivery.role).next();
+        let role = told.or_else(|| self.cx.directory.contact(contact).map(|contact| contact.role));
+        role.map_or(TakenBy::Dashboard, TakenBy::Contact)
+    }
+
+    /// Plans a notice over what the person was reached by, else over what they have; nothing is said by a call.
+    fn plan_notice(&mut self, purpose: Purpose, contact: &ContactId) -> Option<DeliveryNo> {
+        let contact = self.cx.directory.contact(contact)?;
+        let method = self.method_for_notice(contact)?;
+        let stage = self.alert.deliveries.last().map_or(Stage::FIRST, |delivery| delivery.stage);
+        Some(self.plan_message(stage, purpose, contact, method))
+    }
+
+    fn method_for_notice<'c>(&self, contact: &'c Contact) -> Option<&'c ContactMethod> {
+        let allowed = |method: &&ContactMethod| {
+            let ground = self.alert.ground.as_ref();
+            method.channel != Channel::Voice && ground.is_some_and(|ground| ground.allows(method.channel))
+        };
+        // 2: the phone has something of ours; 1: it will; 0: nobody has tried.
+        let reach = |method: &&ContactMethod| {
+            let same =
+                |delivery: &&Delivery| (delivery.address_key, delivery.channel) == (method.address_key, method.channel);
+            let deliveries = || self.alert.deliveries.iter().filter(same);
+            if deliveries().any(Delivery::has_arrived) { 2 } else { u8::from(deliveries().any(Delivery::is_out)) }
+        };
+        // Of equal ones the first: that is the order of the person's own.
+        contact.methods.iter().filter(allowed).rev().max_by_key(reach)
+    }
+
+    /// An outcome is overdue: whoever has the case is reminded once. Says whether they could be.
+    pub(super) fn remind(&mut self) -> bool {
+        let AlertState::Acknowledged { by: Actor::Contact { contact }, reminded_at: None, .. } = &self.alert.state
+        else {
+            return false;
+        };
+        let contact = contact.clone();
+        if self.plan_notice(Purpose::OutcomeReminder, &contact).is_none() {
+            return false;
+        }
+        let (now, next) = (self.cx.now, later(self.cx.now, self.alert.policy.check_in_within));
+        if let AlertState::Acknowledged { reminded_at, action_due_at, .. } = &mut self.alert.state {
+            (*reminded_at, *action_due_at) = (Some(now), next);
+        }
+        self.record(&Deed::Reminded { action_due_at: next });
+        true
+    }
+
+    /// A follow-up is due: who closed the case is reminded, or whoever was told of it, or whoever can be.
+    pub(super) fn remind_of_follow_up(&mut self) {
+        let AlertState::Resolved { follow_up: Some(follow_up), by, .. } = &mut self.alert.state else { return };
+        let due_at = follow_up.due_at;
+        *follow_up = FollowUp { is_told: true, ..*follow_up };
+        let closer = match by {
+            Actor::Contact { contact } => Some(contact.clone()),
+            Actor::Person { .. } | Actor::Machine { .. } | Actor::Provider | Actor::Service => None,
+        };
+        let told = self.alert.deliveries.iter().filter(|delivery| is_told(delivery)).rev();
+        let candidates: Vec<ContactId> = closer
+            .into_iter()
+            .chain(told.map(|delivery| delivery.contact.clone()))
+            .chain(self.cx.directory.people().map(|contact| contact.id.clone()))
+            .collect();
+        let told = candidates.iter().find_map(|contact| self.plan_notice(Purpose::FollowUpReminder, contact)).is_some();
+        self.record(&Deed::FollowUpDue { due_at, told });
+        if !told {
+            self.out.alarms.push(Alarm::FollowUpUntold);
+        }
+    }
+
+    /// The case is open again: nothing that said otherwise goes out any more.
+    pub(super) fn cancel_notices(&mut self) {
+        self.cancel_those(|purpose| !purpose.is_alert());
+    }
+
+    pub(super) fn cancel_reminders(&mut self) {
+        self.cancel_those(|purpose| purpose == Purpose::OutcomeReminder);
+    }
+
+    fn cancel_those(&mut self, those: impl Fn(Purpose) -> bool) {
+        let deliveries = self.alert.deliveries.iter().filter(|delivery| those(delivery.purpose));
+        let numbers: Vec<DeliveryNo> = deliveries.map(|delivery| delivery.no).collect();
+        self.cancel_due(&numbers);
+    }
+}
+
+fn is_told(delivery: &Delivery) -> bool {
+    delivery.purpose.is_alert() && delivery.is_out()
+}

@@ -362,7 +362,7 @@ mod tests {
     #[test]
     fn each_shortcoming_is_told_by_its_place() {
         type Case = (fn(&mut Policy), &'static str, Shortcoming);
-        let cases: [Case; 24] = [
+        let cases: [Case; 25] = [
             (|policy| policy.steps.clear(), "steps", Shortcoming::StepCount),
             (|policy| policy.steps = vec![policy.steps[0].clone(); 17], "steps", Shortcoming::StepCount),
             (|policy| policy.steps[1].targets.clear(), "steps[1].targets", Shortcoming::TargetCount),

@@ -7,7 +7,7 @@ use super::{Service, ServiceError, TRIES};
 use crate::domain::alert::{Alert, StateName};
 use crate::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream, ChainFault, verify_next};
 use crate::domain::event::ReplyOrigin;
-use crate::domain::ids::{AlertId, Reference};
+use crate::domain::ids::{AlertId, OrganisationId, Reference};
 use crate::ports::{ListCursor, SealedField};
 
 /// How many entries of a chain are read, and proven, at once: a millisecond's work.
@@ -72,6 +72,21 @@ pub struct RevealedEvent {
     pub metadata: Option<String>,
 }
 
+/// Whose chain is proven.
+enum Owner {
+    Alert(AlertId),
+    Settings(OrganisationId),
+}
+
+impl Owner {
+    fn stream(&self) -> AuditStream {
+        match self {
+            Self::Alert(id) => AuditStream::Alert(*id),
+            Self::Settings(id) => AuditStream::Settings(id.clone()),
+        }
+    }
+}
+
 impl Service {
     /// An alert of the caller's organisation. One of another organisation is not found, as if there were none.
     pub async fn find(&self, caller: &Caller, name: AlertName) -> Result<Alert, ServiceError> {
@@ -112,23 +127,53 @@ impl Service {
     /// meanwhile, what is new is proven as well. However long it is, a page of it is in memory at a time, and others get
     /// their turn after each.
     pub async fn prove(&self, id: AlertId) -> Result<Result<AuditHead, ChainFault>, ServiceError> {
-        let stream = AuditStream::Alert(id);
-        let mut alert = self.load(id).await?;
+        self.prove_up_to(&Owner::Alert(id)).await
+    }
+
+    /// The same, of the chain of what the caller's college has set up.
+    pub async fn prove_settings(&self, caller: &Caller) -> Result<Result<AuditHead, ChainFault>, ServiceError> {
+        let id = self.organisation(&caller.organisation)?.id.clone();
+        self.prove_up_to(&Owner::Settings(id)).await
+    }
+
+    /// Entries of that chain.
+    pub async fn settings_audit(
+        &self,
+        caller: &Caller,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditEntry>, ServiceError> {
+        let stream = AuditStream::Settings(self.organisation(&caller.organisation)?.id.clone());
+        Ok(self.store.audit_entries(&stream, after, limit).await?)
+    }
+
+    /// The version of a chain's owner, and the head that it remembers.
+    async fn head_of(&self, owner: &Owner) -> Result<(u64, AuditHead), ServiceError> {
+        match owner {
+            Owner::Alert(id) => self.load(*id).await.map(|alert| (alert.version, alert.audit_head)),
+            Owner::Settings(id) => self.stored_roster(id).await.map(|roster| (roster.version, roster.audit_head)),
+        }
+    }
+
+    /// Proves a chain to the head that its owner remembers.
+    async fn prove_up_to(&self, owner: &Owner) -> Result<Result<AuditHead, ChainFault>, ServiceError> {
+        let stream = &owner.stream();
+        let mut known = self.head_of(owner).await?;
         let mut end = AuditHead::EMPTY;
         for _ in 0..TRIES {
-            end = match self.prove_on(&stream, end).await? {
+            end = match self.prove_on(stream, end).await? {
                 Ok(end) => end,
                 Err(fault) => return Ok(Err(fault)),
             };
-            if end == alert.audit_head {
+            let (version, head) = known;
+            if end == head {
                 return Ok(Ok(end));
             }
-            // Somebody may have changed the alert between the two reads: then its head has moved on, too.
-            let now = self.load(id).await?;
-            if now.version == alert.version {
-                return Ok(Err(ChainFault::WrongHead { expected: alert.audit_head.seq, found: end.seq }));
+            // Somebody may have changed it between the two reads: then its head has moved on, too.
+            known = self.head_of(owner).await?;
+            if known.0 == version {
+                return Ok(Err(ChainFault::WrongHead { expected: head.seq, found: end.seq }));
             }
-            alert = now;
         }
         Err(ServiceError::Busy)
     }

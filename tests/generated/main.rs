@@ -105,6 +105,7 @@ operations! {
     put_schedule: "PUT" "/api/v1/schedules/{id}" -> 200 400 401 403 404 409 415 422;
     delete_schedule: "DELETE" "/api/v1/schedules/{id}" -> 204 401 403 404 409 422;
     readiness: "GET" "/api/v1/readiness" -> 200 401 403;
+    settings_audit: "GET" "/api/v1/settings/audit" -> 200 400 401 403 422;
     livez: "GET" "/livez" -> 200;
     readyz: "GET" "/readyz" -> 200 400 422;
     metrics: "GET" "/metrics" -> 200;

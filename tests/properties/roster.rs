@@ -1,15 +1,19 @@
 //! What holds for every roster, whatever is done to it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crisis_relay::domain::audit::{Actor, AuditEntry, verify_chain};
 use crisis_relay::domain::contact::{Channel, Contact, ContactMethod, ContactRole, Directory};
-use crisis_relay::domain::ids::{AddressKey, CodeHash, ContactId, PersonKey};
+use crisis_relay::domain::ids::{AddressKey, CodeHash, ContactId, PersonKey, PolicyId, ScheduleId};
+use crisis_relay::domain::message::UrgencyBand;
+use crisis_relay::domain::policy::{Policy, Step as Rung, Target};
 use crisis_relay::domain::roster::{
     ACTIVE_MAX, CODE_LASTS, CODE_TRIES, Change, ContactDetails, MethodDetails, Number, OptOutBy, Outcome, Rejection,
-    Roster, Situation, Standing,
+    Roster, RosterPolicy, Situation, Standing,
 };
+use crisis_relay::domain::schedule::{Schedule, Shift};
 use crisis_relay::domain::sealed::Sealed;
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -34,8 +38,62 @@ enum Step {
     Confirm(u8, Channel, u8),
     OptOut(Channel, u8),
     OptIn(Channel, u8),
+    SavePolicy(u8, u8, Vec<UrgencyBand>, Option<u32>),
+    RemovePolicy(u8, u32),
+    SaveSchedule(u8, u8, Option<u32>),
+    RemoveSchedule(u8, u32),
     Pass(u32),
     SetBack(u32),
+}
+
+/// How many policies and schedules there are, so that they get into each other's way.
+const RUNGS: u8 = 3;
+
+fn policy_id(which: u8) -> PolicyId {
+    format!("policy-{which}").parse().unwrap()
+}
+
+fn schedule_id(which: u8) -> ScheduleId {
+    format!("schedule-{which}").parse().unwrap()
+}
+
+/// A ladder for a person, a role or a schedule; at last the configuration's person is told, or one of the roster.
+fn ladder(which: u8, target: u8) -> Policy {
+    let channels = vec![Channel::Whatsapp, Channel::Sms, Channel::Voice];
+    let first = match target % 3 {
+        0 => Target::Contact(id(target % PEOPLE)),
+        1 => Target::Role(ContactRole::Lead),
+        _ => Target::Schedule(schedule_id(target % RUNGS)),
+    };
+    let last = if target < 6 { "counsellor".parse().unwrap() } else { id(target % PEOPLE) };
+    Policy {
+        id: policy_id(which),
+        version: 1,
+        steps: vec![Rung { after: Duration::ZERO, targets: vec![first], channels: channels.clone() }],
+        rounds: 1,
+        repeat_every: Duration::from_secs(60 + u64::from(target)),
+        last_responder: Target::Contact(last),
+        last_responder_channels: channels,
+        last_responder_every: Duration::from_secs(60),
+        fall_over_after: Duration::from_secs(30),
+        act_within: Duration::from_secs(900),
+        check_in_within: Duration::from_secs(300),
+        resolve_by_reply: false,
+        respond_within: Duration::from_secs(300),
+    }
+}
+
+fn week_of(which: u8, person: u8) -> Schedule {
+    let (from, until) = ("monday 00:00".parse().unwrap(), "monday 00:00".parse().unwrap());
+    let people = vec![if person < PEOPLE { id(person) } else { "counsellor".parse().unwrap() }];
+    Schedule {
+        id: schedule_id(which),
+        version: 1,
+        time_zone: "Asia/Kolkata".parse().unwrap(),
+        shifts: vec![Shift { from, until, people }],
+        overrides: Vec::new(),
+        absences: Vec::new(),
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -58,6 +116,10 @@ fn details() -> impl Strategy<Value = Details> {
     })
 }
 
+fn bands() -> impl Strategy<Value = Vec<UrgencyBand>> {
+    proptest::sample::subsequence(UrgencyBand::ALL.to_vec(), 0..=3)
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let person = || 0..PEOPLE;
     // Versions behind the last one are made of it: see `Play::version`.
@@ -71,6 +133,12 @@ fn step() -> impl Strategy<Value = Step> {
         10 => (person(), channel(), 0..3_u8).prop_map(|(who, channel, code)| Step::Confirm(who, channel, code)),
         2 => (channel(), 0..NUMBERS).prop_map(|(channel, number)| Step::OptOut(channel, number)),
         2 => (channel(), 0..NUMBERS).prop_map(|(channel, number)| Step::OptIn(channel, number)),
+        4 => (0..RUNGS, 0..9_u8, bands(), proptest::option::weighted(0.6, 0..2_u32))
+            .prop_map(|(which, target, bands, behind)| Step::SavePolicy(which, target, bands, behind)),
+        1 => (0..RUNGS, 0..2_u32).prop_map(|(which, behind)| Step::RemovePolicy(which, behind)),
+        4 => (0..RUNGS, 0..=PEOPLE, proptest::option::weighted(0.6, 0..2_u32))
+            .prop_map(|(which, person, behind)| Step::SaveSchedule(which, person, behind)),
+        1 => (0..RUNGS, 0..2_u32).prop_map(|(which, behind)| Step::RemoveSchedule(which, behind)),
         6 => (1..1200_u32).prop_map(Step::Pass),
         1 => (1..7200_u32).prop_map(Step::SetBack),
     ]
@@ -131,6 +199,38 @@ impl Play {
         self.roster.contact(&id(who)).map_or(1, |contact| contact.version).saturating_sub(behind)
     }
 
+    fn policy_version(&self, which: u8) -> u32 {
+        self.roster.policy(&policy_id(which)).map_or(1, |known| known.policy.version)
+    }
+
+    fn schedule_version(&self, which: u8) -> u32 {
+        self.roster.schedule(&schedule_id(which)).map_or(1, |known| known.version)
+    }
+
+    /// Policies, schedules and people fit each other; only a number that has to be verified may stand between them.
+    fn ladders_hold(&self) -> Result<(), TestCaseError> {
+        let roster = &self.roster;
+        let mut bands = BTreeSet::new();
+        for known in &roster.policies {
+            prop_assert!(known.bands.iter().all(|band| bands.insert(*band)), "a band has two policies");
+            let found = roster.findings(&known.policy, known.is_active(), &self.configured, self.now);
+            let only_reach = found.faults.iter().all(|finding| finding.what.is_of_reach());
+            // Whoever was never told anything may leave a draft's schedule behind, but nothing that is not there.
+            prop_assert!(only_reach, "{:?}", found.faults);
+            let newest = self.chain.iter().rev().find_map(|entry| {
+                let said: serde_json::Value = serde_json::from_str(&entry.canonical).unwrap();
+                let is_it = said["deed"] == "policy_saved" && said["policy"]["id"] == known.policy.id.as_str();
+                is_it.then(|| serde_json::from_value::<Policy>(said["policy"].clone()).unwrap())
+            });
+            prop_assert_eq!(newest.as_ref(), Some(known.policy.as_ref()), "its version stands in the audit");
+        }
+        let known = roster.known(&self.configured);
+        for schedule in &roster.schedules {
+            prop_assert!(schedule.names().into_iter().all(|person| known.contains(person)), "nobody of that name");
+        }
+        Ok(())
+    }
+
     fn details(&self, of: &Details) -> ContactDetails {
         let number = |number: u8| Number { address: Sealed(format!("sealed-{number}")), address_key: address(number) };
         let methods = of.methods.iter();
@@ -173,6 +273,22 @@ impl Play {
                 Change::OptOut { channel: *channel, address: address(*number), by: OptOutBy::Reply }
             }
             Step::OptIn(channel, number) => Change::OptIn { channel: *channel, address: address(*number) },
+            Step::SavePolicy(which, target, bands, behind) => Change::SavePolicy {
+                from_version: behind.map(|behind| self.policy_version(*which).saturating_sub(behind)),
+                policy: RosterPolicy { policy: Arc::new(ladder(*which, *target)), bands: bands.clone() },
+            },
+            Step::RemovePolicy(which, behind) => Change::RemovePolicy {
+                id: policy_id(*which),
+                from_version: self.policy_version(*which).saturating_sub(*behind),
+            },
+            Step::SaveSchedule(which, person, behind) => Change::SaveSchedule {
+                from_version: behind.map(|behind| self.schedule_version(*which).saturating_sub(behind)),
+                schedule: week_of(*which, *person),
+            },
+            Step::RemoveSchedule(which, behind) => Change::RemoveSchedule {
+                id: schedule_id(*which),
+                from_version: self.schedule_version(*which).saturating_sub(*behind),
+            },
             Step::Pass(seconds) => {
                 self.now += Duration::from_secs((*seconds).into());
                 return None;
@@ -277,6 +393,7 @@ impl Play {
                 prop_assert_eq!(standing, Some(true));
             }
         }
+        self.ladders_hold()?;
         self.codes_are_bounded()
     }
 

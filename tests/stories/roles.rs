@@ -17,7 +17,7 @@ fn nothing(_: usize) -> Option<Value> {
     None
 }
 
-const TABLE: [Row; 29] = [
+const TABLE: [Row; 30] = [
     // First, for it answers once nothing is in hand any more.
     Row("POST", "/api/v1/tasks/run-due", nothing, [401, 401, 401, 200, 403, 200, 403]),
     Row("POST", "/api/v1/crisis/events", event, [401, 401, 401, 202, 403, 403, 403]),
@@ -44,6 +44,7 @@ const TABLE: [Row; 29] = [
     Row("PUT", "/api/v1/schedules/{id}", schedule_anew, [401, 401, 401, 403, 403, 200, 403]),
     Row("DELETE", "/api/v1/schedules/{id}", nothing, [401, 401, 401, 403, 403, 204, 403]),
     Row("GET", "/api/v1/readiness", nothing, [401, 401, 401, 403, 200, 200, 200]),
+    Row("GET", "/api/v1/settings/audit", nothing, [401, 401, 401, 403, 403, 200, 200]),
     Row("GET", "/livez", nothing, [200; 7]),
     Row("GET", "/metrics", nothing, [200; 7]),
     Row("POST", "/webhooks/twilio/incoming", nothing, [403; 7]),

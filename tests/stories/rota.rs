@@ -146,9 +146,15 @@ async fn a_case_keeps_the_version_that_it_runs_on_and_every_version_stands_in_th
     assert!(told(&world).contains(&LEAD.to_owned()));
     change(&world, Method::DELETE, path, 2, None).await.expect(204);
     world.get(path, ADMIN).await.expect(404);
-    let settings = "settings/default".parse().unwrap();
-    let entries = world.store().audit_entries(&settings, 0, 100).await.unwrap();
-    let said: Vec<Value> = entries.iter().map(|entry| serde_json::from_str(&entry.canonical).unwrap()).collect();
+    let first = world.get("/api/v1/settings/audit?limit=2", AUDITOR).await.expect(200).json();
+    assert_eq!(
+        (&first["stream"], &first["verified"], &first["next_after"]),
+        (&json!("settings/default"), &json!(true), &json!(2))
+    );
+    let second = world.get("/api/v1/settings/audit?after=2", ADMIN).await.expect(200).json();
+    let entries = [first, second].into_iter().flat_map(|page| page["entries"].as_array().unwrap().clone());
+    let said: Vec<Value> =
+        entries.map(|entry| serde_json::from_str(entry["canonical"].as_str().unwrap()).unwrap()).collect();
     let deeds: Vec<&str> = said.iter().map(|said| said["deed"].as_str().unwrap()).collect();
     assert_eq!(deeds, ["policy_saved", "policy_saved", "policy_removed"]);
     assert_eq!(said[0]["policy"]["steps"][1]["targets"][0]["contact"], "bela");

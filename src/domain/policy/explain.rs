@@ -17,6 +17,11 @@ use crate::domain::ids::{ContactId, ScheduleId};
 /// How many rungs are shown at the most; then the last responder's.
 pub const STAGES_MAX: usize = 64;
 
+/// A channel, and when it is used.
+pub type Over = (Channel, Timestamp);
+/// A channel, and why it is not used.
+pub type NotOver = (Channel, WhyNot);
+
 /// One stage of the ladder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageShown {
@@ -42,9 +47,9 @@ pub struct Told {
     /// They are not named: they stand in for somebody who cannot be told.
     pub stands_in: bool,
     /// Over what, and when; each but the first only if nothing has told that the one before it arrived.
-    pub over: Vec<(Channel, Timestamp)>,
+    pub over: Vec<Over>,
     /// What they are not told over, and why.
-    pub not_over: Vec<(Channel, WhyNot)>,
+    pub not_over: Vec<NotOver>,
 }
 
 /// Somebody who is named and not told.
@@ -53,7 +58,7 @@ pub enum NotTold {
     /// A contact who is not set up, or cannot be told anything.
     NotSetUp(ContactId),
     /// A contact, over each of the channels.
-    Unreachable(ContactId, Vec<(Channel, WhyNot)>),
+    Unreachable(ContactId, Vec<NotOver>),
     /// Nobody of this role can be told.
     NobodyOf(ContactRole),
     /// Nobody is on call.
@@ -139,7 +144,7 @@ impl Policy {
         channels: &[Channel],
         at: Timestamp,
         ground: &Ground,
-    ) -> (Vec<(Channel, Timestamp)>, Vec<(Channel, WhyNot)>) {
+    ) -> (Vec<Over>, Vec<NotOver>) {
         let (mut over, mut not_over, mut at) = (Vec::new(), Vec::new(), at);
         for channel in channels.iter().copied() {
             if !person.methods.iter().any(|method| method.channel == channel) {

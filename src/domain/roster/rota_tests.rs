@@ -64,10 +64,9 @@ fn taken(roster: &Roster, severity: f64) -> String {
 }
 
 fn faults(made: Result<Transition, Rejection>) -> Vec<(String, &'static str)> {
-    match made.unwrap_err() {
-        Rejection::Invalid(faults) => faults.into_iter().map(|fault| (fault.field, fault.rule)).collect(),
-        other => panic!("{other}"),
-    }
+    let rejection = made.unwrap_err();
+    let Rejection::Invalid(faults) = rejection else { panic!("{rejection}") };
+    faults.into_iter().map(|fault| (fault.field, fault.rule)).collect()
 }
 
 #[test]

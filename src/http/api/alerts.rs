@@ -14,7 +14,7 @@ use super::events::OverrideRequest;
 use super::views::{AlertSummary, AlertView};
 use super::{check_text, to_its_end};
 use crate::domain::alert::{Alert, Outcome, StateName};
-use crate::domain::audit::AuditStream;
+use crate::domain::audit::{AuditEntry, AuditStream};
 use crate::domain::contact::Channel;
 use crate::domain::ids::{AlertId, ContactId, Reference};
 use crate::http::auth::{Authenticated, Role};
@@ -27,7 +27,7 @@ use crate::service::reading::{AlertName, Revealed};
 /// Who works on cases.
 const COUNSELLING: &[Role] = &[Role::Counsellor, Role::Admin];
 /// Who may read the audit.
-const AUDITING: &[Role] = &[Role::Auditor, Role::Admin];
+pub(super) const AUDITING: &[Role] = &[Role::Auditor, Role::Admin];
 
 const PAGE_DEFAULT: usize = 50;
 const PAGE_MAX: usize = 200;
@@ -355,12 +355,19 @@ async fn reveal(
 #[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct AuditQuery {
+pub(super) struct AuditQuery {
     /// The number of the entry after which the page begins.
     after: Option<u64>,
     /// How many at the most: 1 to 200; 50 if not given.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<usize>,
+}
+
+impl AuditQuery {
+    /// After which entry the page begins, and how many it has at the most.
+    pub(super) fn page(&self) -> (u64, usize) {
+        (self.after.unwrap_or(0), self.limit.unwrap_or(PAGE_DEFAULT))
+    }
 }
 
 impl Validate for AuditQuery {
@@ -369,19 +376,34 @@ impl Validate for AuditQuery {
     }
 }
 
-/// A page of an alert's audit chain.
+/// A page of an audit chain.
 #[derive(Serialize, utoipa::ToSchema)]
-struct AuditPage {
+pub(super) struct AuditPage {
     /// The chain's name.
     #[schema(example = "alert/0193…")]
     stream: String,
-    /// Whether the whole chain, from its first entry to the alert's own head, proves to be unaltered.
+    /// Whether the whole chain, from its first entry to the head that its owner remembers, proves to be unaltered.
     verified: bool,
     /// The entries.
     entries: Vec<AuditEntryView>,
     /// The `after` of the next page; none on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_after: Option<u64>,
+}
+
+impl AuditPage {
+    /// A page of `entries`, of which there is one more than `limit` where there is a further page.
+    pub(super) fn of(stream: &AuditStream, verified: bool, mut entries: Vec<AuditEntry>, limit: usize) -> Self {
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        let next_after = entries.last().filter(|_| more).map(|entry| entry.seq);
+        let view = |entry: AuditEntry| AuditEntryView {
+            seq: entry.seq,
+            canonical: entry.canonical,
+            hash: entry.hash.to_string(),
+        };
+        Self { stream: stream.to_string(), verified, entries: entries.into_iter().map(view).collect(), next_after }
+    }
 }
 
 /// One entry.
@@ -408,24 +430,10 @@ async fn get_audit(
     StrictQuery(query): StrictQuery<AuditQuery>,
 ) -> Result<Json<AuditPage>, Problem> {
     let caller = caller(principal, AUDITING)?;
-    let after = query.after.unwrap_or(0);
-    let limit = query.limit.unwrap_or(PAGE_DEFAULT);
-    let (alert, mut entries) = state.service.read_audit(&caller, alert_name(&id)?, after, limit + 1).await?;
+    let (after, limit) = query.page();
+    let (alert, entries) = state.service.read_audit(&caller, alert_name(&id)?, after, limit + 1).await?;
     let verified = state.service.prove(alert.id).await?.is_ok();
-    let more = entries.len() > limit;
-    entries.truncate(limit);
-    let next_after = entries.last().filter(|_| more).map(|entry| entry.seq);
-    let view = |entry: crate::domain::audit::AuditEntry| AuditEntryView {
-        seq: entry.seq,
-        canonical: entry.canonical,
-        hash: entry.hash.to_string(),
-    };
-    Ok(Json(AuditPage {
-        stream: AuditStream::Alert(alert.id).to_string(),
-        verified,
-        entries: entries.into_iter().map(view).collect(),
-        next_after,
-    }))
+    Ok(Json(AuditPage::of(&AuditStream::Alert(alert.id), verified, entries, limit)))
 }
 
 /// The routes of this room.

@@ -6,6 +6,7 @@ mod events;
 mod policies;
 mod preferences;
 mod schedules;
+mod settings;
 mod views;
 
 use axum::extract::Request;
@@ -25,6 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(preferences::routes())
         .merge(policies::routes())
         .merge(schedules::routes())
+        .merge(settings::routes())
         .route_layer(from_fn(apart));
     OpenApiRouter::new().merge(events::routes()).merge(for_people)
 }

@@ -16,6 +16,7 @@ use url::Url;
 use self::composer::OrganisationComposer;
 pub use self::rota::{RotaFindings, rota_findings};
 use crate::alarm::board::Rules as BoardRules;
+use crate::alarm::provider::ProviderRules;
 use crate::alarm::render::Source;
 use crate::alarm::{AlarmSettings, Alarms, Phones, Target as AlarmTarget};
 use crate::clock::{SystemClock, SystemEntropy};
@@ -26,10 +27,10 @@ use crate::domain::delivery::DeliveryRules;
 use crate::domain::event::Score;
 use crate::domain::message::TemplateSet;
 use crate::domain::policy::{Ladders, Policy, Step, Target};
+use crate::health::Health;
 use crate::http::auth::{
     ApiKeyHash, ApiKeyRecord, ApiKeys, Authenticator, JwksSettings, JwtKeySource, JwtSettings, Role, SharedSecret,
 };
-use crate::http::health::Health;
 use crate::http::manners::MannersSettings;
 use crate::http::rate_limit::{Limit, RateLimiter, RateLimits};
 use crate::http::state::{AppState, RequestLimits, WebhookTrust};
@@ -48,6 +49,7 @@ use crate::store::sqlite::{OpenError, SqliteSettings, SqliteStore};
 use crate::twilio::breaker::{Breaker, BreakerLimits};
 use crate::twilio::pace::Pace;
 use crate::twilio::rest::{Credentials, RestClient, RestConfig, SmsSender};
+use crate::watchman::{Heartbeat, WatchRules, Watchman};
 use crate::worker::{Courier, Paces, Worker, WorkerSettings};
 
 /// Whom the simulator's messages go to where no counsellor is configured: development only, and no real phone.
@@ -130,6 +132,8 @@ pub struct App {
     pub dispatch: Dispatch,
     /// What the operator must hear of.
     pub alarms: Arc<Alarms>,
+    /// Looks whether work is being done.
+    pub watchman: Arc<Watchman>,
 }
 
 /// Reads the master keys, or in development makes one.
@@ -430,6 +434,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         Breaker::new(breaker_limits(config)),
         provider.rest.max_concurrency,
     ));
+    let watched = Arc::clone(&metrics);
     let alarms = alarms(config, &settings.instance, &metrics, &clock, &entropy, &courier)?;
     let service = Arc::new(Service::new(
         Arc::clone(&store),
@@ -457,14 +462,26 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         courier,
     ));
     let health = Health::new(Arc::clone(&store), Arc::clone(&worker), Arc::clone(&clock), config.worker.poll);
+    let health = Arc::new(health);
+    let watchman = Arc::new(Watchman::new(
+        Arc::clone(&alarms),
+        Arc::clone(&worker),
+        Arc::clone(&health),
+        Arc::clone(&clock),
+        watched,
+        WatchRules { late_after: config.ops.work_late_after, withheld_after: config.ops.withheld_after },
+        heartbeat(config)?,
+    ));
     let state = AppState {
         service: Arc::clone(&service),
         authenticator: Arc::new(authenticator),
         limiter: Arc::new(RateLimiter::new(rate_limits(config))),
         limits: Arc::new(request_limits(config)),
         webhooks: Arc::new(provider.trust.clone()),
-        health: Arc::new(health),
+        health,
         worker: Arc::clone(&worker),
+        watchman: Arc::clone(&watchman),
+        alarms: Arc::clone(&alarms),
     };
     let manners = MannersSettings {
         request_timeout: config.http.request_timeout,
@@ -472,7 +489,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         trusted_proxies: config.http.trusted_proxies,
     };
     let router = application(state, &manners, clock, entropy);
-    Ok(App { service, worker, jobs, router, store, dispatch, alarms })
+    Ok(App { service, worker, jobs, router, store, dispatch, alarms, watchman })
 }
 
 /// The operator's targets by themselves, without a service: to try whether notices arrive.
@@ -513,18 +530,34 @@ fn alarms(
             settle_for: ops.settle_for,
             conditions_max: ALARMS_KEPT_APART,
         },
+        provider: ProviderRules {
+            failures_in_a_row: ops.failures_in_a_row,
+            window: ops.share_window,
+            failure_share: ops.failure_share,
+            receipts_missing_share: ops.receipts_missing_share,
+            share_of_at_least: ops.share_of_at_least,
+        },
         timeout: ops.timeout,
     };
     let phones = Arc::clone(courier) as Arc<dyn Phones>;
     let made = Alarms::new(settings, phones, Arc::clone(metrics), Arc::clone(clock), Arc::clone(entropy));
-    // The library's words could name an address that is a secret.
-    made.map(Arc::new).map_err(|_| {
-        StartError::Faults(vec![fault(
-            "ops",
-            "the HTTP client cannot be made",
-            "See what this machine lacks: certificates.",
-        )])
-    })
+    made.map(Arc::new).map_err(|_| no_client())
+}
+
+/// The library's own words could name an address that is a secret.
+fn no_client() -> StartError {
+    StartError::Faults(vec![fault(
+        "ops",
+        "the HTTP client cannot be made",
+        "See what this machine lacks: certificates.",
+    )])
+}
+
+fn heartbeat(config: &Config) -> Result<Option<Heartbeat>, StartError> {
+    let ops = &config.ops;
+    let Some(url) = ops.heartbeat_url.clone() else { return Ok(None) };
+    let heartbeat = Heartbeat::new(url, ops.timeout, ops.heartbeat_every).map_err(|_| no_client())?;
+    Ok(Some(heartbeat))
 }
 
 /// The phones that are told of alarms.
@@ -930,17 +963,21 @@ fn serve_settings(config: &Config) -> ServeSettings {
 /// Serves and works until the end is asked for: first no more requests, then no more work, then the store; all within
 /// one grace, of which requests get half, so that sends have time left.
 async fn work(app: App, listener: TcpListener, settings: ServeSettings, shutdown: CancellationToken) {
-    let App { worker, jobs, router, store, dispatch, alarms, .. } = app;
+    let App { worker, jobs, router, store, dispatch, alarms, watchman, .. } = app;
     let grace = settings.shutdown_grace;
     let settings = ServeSettings { shutdown_grace: grace / 2, ..settings };
     let (stop_worker, stop_alarms) = (CancellationToken::new(), CancellationToken::new());
     let working = tokio::spawn(worker.run(jobs, stop_worker.clone(), grace));
     let telling = tokio::spawn(alarms.run(stop_alarms.clone()));
+    let watching = tokio::spawn(watchman.run(shutdown.clone()));
     let in_order = async {
         let ended = serve(listener, router, &settings, shutdown.clone()).await;
         stop_worker.cancel();
         if working.await.is_err() {
             tracing::error!("the worker ended by a panic");
+        }
+        if watching.await.is_err() {
+            tracing::error!("the watchman ended by a panic");
         }
         stop_alarms.cancel();
         if telling.await.is_err() {

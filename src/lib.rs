@@ -21,6 +21,7 @@
 //! | [`ports`] | what the service needs from the world, as traits |
 //! | [`service`] | accept, acknowledge, resolve, override, receipts, replies, reports |
 //! | [`worker`] | sends, looks up, polls |
+//! | [`health`], [`watchman`] | whether the parts work; who looks again and again, and lets the heartbeat out |
 //! | [`alarm`] | what the operator must hear of: when, and over what |
 //! | [`store`] | SQLite |
 //! | [`twilio`] | Twilio's REST API, error codes, callbacks and signatures |
@@ -40,6 +41,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod health;
 pub mod http;
 pub mod keyring;
 pub mod metrics;
@@ -49,4 +51,5 @@ pub mod service;
 pub mod simulator;
 pub mod store;
 pub mod twilio;
+pub mod watchman;
 pub mod worker;

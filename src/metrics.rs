@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::domain::contact::Channel;
+use crate::domain::policy::Stage;
 use crate::ports::Operations;
 
 /// One label with a value from a closed list.
@@ -27,6 +29,26 @@ label!(ByState, state);
 label!(ByKind, kind);
 label!(ByHook, hook);
 label!(ByLane, lane);
+label!(ByOutcome, outcome);
+
+/// How somebody was told, or answered: over which channel, and on which rung of the ladder.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByWay {
+    channel: &'static str,
+    step: &'static str,
+}
+
+impl ByWay {
+    /// Rungs beyond the eighth share a label: the list of labels is closed.
+    fn new(channel: &'static str, stage: Stage) -> Self {
+        const STEPS: [&str; 8] = ["1", "2", "3", "4", "5", "6", "7", "8"];
+        let step = match stage {
+            Stage::Step { step, .. } => STEPS.get(step as usize).copied().unwrap_or("more"),
+            Stage::LastResponder { .. } => "last",
+        };
+        Self { channel, step }
+    }
+}
 
 /// Notices to the operator, by whom they go to and what came of them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,11 +70,14 @@ pub struct Metrics {
     alarms: Counters<ByKind>,
     alarms_open: Family<ByKind, Gauge>,
     notices: Counters<ByTarget>,
+    heartbeats: Counters<ByOutcome>,
     webhooks: Histograms<ByHook>,
     webhooks_refused: Counters<ByKind>,
-    time_to_provider: Histogram,
-    time_to_delivered: Histogram,
-    time_to_acknowledged: Histogram,
+    time_to_provider: Histograms<ByWay>,
+    time_to_delivered: Histograms<ByWay>,
+    time_to_acknowledged: Histograms<ByWay>,
+    steps_until_acknowledged: Histogram,
+    reopened: Counter,
     open_alerts: Family<ByState, Gauge>,
     oldest_due: Gauge<f64, AtomicU64>,
     in_hand: Gauge<i64, AtomicI64>,
@@ -92,11 +117,14 @@ impl Metrics {
             alarms: Family::default(),
             alarms_open: Family::default(),
             notices: Family::default(),
+            heartbeats: Family::default(),
             webhooks: Family::new_with_constructor(fine),
             webhooks_refused: Family::default(),
-            time_to_provider: fine(),
-            time_to_delivered: coarse(),
-            time_to_acknowledged: coarse(),
+            time_to_provider: Family::new_with_constructor(fine),
+            time_to_delivered: Family::new_with_constructor(coarse),
+            time_to_acknowledged: Family::new_with_constructor(coarse),
+            steps_until_acknowledged: Histogram::new([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 48.0]),
+            reopened: Counter::default(),
             open_alerts: Family::default(),
             oldest_due: Gauge::default(),
             in_hand: Gauge::default(),
@@ -122,6 +150,8 @@ impl Metrics {
         r.register("alarms_open", "Things that are wrong just now, by kind", self.alarms_open.clone());
         let help = "Notices to the operator, by target and by what came of them";
         r.register("notices", help, self.notices.clone());
+        let help = "Heartbeats to the watchdog, by what came of them; none while work is not being done";
+        r.register("heartbeats", help, self.heartbeats.clone());
         let help = "Time to answer a webhook";
         r.register_with_unit("webhook_duration", help, Unit::Seconds, self.webhooks.clone());
         r.register("webhooks_refused", "Webhooks refused, by reason", self.webhooks_refused.clone());
@@ -131,6 +161,10 @@ impl Metrics {
         r.register_with_unit("time_to_delivered", help, Unit::Seconds, self.time_to_delivered.clone());
         let help = "From accepting an event to a human's acknowledgement";
         r.register_with_unit("time_to_acknowledged", help, Unit::Seconds, self.time_to_acknowledged.clone());
+        let help = "Rungs of the ladder that were used until a human took the case";
+        r.register("steps_until_acknowledged", help, self.steps_until_acknowledged.clone());
+        let help = "Cases that were told again after somebody had taken them";
+        r.register("reopened", help, self.reopened.clone());
         r.register("open_alerts", "Open alerts by state", self.open_alerts.clone());
         let help = "How late the oldest due work is; 0 if nothing is late";
         r.register_with_unit("oldest_due", help, Unit::Seconds, self.oldest_due.clone());
@@ -193,6 +227,11 @@ impl Metrics {
         self.notices.get_or_create(&ByTarget { target, outcome }).inc_by(count);
     }
 
+    /// A heartbeat came to this.
+    pub fn heartbeat(&self, outcome: &'static str) {
+        self.heartbeats.get_or_create(&ByOutcome { outcome }).inc();
+    }
+
     /// A webhook was answered after so many seconds.
     pub fn webhook(&self, hook: &'static str, seconds: f64) {
         self.webhooks.get_or_create(&ByHook { hook }).observe(seconds);
@@ -204,18 +243,27 @@ impl Metrics {
     }
 
     /// The provider has an event's message, so many seconds after the event was accepted.
-    pub fn reached_provider(&self, seconds: f64) {
-        self.time_to_provider.observe(seconds);
+    pub fn reached_provider(&self, channel: Channel, stage: Stage, seconds: f64) {
+        self.time_to_provider.get_or_create(&ByWay::new(channel.as_str(), stage)).observe(seconds);
     }
 
     /// A phone has an event's message, so many seconds after the event was accepted.
-    pub fn reached_phone(&self, seconds: f64) {
-        self.time_to_delivered.observe(seconds);
+    pub fn reached_phone(&self, channel: Channel, stage: Stage, seconds: f64) {
+        self.time_to_delivered.get_or_create(&ByWay::new(channel.as_str(), stage)).observe(seconds);
     }
 
-    /// A human has taken a case, so many seconds after its event was accepted.
-    pub fn reached_human(&self, seconds: f64) {
-        self.time_to_acknowledged.observe(seconds);
+    /// A human has taken a case, so many seconds after its event was accepted, when so many rungs were used. `None`: they
+    /// said so over the API.
+    pub fn reached_human(&self, channel: Option<Channel>, stage: Stage, rungs: u64, seconds: f64) {
+        let channel = channel.map_or("api", Channel::as_str);
+        self.time_to_acknowledged.get_or_create(&ByWay::new(channel, stage)).observe(seconds);
+        // A few hundred at the most: exact.
+        self.steps_until_acknowledged.observe(rungs as f64);
+    }
+
+    /// A case that somebody had taken is told again.
+    pub fn reopened(&self) {
+        self.reopened.inc();
     }
 
     /// How many alerts are open in a state.

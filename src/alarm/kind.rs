@@ -114,6 +114,30 @@ kinds! {
     /// Twilio refused for a reason that only a person can mend.
     ProviderRefused = "provider_refused", Critical, "provider", Lasting::WhileSeen(HOUR),
         "the provider refuses: sender, template, credentials or another part of the set-up";
+    /// Calls to the provider fail, one after the other.
+    ProviderFailing = "provider_failing", Critical, "provider", Lasting::UntilOver,
+        "calls to the provider fail, one after the other";
+    /// Too many messages come to nothing.
+    FailureShare = "failure_share", Error, "provider", Lasting::UntilOver,
+        "too many messages of the last minutes were not taken, or failed on the way";
+    /// The circuit breaker holds calls back.
+    BreakerOpen = "breaker_open", Error, "provider", Lasting::UntilOver,
+        "the provider is away: calls are held back, and tried again and again";
+    /// Nothing is heard of messages.
+    ReceiptsMissing = "receipts_missing", Error, "webhooks", Lasting::UntilOver,
+        "of too many messages no receipt came: replies may not come either";
+    /// Due work is not taken up.
+    WorkLate = "work_late", Critical, "worker", Lasting::UntilOver,
+        "work that is due is not taken up";
+    /// The worker makes no rounds.
+    WorkerStuck = "worker_stuck", Critical, "worker", Lasting::UntilOver,
+        "the worker makes no rounds: nothing that is due is done";
+    /// The store does not answer.
+    StoreFailing = "store_failing", Critical, "store", Lasting::UntilOver,
+        "the store does not answer: nothing new is taken, and nothing is sent";
+    /// A withheld case waits for a decision.
+    WithheldWaits = "withheld_waits", Error, "ground", Lasting::UntilOver,
+        "a case is withheld, and nobody has decided on it yet";
     /// A phone has opted out.
     ContactOptedOut = "contact_opted_out", Error, "contacts", Lasting::WhileSeen(HOUR),
         "a person on the ladder has opted out: the provider blocks what is sent to them";

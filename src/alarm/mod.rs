@@ -21,7 +21,8 @@
 pub mod board;
 pub mod kind;
 pub mod outbox;
-mod outside;
+pub(crate) mod outside;
+pub mod provider;
 pub mod render;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use self::board::{About, Board, Key, News, Notice, Rules};
 use self::kind::{Kind, Lasting, Severity};
 use self::outbox::Outbox;
 use self::outside::{Answer, Outside};
+use self::provider::{ProviderRules, ProviderWatch, Sign};
 use self::render::Source;
 use crate::domain::contact::{Channel, PhoneNumber};
 use crate::domain::ids::AlertId;
@@ -103,6 +105,8 @@ pub struct AlarmSettings {
     pub targets: Vec<Target>,
     /// When.
     pub rules: Rules,
+    /// When the provider counts as failing.
+    pub provider: ProviderRules,
     /// How long one target may take.
     pub timeout: Duration,
 }
@@ -215,6 +219,7 @@ pub struct Alarms {
     entropy: Arc<dyn Entropy>,
     source: Source,
     board: Mutex<Board>,
+    provider: Mutex<ProviderWatch>,
     posts: Vec<Post>,
 }
 
@@ -230,7 +235,7 @@ impl Alarms {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, reqwest::Error> {
-        let AlarmSettings { source, targets, rules, timeout } = settings;
+        let AlarmSettings { source, targets, rules, provider, timeout } = settings;
         let mut posts = Vec::new();
         for target in targets {
             let name = target.name();
@@ -246,14 +251,23 @@ impl Alarms {
             let (outbox, woken, turn) = (Mutex::default(), Notify::new(), tokio::sync::Mutex::default());
             posts.push(Post { name, way, outbox, woken, turn });
         }
-        Ok(Self { metrics, clock, entropy, source, board: Mutex::new(Board::new(rules)), posts })
+        let (board, provider) = (Mutex::new(Board::new(rules)), Mutex::new(ProviderWatch::new(provider)));
+        Ok(Self { metrics, clock, entropy, source, board, provider, posts })
     }
 
     /// Alarms that go to nobody, and are logged and counted all the same.
     pub fn silent(metrics: Arc<Metrics>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
         let source = Source { name: String::new(), instance: String::new(), organisation: String::new() };
         let rules = Rules { repeat_every: TICK, settle_for: TICK, conditions_max: 1 };
-        Arc::new(Self { metrics, clock, entropy, source, board: Mutex::new(Board::new(rules)), posts: Vec::new() })
+        let provider = ProviderRules {
+            failures_in_a_row: u32::MAX,
+            window: TICK,
+            failure_share: 1.0,
+            receipts_missing_share: 1.0,
+            share_of_at_least: u32::MAX,
+        };
+        let (board, provider) = (Mutex::new(Board::new(rules)), Mutex::new(ProviderWatch::new(provider)));
+        Arc::new(Self { metrics, clock, entropy, source, board, provider, posts: Vec::new() })
     }
 
     /// Something happened that the operator must hear of: logged, counted, and told if it is news.
@@ -311,8 +325,17 @@ impl Alarms {
         self.tell(notices);
     }
 
+    /// Something was seen of the provider. What it comes to is told by the next [`Alarms::tick`].
+    pub fn see_provider(&self, channel: Channel, sign: Sign) {
+        self.provider.lock().see(channel, sign, self.clock.now());
+    }
+
     /// Time has passed: tells again what goes on, and what is over.
     pub fn tick(&self) {
+        let findings = self.provider.lock().findings(self.clock.now());
+        for (kind, channel, holds) in findings {
+            self.set(kind, About::Channel(channel), holds);
+        }
         let notices = self.board.lock().tick(self.clock.now());
         self.tell(notices);
     }

@@ -11,7 +11,7 @@ use crate::secret::Secret;
 
 /// What came of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// Taken.
     Taken,
     /// Not now: away, slow, busy or broken.
@@ -31,14 +31,14 @@ pub(super) enum Answer {
 }
 
 /// A client for one address.
-pub(super) struct Outside {
+pub(crate) struct Outside {
     client: Client,
     url: Secret,
 }
 
 impl Outside {
     /// A client for this address.
-    pub(super) fn new(url: Secret, timeout: Duration) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(url: Secret, timeout: Duration) -> Result<Self, reqwest::Error> {
         let mut client = Client::builder()
             .user_agent(concat!("crisis-relay/", env!("CARGO_PKG_VERSION")))
             .retry(retry::never())
@@ -52,8 +52,13 @@ impl Outside {
     }
 
     /// Posts JSON.
-    pub(super) async fn post(&self, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, body: &Value) -> Answer {
         self.ask(self.client.post(self.url.expose()).json(body)).await
+    }
+
+    /// Asks for it and nothing more: for a heartbeat.
+    pub(crate) async fn ping(&self) -> Answer {
+        self.ask(self.client.get(self.url.expose())).await
     }
 
     async fn ask(&self, request: RequestBuilder) -> Answer {

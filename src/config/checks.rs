@@ -321,7 +321,9 @@ fn ops(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
     let ops = &config.ops;
     let is_plain = |url: &str| !url.starts_with("https://");
     let slack = ops.slack_url.as_ref().is_some_and(|url| is_plain(url.expose()));
-    for (key, plain) in [("ops.slack_url", slack), ("ops.pagerduty_url", is_plain(ops.pagerduty_url.as_str()))] {
+    let heartbeat = ops.heartbeat_url.as_ref().is_some_and(|url| is_plain(url.expose()));
+    let pagerduty = is_plain(ops.pagerduty_url.as_str());
+    for (key, plain) in [("ops.slack_url", slack), ("ops.pagerduty_url", pagerduty), ("ops.heartbeat_url", heartbeat)] {
         if production(config) && plain {
             r.fault(key, "must be https in production", "write https://");
         }

@@ -47,6 +47,7 @@ pub(super) const NAMED: &[Named] = &[
     secret("OPS_SLACK_URL", "ops.slack_url"),
     secret("OPS_PAGERDUTY_KEY", "ops.pagerduty_key"),
     plain("OPS_SMS_TO", "ops.sms_to"),
+    secret("OPS_HEARTBEAT_URL", "ops.heartbeat_url"),
     plain("OPS_WHATSAPP_TO", "ops.whatsapp_to"),
     plain("STORE", "store.kind"),
     plain("DATABASE_PATH", "store.path"),

@@ -400,6 +400,15 @@ fn ops(r: &mut Reader<'_>, organisation: &OrganisationId) -> Ops {
         repeat_every: r.duration("ops.repeat_every", m(1)..=d(1)),
         settle_for: r.duration("ops.settle_for", s(0)..=h(1)),
         timeout: r.duration("ops.timeout", ms(100)..=m(1)),
+        heartbeat_url: secret_url(r, "ops.heartbeat_url"),
+        heartbeat_every: r.duration("ops.heartbeat_every", s(10)..=d(1)),
+        work_late_after: r.duration("ops.work_late_after", s(10)..=h(1)),
+        withheld_after: r.duration("ops.withheld_after", m(1)..=d(1)),
+        failures_in_a_row: r.whole("ops.failures_in_a_row", 1..=1_000),
+        failure_share: r.number("ops.failure_share", 0.01..=1.0),
+        receipts_missing_share: r.number("ops.receipts_missing_share", 0.01..=1.0),
+        share_window: r.duration("ops.share_window", m(1)..=d(1)),
+        share_of_at_least: r.whole("ops.share_of_at_least", 1..=100_000),
     }
 }
 

@@ -318,6 +318,24 @@ pub struct Ops {
     pub settle_for: Duration,
     /// How long one request to a target may take.
     pub timeout: Duration,
+    /// A watchdog that calls somebody when nothing comes.
+    pub heartbeat_url: Option<Secret>,
+    /// From one heartbeat to the next.
+    pub heartbeat_every: Duration,
+    /// Due work that is later than this raises an alarm, and stops the heartbeat.
+    pub work_late_after: Duration,
+    /// A withheld case that waits for longer raises an alarm.
+    pub withheld_after: Duration,
+    /// So many calls to Twilio that fail in a row raise an alarm.
+    pub failures_in_a_row: u32,
+    /// This share of messages in vain raises an alarm.
+    pub failure_share: f64,
+    /// This share of messages without a receipt raises an alarm.
+    pub receipts_missing_share: f64,
+    /// How far back shares are reckoned.
+    pub share_window: Duration,
+    /// Of fewer messages no share is reckoned.
+    pub share_of_at_least: u32,
 }
 
 /// Where alerts are kept.

@@ -520,6 +520,8 @@ pub struct Transition {
     pub in_human_hands: bool,
     /// Whether the case left the ladder in it: somebody took it, or closed it.
     pub left_ladder: bool,
+    /// Whether people are told again of a case that somebody had taken.
+    pub reopened: bool,
 }
 
 impl Transition {

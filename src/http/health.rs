@@ -1,63 +1,19 @@
 //! Whether the service is alive, and whether it can do its work.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::json::{StrictQuery, Validate};
 use super::problem::FieldError;
 use super::state::AppState;
-use crate::ports::{Clock, Store, StoreError};
-use crate::twilio::breaker::BreakerState;
-use crate::worker::Worker;
-
-/// How long a probe of the store counts: asking for readiness must not become a way to load the disk.
-const PROBE_COUNTS_FOR: Duration = Duration::from_secs(1);
-
-/// How long a probe is waited for. A store that takes longer does not work, whatever it will say.
-const PROBE_WITHIN: Duration = Duration::from_secs(2);
-
-/// The parts whose state makes up readiness.
-pub struct Health {
-    store: Arc<dyn Store>,
-    worker: Arc<Worker>,
-    clock: Arc<dyn Clock>,
-    /// Older than this, and the worker's last round means that it is stuck.
-    round_age_max: Duration,
-    probed: Mutex<Probed>,
-}
-
-/// What is known of the store.
-#[derive(Default)]
-struct Probed {
-    last: Option<(Timestamp, bool)>,
-    /// A probe that has not come back: another one would only wait behind it.
-    under_way: Option<Probe>,
-}
-
-/// A probe that was sent.
-struct Probe {
-    begun: Timestamp,
-    task: JoinHandle<Result<(), StoreError>>,
-}
-
-impl Probe {
-    /// Whether it has come back while nobody waited for it, and what it says is of long ago.
-    fn is_outdated(&self, now: Timestamp) -> bool {
-        self.task.is_finished() && now.duration_since(self.begun).unsigned_abs() >= PROBE_COUNTS_FOR
-    }
-}
+use crate::health::Parts;
 
 /// What one part says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -76,75 +32,6 @@ pub struct Readiness {
     ready: bool,
     /// Each part: `store`, `worker`, `twilio`.
     checks: BTreeMap<&'static str, Check>,
-}
-
-impl Health {
-    /// Watches these parts.
-    pub fn new(store: Arc<dyn Store>, worker: Arc<Worker>, clock: Arc<dyn Clock>, poll: Duration) -> Self {
-        let round_age_max = poll.saturating_mul(20).max(Duration::from_secs(10));
-        Self { store, worker, clock, round_age_max, probed: Mutex::default() }
-    }
-
-    async fn checks(&self) -> BTreeMap<&'static str, Check> {
-        let check = |fine| if fine { Check::Ok } else { Check::Failing };
-        let store = self.store_works().await;
-        let breaker_open = matches!(self.worker.breaker(), BreakerState::Open { .. });
-        BTreeMap::from([
-            ("store", check(store)),
-            ("worker", check(self.worker_works())),
-            ("twilio", check(!breaker_open)),
-        ])
-    }
-
-    fn worker_works(&self) -> bool {
-        self.worker.health().last_round().is_some_and(|at| {
-            // A round in the future is no fresh one: the clock was set back.
-            self.clock.now().duration_since(at).unsigned_abs() <= self.round_age_max
-        })
-    }
-
-    async fn store_works(&self) -> bool {
-        let mut probed = self.probed.lock().await;
-        let now = self.clock.now();
-        if let Some((at, works)) = probed.last
-            && now.duration_since(at).unsigned_abs() < PROBE_COUNTS_FOR
-        {
-            return works;
-        }
-        let works = self.probe(now, &mut probed.under_way).await;
-        probed.last = Some((self.clock.now(), works));
-        works
-    }
-
-    /// A task of its own: whoever asked may go away, and a store that hangs must not be probed anew by all who ask.
-    async fn probe(&self, now: Timestamp, under_way: &mut Option<Probe>) -> bool {
-        if under_way.as_ref().is_some_and(|probe| probe.is_outdated(now)) {
-            *under_way = None;
-        }
-        let probe = under_way.get_or_insert_with(|| {
-            let store = Arc::clone(&self.store);
-            Probe { begun: now, task: tokio::spawn(async move { store.probe(now).await }) }
-        });
-        let Ok(ended) = tokio::time::timeout(PROBE_WITHIN, &mut probe.task).await else {
-            tracing::error!(
-                waited_s = PROBE_WITHIN.as_secs(),
-                "the store does not come back from a probe: the disk hangs, or is far too slow"
-            );
-            return false;
-        };
-        *under_way = None;
-        match ended {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "the store does not answer a probe");
-                false
-            }
-            Err(_) => {
-                tracing::error!("a probe of the store ended by a panic");
-                false
-            }
-        }
-    }
 }
 
 /// What readiness leaves out.
@@ -181,7 +68,9 @@ async fn livez() -> &'static str {
     super::problem::QueryProblems,
 ))]
 async fn readyz(State(state): State<AppState>, StrictQuery(query): StrictQuery<ReadyQuery>) -> Response {
-    let checks = state.health.checks().await;
+    let Parts { store, worker, twilio } = state.health.parts().await;
+    let check = |works| if works { Check::Ok } else { Check::Failing };
+    let checks = BTreeMap::from([("store", check(store)), ("worker", check(worker)), ("twilio", check(twilio))]);
     let counts = |name: &str| query.exclude.as_deref() != Some(name);
     let ready = checks.iter().all(|(name, check)| *check == Check::Ok || !counts(name));
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -9,14 +9,16 @@ use axum::http::request::Parts;
 use url::Url;
 
 use super::auth::{Authenticator, Principal, PrincipalKind, Role};
-use super::health::Health;
 use super::problem::Problem;
 use super::rate_limit::RateLimiter;
+use crate::alarm::Alarms;
 use crate::domain::contact::{Channel, PhoneNumber};
+use crate::health::Health;
 use crate::secret::Secret;
 use crate::service::Service;
 use crate::service::caller::{Caller, Deadline};
 use crate::twilio::callback::Party;
+use crate::watchman::Watchman;
 use crate::worker::Worker;
 
 /// Bounds on what a request may carry, from the configuration.
@@ -80,6 +82,10 @@ pub struct AppState {
     pub health: Arc<Health>,
     /// Does what is due.
     pub worker: Arc<Worker>,
+    /// Looks whether work is being done.
+    pub watchman: Arc<Watchman>,
+    /// What the operator must hear of.
+    pub alarms: Arc<Alarms>,
 }
 
 impl FromRef<AppState> for Arc<Authenticator> {

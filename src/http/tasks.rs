@@ -21,6 +21,9 @@ const SCHEDULERS: &[Role] = &[Role::Service, Role::Admin];
 /// How long such a call takes at the most. Enough for a call to Twilio; well below what requests may take.
 const WORK_FOR_MAX: Duration = Duration::from_secs(8);
 
+/// How long the look that follows may take, and telling the operator what it found.
+const LOOK_FOR_MAX: Duration = Duration::from_secs(5);
+
 /// What a call came to.
 #[derive(Serialize, utoipa::ToSchema)]
 struct DueWork {
@@ -40,10 +43,22 @@ async fn run_due(
     Authenticated(principal): Authenticated,
 ) -> Result<Json<DueWork>, Problem> {
     principal.require(SCHEDULERS)?;
-    let worker = Arc::clone(&state.worker);
+    let (worker, watchman, alarms) =
+        (Arc::clone(&state.worker), Arc::clone(&state.watchman), Arc::clone(&state.alarms));
     // In a task of its own: who hangs up stops no round half-way.
     let ran = tokio::spawn(tracing::Instrument::instrument(
-        async move { worker.run_due(WORK_FOR_MAX).await },
+        async move {
+            let ran = worker.run_due(WORK_FOR_MAX).await;
+            // Between requests there may be no time for it.
+            let look = async {
+                watchman.look().await;
+                alarms.flush().await;
+            };
+            if tokio::time::timeout(LOOK_FOR_MAX, look).await.is_err() {
+                tracing::warn!("the operator's targets were not done in time");
+            }
+            ran
+        },
         tracing::Span::current(),
     ));
     match ran.await.map_err(|_| Problem::new(ProblemCode::Internal))? {

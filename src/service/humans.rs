@@ -5,9 +5,11 @@ use jiff::Timestamp;
 use super::caller::Caller;
 use super::intake::{EmergencyOverride, seal_override};
 use super::{Along, Changed, Service, ServiceError};
-use crate::domain::alert::{AckVia, Alert, Input, Outcome, Transition};
+use crate::domain::alert::{AckVia, Alert, AlertState, Input, Outcome, Transition};
 use crate::domain::audit::Actor;
 use crate::domain::consent::Ground;
+use crate::domain::contact::Channel;
+use crate::domain::policy::{Policy, Stage};
 use crate::ports::SealedField;
 
 impl Service {
@@ -22,7 +24,9 @@ impl Service {
     /// What follows the commit of an acknowledgement.
     pub(super) fn acknowledged(&self, transition: &Transition, via: AckVia) {
         let alert = &transition.alert;
-        self.metrics.reached_human(super::receipts::seconds_since_told(alert));
+        let (channel, stage) = way_of(alert, via);
+        let since = super::receipts::seconds_since_told(alert);
+        self.metrics.reached_human(channel, stage, rungs_until(stage, &alert.policy), since);
         tracing::info!(alert = %alert.id, ?via, "alert acknowledged");
     }
 
@@ -108,5 +112,33 @@ impl Service {
         // Whether a name can be sealed must not decide whether a case can be read, taken or closed.
         let key = self.person_data_key_if_any(&alert.organisation, alert.subject.into()).await?;
         Ok(caller.actor(self.keyring.as_ref(), key.as_deref()))
+    }
+}
+
+/// How a case was taken, as far as figures go: over which channel, where a phone answered, and on which rung somebody was told
+/// last.
+fn way_of(alert: &Alert, via: AckVia) -> (Option<Channel>, Stage) {
+    let stage = alert.deliveries.last().map_or(Stage::FIRST, |delivery| delivery.stage);
+    let by = match &alert.state {
+        AlertState::Acknowledged { by: Actor::Contact { contact }, .. } => Some(contact),
+        AlertState::Acknowledged { .. }
+        | AlertState::Escalating { .. }
+        | AlertState::Withheld { .. }
+        | AlertState::Resolved { .. } => None,
+    };
+    let theirs = alert.deliveries.iter().rev().find(|delivery| Some(&delivery.contact) == by);
+    let channel = match via {
+        AckVia::Api => None,
+        AckVia::Reply => theirs.map(|delivery| delivery.channel),
+    };
+    (channel, stage)
+}
+
+/// How many rungs were used when this one was.
+fn rungs_until(stage: Stage, policy: &Policy) -> u64 {
+    let rungs = policy.steps.len() as u64;
+    match stage {
+        Stage::Step { round, step } => u64::from(round) * rungs + u64::from(step) + 1,
+        Stage::LastResponder { times } => u64::from(policy.rounds) * rungs + u64::from(times),
     }
 }

@@ -370,6 +370,9 @@ impl Service {
         mut transition: Transition,
         place: Option<tokio::sync::OwnedSemaphorePermit>,
     ) -> Transition {
+        if transition.reopened {
+            self.metrics.reopened();
+        }
         if transition.in_human_hands {
             self.alarms.case_settled(transition.alert.id);
         }

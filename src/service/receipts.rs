@@ -1,8 +1,11 @@
 //! Receipts: what Twilio tells of a message, by callback, look-up or poll.
 
 use super::{Service, ServiceError};
+use crate::alarm::provider::Sign;
 use crate::domain::alert::{Alert, Input, Transition};
 use crate::domain::audit::Actor;
+use crate::domain::contact::Channel;
+use crate::domain::delivery::{Delivery, DeliveryState};
 use crate::domain::ids::{AttemptNo, AttemptRef, DeliveryNo};
 use crate::domain::provider::{MessageStatus, Receipt};
 
@@ -34,8 +37,14 @@ impl Service {
             None => attempt_with(&alert, receipt),
         };
         let Some((delivery, attempt)) = found else { return Ok(Recorded::Unmatched) };
+        let unheard = channel_unheard_of(&alert, delivery, attempt);
         match self.receive(alert, delivery, attempt, receipt.clone()).await {
-            Ok(Some(_)) => Ok(Recorded::New),
+            Ok(Some(_)) => {
+                if let Some(channel) = unheard {
+                    self.alarms.see_provider(channel, Sign::Told);
+                }
+                Ok(Recorded::New)
+            }
             Ok(None) => Ok(Recorded::Known),
             Err(ServiceError::Rejected(_)) => Ok(Recorded::Unmatched),
             Err(error) => Err(error),
@@ -51,7 +60,7 @@ impl Service {
         receipt: Receipt,
     ) -> Result<Option<Transition>, ServiceError> {
         let status = receipt.status;
-        self.merge(alert, Input::Received { delivery, attempt, receipt }, status).await
+        self.merge(alert, delivery, Input::Received { delivery, attempt, receipt }, status).await
     }
 
     /// Books that a look-up found an unknown attempt's message.
@@ -63,18 +72,23 @@ impl Service {
         receipt: Receipt,
     ) -> Result<Option<Transition>, ServiceError> {
         let status = receipt.status;
-        self.merge(alert, Input::Found { delivery, attempt, receipt }, status).await
+        self.merge(alert, delivery, Input::Found { delivery, attempt, receipt }, status).await
     }
 
     async fn merge(
         &self,
         alert: Alert,
+        delivery: DeliveryNo,
         input: Input,
         status: MessageStatus,
     ) -> Result<Option<Transition>, ServiceError> {
         let before = Reach::of(&alert);
+        let channel = alert.delivery(delivery).map(|delivery| delivery.channel);
         let changed = self.change(alert, input, &Actor::Provider).await?;
         if let Some(transition) = &changed {
+            if let Some(channel) = channel.filter(|_| status.is_failure()) {
+                self.alarms.see_provider(channel, Sign::FailedLater);
+            }
             self.metrics.receipt(status.word());
             self.observe(&transition.alert, before);
         }
@@ -85,13 +99,40 @@ impl Service {
     /// attempts that took. Leaving out the slow ones would make the figures look best when they are worst.
     pub(crate) fn observe(&self, alert: &Alert, before: Reach) {
         let (since, now) = (seconds_since_told(alert), Reach::of(alert));
-        if now.provider && !before.provider {
-            self.metrics.reached_provider(since);
+        let first = |is_it: fn(&Delivery) -> bool| alert.deliveries.iter().find(|delivery| is_it(delivery));
+        if now.provider
+            && !before.provider
+            && let Some(Delivery { channel, stage, .. }) = first(has_reached_provider)
+        {
+            self.metrics.reached_provider(*channel, *stage, since);
         }
-        if now.phone && !before.phone {
-            self.metrics.reached_phone(since);
+        if now.phone
+            && !before.phone
+            && let Some(Delivery { channel, stage, .. }) = first(Delivery::has_arrived)
+        {
+            self.metrics.reached_phone(*channel, *stage, since);
         }
     }
+}
+
+impl Service {
+    /// Twilio is about to be asked for the first time of a message of which it has told nothing.
+    pub(crate) fn note_silence(&self, alert: &Alert, delivery: DeliveryNo, attempt: AttemptNo) {
+        let is_first = |delivery: &Delivery| matches!(delivery.state, DeliveryState::Accepted { polls: 1, .. });
+        if alert.delivery(delivery).is_some_and(is_first)
+            && let Some(channel) = channel_unheard_of(alert, delivery, attempt)
+        {
+            self.alarms.see_provider(channel, Sign::Silent);
+        }
+    }
+}
+
+/// The channel of a message, if Twilio has told nothing of it since it took it.
+fn channel_unheard_of(alert: &Alert, delivery: DeliveryNo, attempt: AttemptNo) -> Option<Channel> {
+    let delivery = alert.delivery(delivery)?;
+    let status = delivery.attempt(attempt)?.status;
+    let is_on_its_way = |status: MessageStatus| status.rank() >= MessageStatus::Sent.rank();
+    (!status.is_some_and(is_on_its_way)).then_some(delivery.channel)
 }
 
 /// How far a case's messages have got.
@@ -103,12 +144,16 @@ pub(crate) struct Reach {
 
 impl Reach {
     pub(crate) fn of(alert: &Alert) -> Self {
-        let mut attempts = alert.deliveries.iter().flat_map(|delivery| &delivery.attempts);
+        let deliveries = &alert.deliveries;
         Self {
-            provider: attempts.clone().any(|attempt| attempt.provider_id.is_some()),
-            phone: attempts.any(|attempt| attempt.status.is_some_and(|status| status.has_arrived())),
+            provider: deliveries.iter().any(has_reached_provider),
+            phone: deliveries.iter().any(Delivery::has_arrived),
         }
     }
+}
+
+fn has_reached_provider(delivery: &Delivery) -> bool {
+    delivery.attempts.iter().any(|attempt| attempt.provider_id.is_some())
 }
 
 /// Seconds from the commit that first planned a message to the latest change: the time since the event was accepted, or

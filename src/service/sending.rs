@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::consent::Judged;
 use super::receipts::Reach;
 use super::{Along, Changed, Service, ServiceError, TRIES};
+use crate::alarm::provider::Sign;
 use crate::domain::alert::{Alert, Input, Transition};
 use crate::domain::audit::Actor;
 use crate::domain::ids::{AlertId, AttemptNo, DeliveryNo};
@@ -63,6 +64,9 @@ impl Service {
         outcome: SendOutcome,
     ) -> Result<Option<Transition>, ServiceError> {
         self.metrics.attempt(outcome_class(&outcome));
+        if let (Some(sign), Some(delivery)) = (sign_of(&outcome), alert.delivery(delivery)) {
+            self.alarms.see_provider(delivery.channel, sign);
+        }
         let before = Reach::of(&alert);
         let input = Input::Settled { delivery, attempt, outcome };
         let changed = self.change(alert, input, &Actor::Provider).await?;
@@ -108,6 +112,19 @@ impl Service {
     /// The store, for those who check it.
     pub fn store(&self) -> &dyn Store {
         self.store.as_ref()
+    }
+}
+
+/// What a call's outcome says of the provider; `None` where it says more of the phone.
+fn sign_of(outcome: &SendOutcome) -> Option<Sign> {
+    match outcome {
+        SendOutcome::Accepted { .. } => Some(Sign::Took),
+        SendOutcome::NotExecuted { .. } | SendOutcome::Unknown { .. } => Some(Sign::Failed),
+        SendOutcome::NotBegun { .. } => None,
+        SendOutcome::Refused(fault) => match fault.class {
+            ErrorClass::Retry | ErrorClass::Ambiguous | ErrorClass::Template | ErrorClass::Config => Some(Sign::Failed),
+            ErrorClass::Delay | ErrorClass::Switch | ErrorClass::OptOut => None,
+        },
     }
 }
 

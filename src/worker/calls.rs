@@ -207,6 +207,7 @@ impl Worker {
     }
 
     async fn poll(&self, alert: Alert, no: DeliveryNo, attempt: AttemptNo, provider_id: &ProviderId) {
+        self.service.note_silence(&alert, no, attempt);
         match self.twilio.fetch_message(provider_id).await {
             Ok(receipt) => {
                 let until = self.clock.now().saturating_add(self.settings.call_timeout).unwrap_or(Timestamp::MAX);

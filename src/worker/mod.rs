@@ -95,10 +95,26 @@ fn passes(error: &ServiceError) -> bool {
     }
 }
 
+fn count_of(stats: &StoreStats, state: StateName) -> u64 {
+    stats.open.iter().find(|(open, _)| *open == state).map_or(0, |(_, count)| *count)
+}
+
 /// What others may know of the worker.
 #[derive(Default)]
 pub struct WorkerHealth {
     last_round: AtomicI64,
+    figures: Mutex<Option<Figures>>,
+}
+
+/// What the store said of what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figures {
+    /// When.
+    pub at: Timestamp,
+    /// How late the oldest due work was.
+    pub late: Duration,
+    /// How many cases were withheld.
+    pub withheld: u64,
 }
 
 impl WorkerHealth {
@@ -108,6 +124,11 @@ impl WorkerHealth {
             0 => None,
             micros => Timestamp::from_microsecond(micros).ok(),
         }
+    }
+
+    /// What the store said last; `None` before it said anything.
+    pub fn figures(&self) -> Option<Figures> {
+        *self.figures.lock()
     }
 
     fn round_ended(&self, now: Timestamp) {
@@ -455,13 +476,15 @@ impl Worker {
         metrics.set_breaker_open(matches!(self.breaker(), BreakerState::Open { .. }));
         match self.service.store().stats().await {
             Ok(stats) => {
-                self.tell_of_withheld(&stats);
+                let late = stats.next_due_at.map(|at| now.duration_since(at));
+                let late = late.and_then(|late| Duration::try_from(late).ok()).unwrap_or_default();
+                let withheld = count_of(&stats, StateName::Withheld);
+                *self.health.figures.lock() = Some(Figures { at: now, late, withheld });
+                self.tell_of_withheld(withheld);
                 for state in StateName::ALL {
-                    let count = stats.open.iter().find(|(open, _)| *open == state).map_or(0, |(_, count)| *count);
-                    metrics.set_open_alerts(state.as_str(), count);
+                    metrics.set_open_alerts(state.as_str(), count_of(&stats, state));
                 }
-                let late = stats.next_due_at.map_or(0.0, |at| now.duration_since(at).as_secs_f64().max(0.0));
-                metrics.set_oldest_due(late);
+                metrics.set_oldest_due(late.as_secs_f64());
             }
             Err(error) => tracing::warn!(%error, "the store's figures cannot be read"),
         }
@@ -471,9 +494,7 @@ impl Worker {
     }
 
     /// A crash may have come between a case's being withheld and its alarm. So each start tells of those that are there.
-    fn tell_of_withheld(&self, stats: &StoreStats) {
-        let withheld =
-            stats.open.iter().find(|(state, _)| *state == StateName::Withheld).map_or(0, |(_, count)| *count);
+    fn tell_of_withheld(&self, withheld: u64) {
         if !self.told_of_withheld.swap(true, Ordering::Relaxed) && withheld > 0 {
             tracing::warn!(withheld, "cases are withheld: nobody is told of them until a person decides");
         }

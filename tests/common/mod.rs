@@ -35,6 +35,7 @@ use crisis_relay::service::Service;
 use crisis_relay::service::dispatch::Jobs;
 use crisis_relay::simulator::{CallbackMode, SimMessage, Simulator, SimulatorConfig, SimulatorHandle};
 use crisis_relay::store::sqlite::{OpenError, SqliteStore};
+use crisis_relay::watchman::Watchman;
 use crisis_relay::worker::Worker;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -173,6 +174,7 @@ struct Running {
     router: axum::Router,
     worker: Arc<Worker>,
     alarms: Arc<Alarms>,
+    watchman: Arc<Watchman>,
     /// `None` while the worker runs by itself.
     jobs: Option<Jobs>,
     store: Arc<dyn Store>,
@@ -206,7 +208,8 @@ impl Running {
         let clock = ServiceClock::new(clock);
         let sqlite = open_once_free(&config).await;
         let store = (setting.wrap_store)(Arc::new(sqlite));
-        let App { service, worker, jobs, router, alarms, .. } = assemble(&config, &provider, &clock, &store).await?;
+        let App { service, worker, jobs, router, alarms, watchman, .. } =
+            assemble(&config, &provider, &clock, &store).await?;
         if setting.recovers {
             worker.recover().await;
         }
@@ -218,7 +221,21 @@ impl Running {
             serve(listener, served, &settings, token).await;
         });
         let jobs = Some(jobs);
-        Ok(Self { base, service, router, worker, alarms, jobs, store, clock, config, provider, shutdown, serving })
+        Ok(Self {
+            base,
+            service,
+            router,
+            worker,
+            alarms,
+            watchman,
+            jobs,
+            store,
+            clock,
+            config,
+            provider,
+            shutdown,
+            serving,
+        })
     }
 
     /// Ends without finishing anything: no draining, no closing. What is not durable is gone.
@@ -380,6 +397,11 @@ impl World {
 
     pub fn alarms_of(&self) -> Arc<Alarms> {
         Arc::clone(&self.running.alarms)
+    }
+
+    /// The watchman looks once.
+    pub async fn look(&self) {
+        self.running.watchman.look().await;
     }
 
     /// What the operator is to be told, is told, as far as their targets take it now.

@@ -5,6 +5,8 @@ use std::process::Command;
 
 use crisis_relay::alarm::kind::Kind;
 use crisis_relay::config::DEFAULT_TOML;
+use crisis_relay::domain::contact::Channel;
+use crisis_relay::domain::policy::Stage;
 use crisis_relay::http::problem::ProblemCode;
 use crisis_relay::metrics::Metrics;
 
@@ -104,6 +106,10 @@ fn every_metric_is_explained() {
     metrics.set_alarms_open("reopened", 1);
     metrics.held_back("ops");
     metrics.set_obstacles("gap", 1);
+    metrics.heartbeat("taken");
+    metrics.reached_provider(Channel::Sms, Stage::FIRST, 1.0);
+    metrics.reached_phone(Channel::Sms, Stage::FIRST, 1.0);
+    metrics.reached_human(None, Stage::FIRST, 1, 1.0);
     metrics.notices("slack", "told", 1);
     metrics.webhook("status", 0.001);
     metrics.webhook_refused("signature");

@@ -16,13 +16,13 @@ const OPS_PHONE: &str = "+919800000099";
 const ROUTING_KEY: &str = "0123456789abcdef0123456789abcdef";
 
 /// A webhook of the operator's.
-struct Sink {
+pub(crate) struct Sink {
     server: MockServer,
     answer: Mutex<ResponseTemplate>,
 }
 
 impl Sink {
-    async fn answering(status: u16) -> Self {
+    pub(crate) async fn answering(status: u16) -> Self {
         let answer = ResponseTemplate::new(status);
         let sink = Self { server: MockServer::start().await, answer: Mutex::new(answer.clone()) };
         sink.answers(answer).await;
@@ -30,18 +30,26 @@ impl Sink {
     }
 
     /// From now on it answers so.
-    async fn answers(&self, answer: ResponseTemplate) {
+    pub(crate) async fn answers(&self, answer: ResponseTemplate) {
         self.server.reset().await;
         *self.answer.lock() = answer.clone();
         Mock::given(any()).respond_with(answer).mount(&self.server).await;
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{}/hook/of-the-operator", self.server.uri())
     }
 
+    /// How often it was asked since it was asked last.
+    pub(crate) async fn beats(&self) -> usize {
+        let beats = self.server.received_requests().await.unwrap().len();
+        let answer = self.answer.lock().clone();
+        self.answers(answer).await;
+        beats
+    }
+
     /// What it was sent since it was asked last.
-    async fn heard(&self) -> Vec<Value> {
+    pub(crate) async fn heard(&self) -> Vec<Value> {
         let requests = self.server.received_requests().await.unwrap();
         let answer = self.answer.lock().clone();
         self.answers(answer).await;
@@ -49,7 +57,7 @@ impl Sink {
     }
 
     /// The lines of the texts that it was sent.
-    async fn lines(&self) -> Vec<String> {
+    pub(crate) async fn lines(&self) -> Vec<String> {
         let texts = self.heard().await;
         let lines = texts.iter().flat_map(|body| body["text"].as_str().unwrap().lines());
         lines.filter_map(|line| line.strip_prefix("• ")).map(str::to_owned).collect()
@@ -62,8 +70,10 @@ fn short_ladder(slack: &Sink) -> Setting {
         .with("CRISIS_RELAY__POLICY__ROUNDS", "1")
         .with("CRISIS_RELAY__POLICY__REPEAT_EVERY", "30s")
         .with("CRISIS_RELAY__POLICY__LAST_RESPONDER_EVERY", "30s")
-        .with("CRISIS_RELAY__OPS__TIMEOUT", "100ms")
+        .with("CRISIS_RELAY__OPS__TIMEOUT", "3s")
         .with("CRISIS_RELAY__OPS__REPEAT_EVERY", "10m")
+        // No receipts come in these stories: that is for others to tell.
+        .with("CRISIS_RELAY__OPS__SHARE_OF_AT_LEAST", "100000")
         .with("OPS_SLACK_URL", &slack.url())
 }
 

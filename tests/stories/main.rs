@@ -50,5 +50,6 @@ mod store_two_instances;
 mod tokens;
 mod too_late;
 mod verification;
+mod watchman;
 mod webhook_trust;
 mod written;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::common::gate::{Fate, Fault as StoreFault, Gate};
-use crate::common::{Answer, COUNSELLOR, Setting, World};
+use crate::common::{Answer, COUNSELLOR, COUNSELLOR_KEY, Setting, World};
 
 async fn get(world: &World, path: &str) -> Answer {
     world.request(Method::GET, path, None, None).await
@@ -168,12 +168,15 @@ async fn the_figures_can_be_read_and_are_right_after_a_story() {
         ("open_alerts{state=\"acknowledged\"}", 1.0),
         ("open_alerts{state=\"withheld\"}", 1.0),
         ("open_alerts{state=\"escalating\"}", 0.0),
-        ("time_to_acknowledged_seconds_count", 1.0),
-        ("time_to_acknowledged_seconds_sum", 7.0),
-        ("time_to_delivered_seconds_count", 1.0),
-        ("time_to_delivered_seconds_sum", 7.0),
-        ("time_to_provider_seconds_count", 1.0),
-        ("time_to_provider_seconds_sum", 2.0),
+        ("time_to_acknowledged_seconds_count{channel=\"whatsapp\",step=\"1\"}", 1.0),
+        ("time_to_acknowledged_seconds_sum{channel=\"whatsapp\",step=\"1\"}", 7.0),
+        ("time_to_delivered_seconds_count{channel=\"whatsapp\",step=\"1\"}", 1.0),
+        ("time_to_delivered_seconds_sum{channel=\"whatsapp\",step=\"1\"}", 7.0),
+        ("time_to_provider_seconds_count{channel=\"whatsapp\",step=\"1\"}", 1.0),
+        ("time_to_provider_seconds_sum{channel=\"whatsapp\",step=\"1\"}", 2.0),
+        ("steps_until_acknowledged_count", 1.0),
+        ("steps_until_acknowledged_sum", 1.0),
+        ("reopened_total", 0.0),
         ("webhook_duration_seconds_count{hook=\"status\"}", 2.0),
         ("webhook_duration_seconds_count{hook=\"incoming\"}", 1.0),
         ("oldest_due_seconds", 0.0),
@@ -193,7 +196,10 @@ async fn a_receipt_that_goes_on_from_delivered_to_read_counts_one_arrival() {
         world.receipts().await;
     }
     assert_eq!(world.metric("crisis_relay_receipts_total{status=\"read\"}").await, Some(1.0));
-    assert_eq!(world.metric("crisis_relay_time_to_delivered_seconds_count").await, Some(1.0));
+    assert_eq!(
+        world.metric("crisis_relay_time_to_delivered_seconds_count{channel=\"whatsapp\",step=\"1\"}").await,
+        Some(1.0)
+    );
 }
 
 #[tokio::test]
@@ -222,4 +228,29 @@ async fn a_refused_webhook_is_counted_by_its_reason() {
     let world = World::new().await;
     world.post("/webhooks/twilio/status", "", &json!({ "MessageSid": "SM1" })).await.expect(403);
     assert_eq!(world.metric("crisis_relay_webhooks_refused_total{kind=\"signature\"}").await, Some(1.0));
+}
+
+#[tokio::test]
+async fn a_case_taken_late_shows_on_which_rung_over_what_and_that_it_was_reopened() {
+    let file = "[[contacts]]\nid = 'lead'\nrole = 'lead'\nwhatsapp_to = '+919800000018'\n\
+        [[policy.steps]]\ncontacts = ['counsellor']\nchannels = ['whatsapp']\n\
+        [[policy.steps]]\nafter = '60s'\ncontacts = ['lead']\nchannels = ['whatsapp']";
+    let mut world = Setting::default().with_file(file).start().await;
+    let reference = world.escalated("student-1").await.text_at("/reference");
+    world.work().await;
+    world.pass(Duration::from_secs(60)).await;
+    let path = format!("/api/v1/crisis/alerts/{reference}/acknowledge");
+    world.post(&path, COUNSELLOR_KEY, &json!({})).await.expect(200);
+    // Nothing follows: it is told again, and taken on the first rung, by phone.
+    world.pass_in_steps(Duration::from_secs(15 * 60), Duration::from_secs(30)).await;
+    world.sim().reply(COUNSELLOR, "1").await.unwrap();
+    let figures = parse(&get(&world, "/metrics").await.text);
+    for (name, value) in [
+        ("time_to_acknowledged_seconds_count{channel=\"api\",step=\"2\"}", 1.0),
+        ("time_to_acknowledged_seconds_count{channel=\"whatsapp\",step=\"1\"}", 1.0),
+        ("steps_until_acknowledged_sum", 3.0),
+        ("reopened_total", 1.0),
+    ] {
+        assert_eq!(figures.get(&format!("crisis_relay_{name}")), Some(&value), "{name}");
+    }
 }

@@ -257,6 +257,7 @@ struct Output {
     paged: bool,
     in_human_hands: bool,
     left_ladder: bool,
+    reopened: bool,
 }
 
 /// An alert in the middle of a change.
@@ -287,8 +288,18 @@ impl<'a, 'b> Changing<'a, 'b> {
             self.alert.version += 1;
             self.alert.updated_at = self.cx.now;
         }
-        let Output { audit, actions, alarms, provider_ids, settled, decision, paged, in_human_hands, left_ladder } =
-            self.out;
+        let Output {
+            audit,
+            actions,
+            alarms,
+            provider_ids,
+            settled,
+            decision,
+            paged,
+            in_human_hands,
+            left_ladder,
+            reopened,
+        } = self.out;
         Transition {
             alert: self.alert,
             from_version: self.from_version,
@@ -301,6 +312,7 @@ impl<'a, 'b> Changing<'a, 'b> {
             paged,
             in_human_hands,
             left_ladder,
+            reopened,
         }
     }
 
@@ -309,6 +321,7 @@ impl<'a, 'b> Changing<'a, 'b> {
     }
 
     fn record_as(&mut self, actor: &Actor, deed: &Deed<'_>) {
+        self.out.reopened |= matches!(deed, Deed::Reopened);
         let stream = AuditStream::Alert(self.alert.id);
         self.out.audit.push(self.alert.audit_head.append(stream, self.cx.now, actor, deed));
         self.changed = true;

@@ -102,6 +102,7 @@ canaries! {
     // Nobody listens there: each notice to the operator is tried, and cannot be told.
     ops_hook = words "http://127.0.0.1:9/hook/{}", "the operator's webhook", [];
     ops_key = words "{}0123456789abcdef", "the operator's PagerDuty key", [];
+    ops_heartbeat = words "http://127.0.0.1:9/beat/{}", "where the heartbeat goes", [];
     jwt_secret = words "{}, in all more than 32 bytes", "the secret that tokens are signed with", [];
     master_key = words "{}----------------", "the master key", [];
     idempotency = words "{}", "an idempotency key", [];

@@ -8,11 +8,13 @@ use crisis_relay::domain::audit::{AuditHash, AuditStream};
 use crisis_relay::domain::contact::{Language, PhoneNumber};
 use crisis_relay::domain::event::Label;
 use crisis_relay::domain::ids::{
-    AddressKey, AlertId, ContactId, IdempotencyKey, InvalidId, OrganisationId, ProviderId, Reference,
+    AddressKey, AlertId, ContactId, IdempotencyKey, InvalidId, OrganisationId, PolicyId, ProviderId, Reference,
+    ScheduleId,
 };
 use crisis_relay::domain::message::{LinkBase, SenderName, segments};
 use crisis_relay::domain::provider::MessageStatus;
 use crisis_relay::domain::reply::Command;
+use crisis_relay::domain::schedule::{LocalTime, WeekTime, Zone};
 use crisis_relay::http::auth::{ApiKeyHash, Role};
 use crisis_relay::service::reading::AlertName;
 use crisis_relay::twilio::callback::{attempt_of, status_callback_url};
@@ -33,6 +35,11 @@ pub fn run(data: &[u8]) {
     comes_back::<ApiKeyHash>(text);
     comes_back::<AuditHash>(text);
     comes_back::<AuditStream>(text);
+    comes_back::<PolicyId>(text);
+    comes_back::<ScheduleId>(text);
+    comes_back::<WeekTime>(text);
+    comes_back::<LocalTime>(text);
+    comes_back::<Zone>(text);
     if let Ok(label) = text.parse::<Label>() {
         assert_eq!(label.as_str(), text);
     }

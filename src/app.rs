@@ -41,6 +41,7 @@ use crate::ports::transfer::{COPYING, MOVED_TO, Transfer};
 use crate::ports::{Clock, Entropy, Fault, Keyring, Store, TwilioClient, random};
 use crate::secret::Secret;
 use crate::service::dispatch::{Dispatch, Jobs};
+use crate::service::drills::DailyDrill;
 use crate::service::people::{ConfiguredContact, address_key, enrol};
 use crate::service::{Organisation, Service, ServiceError, Settings};
 use crate::simulator::{CallbackMode, Simulator, SimulatorConfig};
@@ -448,7 +449,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         Arc::clone(&alarms),
     ));
     service.load_rosters().await?;
-    let worker = Arc::new(Worker::new(
+    let worker = Worker::new(
         Arc::clone(&service),
         twilio,
         Arc::clone(&clock),
@@ -460,7 +461,10 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
             keep_answers: config.idempotency.keep,
         },
         courier,
-    ));
+    );
+    let daily_drill =
+        config.drills.daily_at.map(|at| DailyDrill { at, time_zone: config.organisation.time_zone.clone() });
+    let worker = Arc::new(worker.with_daily_drill(daily_drill));
     let health = Health::new(Arc::clone(&store), Arc::clone(&worker), Arc::clone(&clock), config.worker.poll);
     let health = Arc::new(health);
     let watchman = Arc::new(Watchman::new(

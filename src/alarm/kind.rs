@@ -99,6 +99,9 @@ kinds! {
     /// Taken, and nothing came of it.
     Reopened = "reopened", Error, "ladder", Lasting::UntilSettled(HOUR),
         "a case was taken, nothing followed in time, and it is open again";
+    /// Nobody answered a drill.
+    DrillUnanswered = "drill_unanswered", Error, "ladder", Lasting::WhileSeen(HOUR),
+        "a drill climbed the whole ladder, and nobody answered: a real case would have fared alike";
     /// Somebody was to look after a student again.
     FollowUpUntold = "follow_up_untold", Error, "ladder", Lasting::WhileSeen(HOUR),
         "a follow-up of a closed case is due, and nobody could be reminded of it";

@@ -51,6 +51,7 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
         counsellor,
         contacts,
         delivery: delivery(r),
+        drills: drills(r),
         twilio: twilio(r),
         templates: templates(r),
         worker: Worker {
@@ -213,6 +214,12 @@ fn policy(r: &mut Reader<'_>, counsellor: &Counsellor, contacts: &[Contact]) -> 
         resolve_by_reply: yes_or_no(r, "policy.resolve_by_reply"),
         respond_within: r.duration("policy.respond_within", m(1)..=h(1)),
     }
+}
+
+fn drills(r: &mut Reader<'_>) -> Drills {
+    const RULE: Rule = Rule { rule: "must be a time of day", remedy: "write it like 10:30" };
+    let time = |text: &str| text.parse::<jiff::civil::Time>().ok().filter(|_| text.len() == 5);
+    Drills { daily_at: r.optional("drills.daily_at", &RULE, time, |time| format!("\"{}\"", time.strftime("%H:%M"))) }
 }
 
 fn yes_or_no(r: &mut Reader<'_>, key: &str) -> bool {

@@ -36,6 +36,8 @@ pub struct Config {
     pub policy: Policy,
     /// How one message is brought home.
     pub delivery: Delivery,
+    /// Exercises.
+    pub drills: Drills,
     /// The provider.
     pub twilio: Twilio,
     /// Texts and approved templates.
@@ -181,6 +183,13 @@ pub struct Policy {
     pub resolve_by_reply: bool,
     /// From an alert to an acknowledgement: what the message asks for and the metric measures.
     pub respond_within: Duration,
+}
+
+/// Exercises.
+#[derive(Debug, Clone)]
+pub struct Drills {
+    /// When one starts every day, by the organisation's clock; `None`: by hand only.
+    pub daily_at: Option<jiff::civil::Time>,
 }
 
 /// How one message is brought home.

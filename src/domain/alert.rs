@@ -291,6 +291,11 @@ impl Alert {
         self.delivery(delivery).filter(in_hand).is_some_and(|delivery| self.wants(delivery.purpose))
     }
 
+    /// Whether it is a drill that was started as one: it ends when somebody has taken it, or every round was in vain.
+    pub fn is_exercise(&self) -> bool {
+        matches!((self.kind, &self.ground), (Kind::Drill, Some(Ground::Drill { .. })))
+    }
+
     /// Whether messages of this purpose are still to be sent.
     pub fn wants(&self, purpose: Purpose) -> bool {
         match purpose {
@@ -446,6 +451,8 @@ pub enum Alarm {
     NotComposable,
     /// Acknowledged, but no outcome in time.
     Reopened,
+    /// A drill ended, and nobody had answered.
+    DrillUnanswered,
     /// A follow-up is due, and nobody could be reminded of it.
     FollowUpUntold,
     /// The student withdrew consent while people were being told: nobody is told any more, unless a person overrides.
@@ -463,6 +470,7 @@ impl Alarm {
             Self::DeliveryExhausted => "delivery_exhausted",
             Self::NotComposable => "not_composable",
             Self::Reopened => "reopened",
+            Self::DrillUnanswered => "drill_unanswered",
             Self::FollowUpUntold => "follow_up_untold",
             Self::ConsentWithdrawn => "consent_withdrawn",
         }

@@ -69,6 +69,13 @@ pub enum Ground {
         /// When it was handed in.
         at: Timestamp,
     },
+    /// Nobody is told of anybody: it is a drill, and a drill alone stands on this. Covers every channel.
+    Drill {
+        /// Who or what started it.
+        started_by: Actor,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 impl Ground {
@@ -76,7 +83,7 @@ impl Ground {
     pub fn allows(&self, channel: Channel) -> bool {
         match self {
             Self::Consent { channels, .. } => channels.contains(&channel),
-            Self::EmergencyOverride { .. } => true,
+            Self::EmergencyOverride { .. } | Self::Drill { .. } => true,
         }
     }
 
@@ -85,6 +92,7 @@ impl Ground {
         match self {
             Self::Consent { .. } => "consent",
             Self::EmergencyOverride { .. } => "emergency_override",
+            Self::Drill { .. } => "drill",
         }
     }
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::caller::Caller;
 use super::intake::{EmergencyOverride, seal_override};
 use super::{Along, Changed, Service, ServiceError};
-use crate::domain::alert::{AckVia, Alert, AlertState, Input, Outcome, Transition};
+use crate::domain::alert::{AckVia, Alert, AlertState, Input, Kind, Outcome, Transition};
 use crate::domain::audit::Actor;
 use crate::domain::consent::Ground;
 use crate::domain::contact::Channel;
@@ -24,9 +24,12 @@ impl Service {
     /// What follows the commit of an acknowledgement.
     pub(super) fn acknowledged(&self, transition: &Transition, via: AckVia) {
         let alert = &transition.alert;
-        let (channel, stage) = way_of(alert, via);
-        let since = super::receipts::seconds_since_told(alert);
-        self.metrics.reached_human(channel, stage, rungs_until(stage, &alert.policy), since);
+        // A drill tells of drills.
+        if matches!(alert.kind, Kind::Live) {
+            let (channel, stage) = way_of(alert, via);
+            let since = super::receipts::seconds_since_told(alert);
+            self.metrics.reached_human(channel, stage, rungs_until(stage, &alert.policy), since);
+        }
         tracing::info!(alert = %alert.id, ?via, "alert acknowledged");
     }
 

@@ -6,6 +6,7 @@
 pub mod caller;
 pub mod consent;
 pub mod dispatch;
+pub mod drills;
 pub mod humans;
 pub mod intake;
 pub mod moving;
@@ -404,6 +405,7 @@ impl Service {
             Alarm::NotComposable => Kind::NotComposable,
             Alarm::Reopened => Kind::Reopened,
             Alarm::FollowUpUntold => Kind::FollowUpUntold,
+            Alarm::DrillUnanswered => Kind::DrillUnanswered,
             Alarm::ConsentWithdrawn => Kind::ConsentWithdrawn,
         };
         self.alarms.raise(kind, About::Case(alert.id, alert.reference));

@@ -2,7 +2,7 @@
 
 use super::{Service, ServiceError};
 use crate::alarm::provider::Sign;
-use crate::domain::alert::{Alert, Input, Transition};
+use crate::domain::alert::{Alert, Input, Kind as AlertKind, Transition};
 use crate::domain::audit::Actor;
 use crate::domain::contact::Channel;
 use crate::domain::delivery::{Delivery, DeliveryState};
@@ -98,6 +98,9 @@ impl Service {
     /// Times from the event to the provider and to the phone: of a case's first message that got there, however many
     /// attempts that took. Leaving out the slow ones would make the figures look best when they are worst.
     pub(crate) fn observe(&self, alert: &Alert, before: Reach) {
+        if matches!(alert.kind, AlertKind::Drill) {
+            return;
+        }
         let (since, now) = (seconds_since_told(alert), Reach::of(alert));
         let first = |is_it: fn(&Delivery) -> bool| alert.deliveries.iter().find(|delivery| is_it(delivery));
         if now.provider

@@ -32,11 +32,12 @@ const SHARED_LOOK_MAX: Duration = Duration::from_secs(1);
 const BOOKING_PAUSE: Duration = Duration::from_millis(50);
 const BOOKING_PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// The lane of an alert's messages.
-const fn lane_of(alert: &Alert) -> Lane {
-    match alert.kind {
-        Kind::Live => Lane::Crisis,
-        Kind::Drill => Lane::Drill,
+/// The lane of a message: nothing depends on a notice.
+const fn lane_of(alert: &Alert, delivery: &Delivery) -> Lane {
+    match (alert.kind, delivery.purpose.is_alert()) {
+        (Kind::Live, true) => Lane::Crisis,
+        (Kind::Live, false) => Lane::Notice,
+        (Kind::Drill, _) => Lane::Drill,
     }
 }
 
@@ -97,7 +98,7 @@ impl Worker {
             // A short pause, so that a worker that is far behind does not claim it again at the same instant.
             return SendOutcome::NotBegun { wait: LATE_PAUSE };
         };
-        let lane = lane_of(alert);
+        let lane = lane_of(alert, delivery);
         let wait = match self.courier.turn(lane, delivery.channel, now, patience) {
             Ok(wait) => wait,
             Err(wait) => return SendOutcome::NotBegun { wait },

@@ -32,6 +32,7 @@ use crate::domain::alert::StateName;
 use crate::domain::ids::AlertId;
 use crate::ports::{Clock, StoreError, StoreStats, TwilioClient};
 use crate::service::dispatch::{Dispatch, Job, Jobs};
+use crate::service::drills::DailyDrill;
 use crate::service::sending::Woken;
 use crate::service::{Service, ServiceError};
 use crate::twilio::breaker::BreakerState;
@@ -152,6 +153,9 @@ pub struct Worker {
     told_of_withheld: AtomicBool,
     /// Looks at every waiting alert after the start, and after the clock was set back: one may wait for a time that is
     /// far off now.
+    daily_drill: Option<DailyDrill>,
+    /// The last day whose drill is known to be started.
+    drilled_on: Mutex<Option<jiff::civil::Date>>,
     sweep: Sweep,
     /// When all of them are looked at once more, in microseconds; 0: never. Who read the clock just before it was set back
     /// commits just after.
@@ -197,10 +201,18 @@ impl Worker {
             last_stats: AtomicI64::new(0),
             last_look_ahead: AtomicI64::new(0),
             told_of_withheld: AtomicBool::new(false),
+            daily_drill: None,
+            drilled_on: Mutex::default(),
             sweep: Sweep::default(),
             again_at: AtomicI64::new(0),
             turn: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// The same, and it starts a drill every day.
+    #[must_use]
+    pub fn with_daily_drill(self, daily_drill: Option<DailyDrill>) -> Self {
+        Self { daily_drill, ..self }
     }
 
     /// What others may know of this worker.
@@ -350,6 +362,7 @@ impl Worker {
             }
         };
         self.keep_house(now).await;
+        self.drill_daily(now).await;
         self.look_ahead(now);
         more
     }
@@ -372,6 +385,18 @@ impl Worker {
                 let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
                 self.clock.sleep(CAUGHT_UP_LOOK.min(left)).await;
             }
+        }
+    }
+
+    /// Starts the day's drill, once: the store knows whether another instance has.
+    async fn drill_daily(&self, now: Timestamp) {
+        let Some(day) = self.daily_drill.as_ref().and_then(|daily| daily.day_at(now)) else { return };
+        if self.drilled_on.lock().is_some_and(|done| done == day) {
+            return;
+        }
+        match self.service.start_daily_drills(day).await {
+            Ok(()) => *self.drilled_on.lock() = Some(day),
+            Err(error) => tracing::error!(%error, "the daily drill cannot be started; trying again"),
         }
     }
 

@@ -21,6 +21,7 @@ mod consent_races;
 mod crash_running;
 mod crash_steps;
 mod decisions;
+mod drills;
 mod fall_over;
 mod firestore;
 mod humans;

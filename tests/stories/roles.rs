@@ -17,7 +17,7 @@ fn nothing(_: usize) -> Option<Value> {
     None
 }
 
-const TABLE: [Row; 30] = [
+const TABLE: [Row; 33] = [
     // First, for it answers once nothing is in hand any more.
     Row("POST", "/api/v1/tasks/run-due", nothing, [401, 401, 401, 200, 403, 200, 403]),
     Row("POST", "/api/v1/crisis/events", event, [401, 401, 401, 202, 403, 403, 403]),
@@ -25,6 +25,10 @@ const TABLE: [Row; 30] = [
     Row("GET", "/api/v1/crisis/alerts", nothing, [401, 401, 401, 403, 200, 200, 403]),
     Row("GET", "/api/v1/crisis/alerts/{id}", nothing, [401, 401, 401, 403, 200, 200, 403]),
     Row("POST", "/api/v1/crisis/alerts/{id}/acknowledge", nothing, [401, 401, 401, 403, 200, 200, 403]),
+    Row("POST", "/api/v1/crisis/drills", nothing_said, [401, 401, 401, 403, 403, 201, 403]),
+    Row("GET", "/api/v1/crisis/drills", nothing, [401, 401, 401, 403, 200, 200, 200]),
+    // A live case is no drill.
+    Row("GET", "/api/v1/crisis/drills/{id}", nothing, [401, 401, 401, 403, 404, 404, 404]),
     Row("POST", "/api/v1/crisis/alerts/{id}/check-in", nothing, [401, 401, 401, 403, 409, 409, 403]),
     Row("POST", "/api/v1/crisis/alerts/{id}/resolve", outcome, [401, 401, 401, 403, 200, 200, 403]),
     Row("POST", "/api/v1/crisis/alerts/{id}/escalate", stated, [401, 401, 401, 403, 200, 200, 403]),
@@ -53,6 +57,10 @@ const TABLE: [Row; 30] = [
 
 /// As [`TABLE`]'s row, but it is ready only after the worker's first round.
 const READYZ: Row = Row("GET", "/readyz", nothing, [200; 7]);
+
+fn nothing_said(_: usize) -> Option<Value> {
+    Some(json!({}))
+}
 
 fn event(n: usize) -> Option<Value> {
     Some(json!({ "user_id": format!("event-{n}"), "crisis_score": 0.9, "source": "chat" }))

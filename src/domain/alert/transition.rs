@@ -177,8 +177,11 @@ pub enum Rejection {
 impl Alert {
     /// Opens a case: escalating if there is a ground, else withheld.
     pub fn open(new: NewAlert, cx: &Situation<'_>) -> Transition {
+        // No live case stands on the ground of a drill.
+        let fits = |ground: &Ground| matches!(new.kind, super::Kind::Drill) || !matches!(ground, Ground::Drill { .. });
+        let ground = new.ground.filter(fits);
         let severity = new.trigger.severity();
-        let decision = if new.ground.is_some() { Decision::Escalated } else { Decision::WithheldNoConsent };
+        let decision = if ground.is_some() { Decision::Escalated } else { Decision::WithheldNoConsent };
         let why = WithheldReason::NoConsent;
         let alert = Self {
             id: new.id,
@@ -205,7 +208,7 @@ impl Alert {
         let mut change = Changing::begin(alert, None, cx);
         change.record_opened(decision);
         change.out.decision = Some(decision);
-        match new.ground {
+        match ground {
             Some(ground) => {
                 change.set_ground(ground);
                 change.enter(Stage::FIRST);

@@ -39,7 +39,7 @@ const FOLLOW_UP_MAX: SignedDuration = SignedDuration::from_hours(90 * 24);
 const MICROS_DIGITS_MAX: usize = 17;
 
 /// An alert by id or reference, out of the path.
-fn alert_name(text: &str) -> Result<AlertName, Problem> {
+pub(super) fn alert_name(text: &str) -> Result<AlertName, Problem> {
     text.parse().map_err(|error: crate::domain::ids::InvalidId| {
         Problem::of_field(ProblemCode::InvalidField, FieldError::new("id", error.rule))
     })

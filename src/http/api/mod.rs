@@ -2,6 +2,7 @@
 
 mod alerts;
 mod contacts;
+mod drills;
 mod events;
 mod policies;
 mod preferences;
@@ -24,6 +25,7 @@ use crate::service::ServiceError;
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     let for_people = alerts::routes()
         .merge(preferences::routes())
+        .merge(drills::routes())
         .merge(policies::routes())
         .merge(schedules::routes())
         .merge(settings::routes())

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Changing, Rejection};
-use crate::domain::alert::{AckVia, AlertState, Channel, Deed, DeliveryDeed, FollowUp, Kind, Outcome};
+use crate::domain::alert::{AckVia, Alarm, AlertState, Channel, Deed, DeliveryDeed, FollowUp, Kind, Outcome};
 use crate::domain::audit::Actor;
 use crate::domain::delivery::{Settled, later};
 use crate::domain::ids::DeliveryNo;
@@ -28,7 +28,17 @@ impl Changing<'_, '_> {
         (self.out.in_human_hands, self.out.left_ladder) = (true, true);
         self.cancel_outstanding();
         self.tell_others_that_it_is_taken();
-        Ok(())
+        // There is nobody to be looked after.
+        if self.alert.is_exercise() { self.resolve(Outcome::Drill, None, None) } else { Ok(()) }
+    }
+
+    /// Every round of a drill was in vain.
+    pub(super) fn end_drill(&mut self) {
+        self.record(&Deed::Resolved { outcome: Outcome::Drill, note: None, follow_up_at: None });
+        let by = self.cx.actor.clone();
+        self.alert.state = AlertState::Resolved { by, outcome: Outcome::Drill, at: self.cx.now, follow_up: None };
+        self.cancel_outstanding();
+        self.out.alarms.push(Alarm::DrillUnanswered);
     }
 
     /// Whoever has it goes on: the second clock begins anew.

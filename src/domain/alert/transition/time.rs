@@ -20,7 +20,11 @@ impl Changing<'_, '_> {
         match self.alert.state {
             AlertState::Escalating { stage, next_step_at } if next_step_at <= self.cx.now => {
                 let next = stage.next(&self.alert.policy);
-                self.enter(next);
+                // A live case is told without end, a drill is not.
+                match next {
+                    Stage::LastResponder { times: 2.. } if self.alert.is_exercise() => self.end_drill(),
+                    Stage::Step { .. } | Stage::LastResponder { .. } => self.enter(next),
+                }
             }
             AlertState::Acknowledged { action_due_at, .. } if action_due_at <= self.cx.now => {
                 if !self.remind() {

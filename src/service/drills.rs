@@ -1,0 +1,192 @@
+//! Drills: cases that exercise everything and are about nobody.
+//!
+//! A drill runs the whole path, ladder, channels, receipts and answers included, in a lane behind live alerts. Its kind,
+//! its ground and its texts say what it is, and neither can turn into the other: it stands on [`Ground::Drill`], which no
+//! live case can have, and belongs to a subject that no student can be. It ends when somebody takes it, or, unlike
+//! a live one, when every round was in vain.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::civil::{Date, Time};
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use super::caller::Caller;
+use super::people::subject_key;
+use super::{Along, Organisation, Service, ServiceError, TRIES};
+use crate::domain::alert::{Alert, Kind, NewAlert};
+use crate::domain::audit::Actor;
+use crate::domain::consent::Ground;
+use crate::domain::event::{Score, Source, Trigger};
+use crate::domain::ids::{AlertId, EventId, IdempotencyKey, OrganisationId, Reference};
+use crate::ports::{Committed, HashPurpose, IdempotencyRecord, ListCursor, SealedField, random};
+
+/// How many alerts are looked through for drills, the newest first.
+const LOOKED_THROUGH: usize = 1000;
+const PAGE: usize = 200;
+/// A daily drill that was missed by more than this is left out: nobody expects it at another hour.
+const LATE_MAX: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+const CREATED: u16 = 201;
+
+/// When a drill starts every day.
+#[derive(Debug, Clone)]
+pub struct DailyDrill {
+    /// The time on the wall.
+    pub at: Time,
+    /// Where that wall is.
+    pub time_zone: TimeZone,
+}
+
+impl DailyDrill {
+    /// The day whose drill is to be under way at `now`.
+    pub fn day_at(&self, now: Timestamp) -> Option<Date> {
+        let day = now.to_zoned(self.time_zone.clone()).date();
+        let start = day.to_datetime(self.at).to_zoned(self.time_zone.clone()).ok()?.timestamp();
+        let late = now.duration_since(start);
+        (!late.is_negative() && late <= LATE_MAX).then_some(day)
+    }
+}
+
+/// A drill that was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillStarted {
+    /// The alert's id.
+    pub id: AlertId,
+    /// Its code.
+    pub reference: Reference,
+}
+
+impl Service {
+    /// Starts a drill of this gravity; without a score as one that a person raised.
+    pub async fn start_drill(&self, caller: &Caller, score: Option<Score>) -> Result<DrillStarted, ServiceError> {
+        let organisation = self.organisation(&caller.organisation)?;
+        let actor = caller.actor(self.keyring.as_ref(), None);
+        let started = self.drill(organisation, &actor, score, None).await?;
+        started.ok_or(ServiceError::Busy)
+    }
+
+    /// Starts the drill of a day in every organisation, unless it was started. However many instances try, one does.
+    pub(crate) async fn start_daily_drills(&self, day: Date) -> Result<(), ServiceError> {
+        for organisation in &self.organisations {
+            let parts = [b"daily-drill".as_slice(), organisation.id.as_str().as_bytes(), &day.to_string().into_bytes()];
+            let key = IdempotencyKey::from_bytes(self.keyring.hash(HashPurpose::Idempotency, &parts));
+            if self.store.answer(key).await?.is_none() {
+                self.drill(organisation, &Actor::Service, None, Some(key)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `None`: it was started before, under the same key.
+    async fn drill(
+        &self,
+        organisation: &Organisation,
+        actor: &Actor,
+        score: Option<Score>,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Option<DrillStarted>, ServiceError> {
+        self.refresh_rosters().await;
+        let live = self.live(&organisation.id)?;
+        for _ in 0..TRIES {
+            let now = self.clock.now();
+            let id = AlertId::new(now, random(self.entropy.as_ref()));
+            let reference = Reference::new(random(self.entropy.as_ref()));
+            // No user id can begin like this: a NUL is refused in those.
+            let nobody = format!("\0drill/{id}");
+            let subject = subject_key(self.keyring.as_ref(), &organisation.id, &nobody);
+            let (wrapped, data_key) = self.keyring.new_data_key(&organisation.id, subject.into(), now);
+            let trigger = Trigger {
+                event: EventId::new(now, random(self.entropy.as_ref())),
+                source: Source::Manual,
+                score,
+                threshold: None,
+                model_version: None,
+                occurred_at: now,
+                received_at: now,
+            };
+            let place = self.dispatch.place();
+            let lease = place.as_ref().map(|_| self.lease(now));
+            let situation = self.situation(organisation, &live, now, actor, lease.as_ref());
+            let new = NewAlert {
+                id,
+                reference,
+                organisation: organisation.id.clone(),
+                subject,
+                kind: Kind::Drill,
+                identity: data_key.seal(SealedField::UserId, "drill"),
+                ground: Some(Ground::Drill { started_by: actor.clone(), at: now }),
+                policy: Arc::clone(situation.ladders.opening(trigger.severity())),
+                trigger,
+            };
+            let transition = Alert::open(new, &situation);
+            let started = DrillStarted { id, reference };
+            let idempotency = key.map(|key| IdempotencyRecord {
+                key,
+                body: *key.as_bytes(),
+                status: CREATED,
+                answer: serde_json::to_string(&started).unwrap_or_default(),
+                created_at: now,
+            });
+            let along = Along { idempotency, data_key: Some(wrapped), ..Along::default() };
+            match self.commit(&transition, along).await? {
+                Committed::Committed => {
+                    self.committed(transition, place);
+                    tracing::info!(alert = %id, "a drill was started");
+                    return Ok(Some(started));
+                }
+                Committed::IdempotencyKeyUsed => return Ok(None),
+                Committed::VersionConflict
+                | Committed::SubjectHasOpenAlert
+                | Committed::ReferenceTaken
+                | Committed::DataKeyExists
+                | Committed::ConsentChanged => {}
+            }
+        }
+        Err(ServiceError::Busy)
+    }
+
+    /// The drills among the newest thousand alerts, newest first.
+    pub async fn drills(&self, organisation: &OrganisationId, limit: usize) -> Result<Vec<Alert>, ServiceError> {
+        let (mut drills, mut after, mut seen) = (Vec::new(), None, 0);
+        while seen < LOOKED_THROUGH && drills.len() < limit {
+            let page = self.store.list_alerts(organisation, None, after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(ListCursor { opened_at: last.opened_at, id: last.id });
+            seen += page.len();
+            let ended = page.len() < PAGE;
+            drills.extend(page.into_iter().filter(|alert| matches!(alert.kind, Kind::Drill)));
+            if ended {
+                break;
+            }
+        }
+        drills.truncate(limit);
+        Ok(drills)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn day_at(at: &str, zone: &str, now: &str) -> Option<String> {
+        let daily = DailyDrill { at: at.parse().unwrap(), time_zone: TimeZone::get(zone).unwrap() };
+        daily.day_at(now.parse().unwrap()).map(|day| day.to_string())
+    }
+
+    #[test]
+    fn a_daily_drill_is_due_by_the_clock_on_the_wall_for_an_hour() {
+        let kolkata = |now| day_at("03:00", "Asia/Kolkata", now);
+        assert_eq!(kolkata("2026-11-19T21:29:59Z"), None);
+        assert_eq!(kolkata("2026-11-19T21:30:00Z").as_deref(), Some("2026-11-20"));
+        assert_eq!(kolkata("2026-11-19T22:30:00Z").as_deref(), Some("2026-11-20"));
+        assert_eq!(kolkata("2026-11-19T22:30:01Z"), None);
+    }
+
+    #[test]
+    fn a_time_that_a_day_leaves_out_is_that_much_later() {
+        // Berlin, 29 March 2026: 02:00 to 03:00 are left out.
+        assert_eq!(day_at("02:30", "Europe/Berlin", "2026-03-29T01:30:00Z").as_deref(), Some("2026-03-29"));
+        assert_eq!(day_at("02:30", "Europe/Berlin", "2026-03-29T01:29:00Z"), None);
+    }
+}

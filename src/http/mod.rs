@@ -53,6 +53,7 @@ use crate::ports::{Clock, Entropy};
     tags(
         (name = "crisis", description = "Scores from backends, and cases that people raise"),
         (name = "alerts", description = "The cases: look, take, close, override, audit"),
+        (name = "drills", description = "Exercises: start one, and see how it went"),
         (name = "consent", description = "What students have said"),
         (name = "policies", description = "Who is told when, and what would come of a case"),
         (name = "schedules", description = "Who is on call when, and whether somebody would be there"),

@@ -49,6 +49,11 @@ fn what_the_schedules_page_shows_is_what_happens() {
 }
 
 #[test]
+fn what_the_page_for_a_college_shows_is_what_happens() {
+    holds("docs/college.md");
+}
+
+#[test]
 fn what_the_privacy_page_shows_is_what_happens() {
     holds("docs/privacy.md");
 }

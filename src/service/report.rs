@@ -123,10 +123,14 @@ impl Page<'_> {
             matches!(
                 at(entry, "/deed"),
                 "acknowledged"
+                    | "checked_in"
+                    | "follow_up_due"
                     | "nobody_on_call"
                     | "passed_on"
                     | "policy_changed"
+                    | "reminded"
                     | "reopened"
+                    | "reply_kept"
                     | "resolved"
                     | "withheld"
             )
@@ -249,6 +253,10 @@ impl Page<'_> {
             "acknowledged" => format!("acknowledged by {who}, via {}", at(entry, "/via")),
             "resolved" => format!("resolved by {who}: {}", at(entry, "/outcome")),
             "withheld" => format!("withheld: {}", at(entry, "/why")),
+            "checked_in" => format!("{who} is on it"),
+            "reminded" => format!("whoever has it is reminded; escalated again from {}", at(entry, "/action_due_at")),
+            "reply_kept" => format!("{who} wrote words that ask for nothing; they are kept, sealed"),
+            "follow_up_due" => "a follow-up is due".to_owned(),
             "nobody_on_call" => {
                 "a rung is for whoever is on call, and nobody was: the next one began at once".to_owned()
             }

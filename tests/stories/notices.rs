@@ -1,5 +1,6 @@
 //! What is said beside the ladder: that somebody has the case, that an outcome is missing, that a follow-up is due.
 
+use crisis_relay::service::report::report;
 use jiff::SignedDuration;
 use serde_json::json;
 
@@ -201,6 +202,24 @@ async fn only_a_case_that_is_taken_can_be_checked_in_to() {
     world.post(&close, COUNSELLOR_KEY, &json!({ "outcome": "safe_by_phone" })).await.expect(200);
     world.post(&path, COUNSELLOR_KEY, &json!({})).await.expect(409);
     world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn the_report_tells_of_reminders_signs_and_words() {
+    let mut world = ladder().start().await;
+    let reference = told_two(&mut world).await;
+    says(&mut world, COUNSELLOR, "on the bus").await;
+    says(&mut world, LEAD, "1").await;
+    world.pass_in_steps(s(16 * 60), s(30)).await;
+    says(&mut world, LEAD, "1").await;
+    let organisation = world.stored(&reference).await.organisation;
+    let told = report(world.store().as_ref(), None, &organisation, reference.parse().unwrap()).await.unwrap();
+    for line in
+        ["contact counsellor wrote words that ask for nothing", "whoever has it is reminded", "contact lead is on it"]
+    {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    assert!(!told.contains("bus"), "{told}");
 }
 
 // -- afterwards -------------------------------------------------------------------------------------------------------

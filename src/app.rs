@@ -571,9 +571,9 @@ fn phones(ops: &config::Ops) -> impl Iterator<Item = AlarmTarget> {
         let every = ops.phone_every;
         let phone =
             move |number: PhoneNumber| AlarmTarget::Phone { channel, number, template: template.clone(), every };
-        numbers.to_vec().into_iter().map(phone)
+        numbers.iter().cloned().map(phone).collect::<Vec<_>>()
     };
-    over(Channel::Sms, &ops.sms_to, None).chain(over(Channel::Whatsapp, &ops.whatsapp_to, template))
+    over(Channel::Sms, &ops.sms_to, None).into_iter().chain(over(Channel::Whatsapp, &ops.whatsapp_to, template))
 }
 
 /// How many alarms are kept apart at the most; further ones are told of together.

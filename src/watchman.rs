@@ -134,7 +134,8 @@ impl Watchman {
 
     fn look_at_parts(&self, parts: Parts, now: Timestamp) {
         let first = now.duration_since(self.begun).unsigned_abs() < FIRST_ROUND_WITHIN;
-        let stuck = !parts.worker && !(first && self.worker.health().last_round().is_none());
+        let has_just_begun = first && self.worker.health().last_round().is_none();
+        let stuck = !parts.worker && !has_just_begun;
         let (store_failing, worker_stuck) = {
             let mut seen = self.seen.lock();
             seen.store_failed = if parts.store { 0 } else { seen.store_failed.saturating_add(1) };

@@ -426,6 +426,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         instance: data_encoding::HEXLOWER.encode(&random::<8>(entropy.as_ref())),
         lease: config.delivery.lease,
         rules: rules(config),
+        phone_per_minute: config.delivery.phone_per_minute,
     };
     let courier = Arc::new(Courier::new(
         Arc::clone(&twilio),

@@ -67,6 +67,7 @@ pub struct Metrics {
     attempts: Counters<ByClass>,
     receipts: Counters<ByStatus>,
     held_back: Counters<ByLane>,
+    past_phone_pace: Counter,
     alarms: Counters<ByKind>,
     alarms_open: Family<ByKind, Gauge>,
     notices: Counters<ByTarget>,
@@ -114,6 +115,7 @@ impl Metrics {
             attempts: Family::default(),
             receipts: Family::default(),
             held_back: Family::default(),
+            past_phone_pace: Counter::default(),
             alarms: Family::default(),
             alarms_open: Family::default(),
             notices: Family::default(),
@@ -146,6 +148,8 @@ impl Metrics {
         r.register("receipts", "Receipts that told something new, by status", self.receipts.clone());
         let help = "Times that a message had to come again because its sender had no turn for its lane";
         r.register("held_back", help, self.held_back.clone());
+        let help = "Messages of live alerts to a phone that had had enough for a minute: sent all the same";
+        r.register("past_phone_pace", help, self.past_phone_pace.clone());
         r.register("alarms", "Things the operator must hear of, by kind", self.alarms.clone());
         r.register("alarms_open", "Things that are wrong just now, by kind", self.alarms_open.clone());
         let help = "Notices to the operator, by target and by what came of them";
@@ -195,6 +199,11 @@ impl Metrics {
     /// A message found no turn at its sender, or no place among the calls, and comes again.
     pub fn held_back(&self, lane: &'static str) {
         self.held_back.get_or_create(&ByLane { lane }).inc();
+    }
+
+    /// So many messages of live alerts went to phones that had had enough for a minute.
+    pub fn past_phone_pace(&self, count: u32) {
+        self.past_phone_pace.inc_by(count.into());
     }
 
     /// A receipt told something new.

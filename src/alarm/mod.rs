@@ -344,23 +344,18 @@ impl Alarms {
         let mut news = false;
         for notice in notices {
             news = true;
+            let kind = notice.key.kind;
             if let News::Ended(_) = notice.news {
-                tracing::info!(alarm = notice.key.kind.name(), times = notice.times, "operator alarm is over");
+                tracing::info!(alarm = kind.name(), times = notice.times, "operator alarm is over");
             }
-            for post in self.posts.iter().filter(|post| post.way.wants(notice.key.kind)) {
+            let open = self.board.lock().open(kind);
+            self.metrics.set_alarms_open(kind.name(), open);
+            for post in self.posts.iter().filter(|post| post.way.wants(kind)) {
                 post.outbox.lock().push(notice.clone());
             }
         }
         if news {
             self.posts.iter().for_each(|post| post.woken.notify_one());
-            self.count_open();
-        }
-    }
-
-    fn count_open(&self) {
-        let board = self.board.lock();
-        for kind in Kind::ALL {
-            self.metrics.set_alarms_open(kind.name(), board.open(*kind));
         }
     }
 

@@ -243,6 +243,7 @@ fn delivery(r: &mut Reader<'_>) -> Delivery {
         receipt_poll_first: r.duration("delivery.receipt_poll_first", s(1)..=h(1)),
         receipt_poll_max: r.duration("delivery.receipt_poll_max", s(1)..=h(4)),
         receipt_polls_max: r.whole("delivery.receipt_polls_max", 1..=100),
+        phone_per_minute: r.whole("delivery.phone_per_minute", 1..=1_000),
     }
 }
 

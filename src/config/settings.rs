@@ -221,6 +221,8 @@ pub struct Delivery {
     pub receipt_poll_max: Duration,
     /// Such questions for one message.
     pub receipt_polls_max: u32,
+    /// So many messages a minute are enough for a phone.
+    pub phone_per_minute: u32,
 }
 
 /// The provider.

@@ -40,6 +40,7 @@ pub use transition::{Input, NewAlert, Rejection};
 use super::audit::{Actor, AuditEntry, AuditHead};
 use super::consent::Ground;
 use super::contact::{Channel, ContactRole, Directory, Language};
+use super::crowd::PhonePace;
 use super::delivery::{Delivery, DeliveryRules, DeliveryState, Lease, Settled};
 use super::event::{Score, Trigger};
 use super::ids::{AddressKey, AlertId, AttemptNo, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey};
@@ -386,6 +387,8 @@ pub struct Situation<'a> {
     pub ladders: &'a Ladders,
     /// The templates.
     pub composer: &'a dyn Compose,
+    /// Whether phones get too many messages.
+    pub phones: &'a dyn PhonePace,
     /// If given, deliveries that are due are claimed under this lease, and the transition says what to send.
     pub lease: Option<&'a Lease>,
 }
@@ -530,6 +533,8 @@ pub struct Transition {
     pub left_ladder: bool,
     /// Whether people are told again of a case that somebody had taken.
     pub reopened: bool,
+    /// To how many phones it sends although they have had enough for a minute.
+    pub past_phone_pace: u32,
 }
 
 impl Transition {

@@ -4,6 +4,7 @@ pub mod alert;
 pub mod audit;
 pub mod consent;
 pub mod contact;
+pub mod crowd;
 pub mod delivery;
 pub mod event;
 pub mod ids;

@@ -25,14 +25,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use self::dispatch::Dispatch;
 use crate::alarm::Alarms;
 use crate::alarm::board::About;
 use crate::alarm::kind::Kind;
-use crate::domain::alert::{Alarm, Alert, Compose, Input, Rejection, Rules, Situation, Transition};
+use crate::domain::alert::{Action, Alarm, Alert, Compose, Input, Rejection, Rules, Situation, Transition};
 use crate::domain::audit::{Actor, AuditEntry, AuditStream};
 use crate::domain::contact::{Channel, Directory};
+use crate::domain::crowd::{Crowd, PhonePace};
 use crate::domain::delivery::Lease;
 use crate::domain::event::{EventDetails, Score};
 use crate::domain::ids::{AddressKey, AlertId, OrganisationId};
@@ -70,6 +72,8 @@ pub struct Settings {
     pub lease: Duration,
     /// How alerts behave.
     pub rules: Rules,
+    /// So many messages a minute are enough for a phone.
+    pub phone_per_minute: u32,
 }
 
 /// Why a use case did not succeed. One enum: each variant has one answer at the edge.
@@ -124,7 +128,17 @@ pub struct Service {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) data_keys: people::DataKeys,
+    pub(crate) crowd: Crowded,
     pub(crate) turns: turns::Turns,
+}
+
+/// The messages of the last minute, by phone.
+pub(crate) struct Crowded(Mutex<Crowd>);
+
+impl PhonePace for Crowded {
+    fn is_full(&self, phone: AddressKey, now: Timestamp) -> bool {
+        !self.0.lock().wait(phone, now).is_zero()
+    }
 }
 
 /// What goes into a commit beside the transition.
@@ -167,6 +181,7 @@ impl Service {
         alarms: Arc<Alarms>,
     ) -> Self {
         let (data_keys, turns) = (people::DataKeys::default(), turns::Turns::default());
+        let crowd = Crowded(Mutex::new(Crowd::new(settings.phone_per_minute)));
         let views = organisations.iter().map(roster::View::of).collect();
         Self {
             store,
@@ -180,6 +195,7 @@ impl Service {
             metrics,
             alarms,
             data_keys,
+            crowd,
             turns,
         }
     }
@@ -224,6 +240,7 @@ impl Service {
             directory: &live.directory,
             ladders: &live.ladders,
             composer: organisation.composer.as_ref(),
+            phones: &self.crowd,
             lease,
         }
     }
@@ -371,6 +388,7 @@ impl Service {
         mut transition: Transition,
         place: Option<tokio::sync::OwnedSemaphorePermit>,
     ) -> Transition {
+        self.count_phones(&transition);
         if transition.reopened {
             self.metrics.reopened();
         }
@@ -388,6 +406,34 @@ impl Service {
         }
         self.dispatch.hint(transition.alert.next_action_at());
         transition
+    }
+
+    /// Who is told of a live alert counts at once: many may be claimed before the first is sent.
+    fn count_phones(&self, transition: &Transition) {
+        self.metrics.past_phone_pace(transition.past_phone_pace);
+        let Transition { alert, actions, .. } = transition;
+        if !matches!(alert.kind, crate::domain::alert::Kind::Live) {
+            return;
+        }
+        let sends = actions.iter().filter(|action| matches!(action, Action::Send { .. }));
+        for delivery in sends.filter_map(|action| alert.delivery(action.delivery())) {
+            self.crowd.0.lock().told(delivery.address_key, self.clock.now());
+        }
+    }
+
+    /// A turn at a phone for what is no live alert.
+    ///
+    /// # Errors
+    /// How long the phone is to be left alone before that.
+    pub fn phone_turn(&self, phone: AddressKey) -> Result<(), Duration> {
+        let (mut crowd, now) = (self.crowd.0.lock(), self.clock.now());
+        match crowd.wait(phone, now) {
+            Duration::ZERO => {
+                crowd.told(phone, now);
+                Ok(())
+            }
+            wait => Err(wait),
+        }
     }
 
     /// An alarm for the operator, of one case.

@@ -227,6 +227,9 @@ impl Page<'_> {
                 at(entry, "/disclosed/language"),
                 at(entry, "/disclosed/text_sha256"),
             ));
+            if entry.get("past_phone_pace") == Some(&Value::Bool(true)) {
+                self.line("      this phone had had enough messages for a minute: sent all the same");
+            }
             let of_delivery = |other: &&Value| other.get("delivery") == entry.get("delivery");
             let is_last = begun.iter().rfind(|other| of_delivery(other)).is_some_and(|last| std::ptr::eq(*last, entry));
             // What names no attempt is the end of the delivery.

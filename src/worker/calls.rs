@@ -99,6 +99,11 @@ impl Worker {
             return SendOutcome::NotBegun { wait: LATE_PAUSE };
         };
         let lane = lane_of(alert, delivery);
+        if lane != Lane::Crisis
+            && let Err(wait) = self.service.phone_turn(delivery.address_key)
+        {
+            return SendOutcome::NotBegun { wait };
+        }
         let wait = match self.courier.turn(lane, delivery.channel, now, patience) {
             Ok(wait) => wait,
             Err(wait) => return SendOutcome::NotBegun { wait },

@@ -253,6 +253,7 @@ impl College {
             actor,
             rules: &self.rules,
             directory: &self.directory,
+            phones: &(),
             ladders: &self.ladders,
             composer: &Plain,
             lease: Some(&self.lease),

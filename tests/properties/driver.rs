@@ -138,7 +138,7 @@ fn situation<'a>(
     lease: Option<&'a Lease>,
 ) -> Situation<'a> {
     let (rules, directory) = (&world.rules, &world.directory);
-    Situation { now, jitter, actor, rules, directory, ladders, composer: &*TEXTS, lease }
+    Situation { now, jitter, actor, rules, directory, ladders, composer: &*TEXTS, phones: &(), lease }
 }
 
 fn actor_of(input: &Input) -> Actor {

@@ -69,7 +69,8 @@ impl Instance {
             threshold: college::threshold(),
             composer: Arc::new(Texts { templates: setup.templates }),
         };
-        let settings = Settings { instance: process.to_string(), lease: LEASE, rules: college::rules() };
+        let settings =
+            Settings { instance: process.to_string(), lease: LEASE, rules: college::rules(), phone_per_minute: 10 };
         let (entropy, metrics) = (Arc::new(entropy), Arc::new(Metrics::new()));
         let counted = Arc::clone(&metrics);
         let alarms = Alarms::silent(Arc::clone(&metrics), Arc::clone(&clock), Arc::clone(&entropy) as Arc<dyn Entropy>);

@@ -36,6 +36,7 @@ mod metrics_health;
 mod notices;
 mod openapi;
 mod pass_on;
+mod phone_pace;
 mod privacy;
 mod provider_outage;
 mod provider_receipts;

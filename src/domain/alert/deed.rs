@@ -160,6 +160,9 @@ pub enum DeliveryDeed<'a> {
         holder: &'a str,
         /// What they are to read.
         disclosed: &'a Disclosed,
+        /// The phone had had enough messages for a minute: what is no live alert would have had to wait.
+        #[serde(skip_serializing_if = "is_not")]
+        past_phone_pace: bool,
     },
     /// Twilio has it.
     Accepted {
@@ -227,4 +230,9 @@ pub enum DeliveryDeed<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         attempt: Option<AttemptNo>,
     },
+}
+
+/// serde asks by reference.
+fn is_not(said: &bool) -> bool {
+    !*said
 }

@@ -261,6 +261,7 @@ struct Output {
     in_human_hands: bool,
     left_ladder: bool,
     reopened: bool,
+    past_phone_pace: u32,
 }
 
 /// An alert in the middle of a change.
@@ -302,6 +303,7 @@ impl<'a, 'b> Changing<'a, 'b> {
             in_human_hands,
             left_ladder,
             reopened,
+            past_phone_pace,
         } = self.out;
         Transition {
             alert: self.alert,
@@ -316,6 +318,7 @@ impl<'a, 'b> Changing<'a, 'b> {
             in_human_hands,
             left_ladder,
             reopened,
+            past_phone_pace,
         }
     }
 

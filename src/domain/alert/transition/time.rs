@@ -223,6 +223,9 @@ impl Changing<'_, '_> {
         let attempt = delivery.claim(self.cx.now, lease, disclosed.clone());
         let (no, contact) = (delivery.no, delivery.contact.clone());
         let (role, channel, address) = (delivery.role, delivery.channel, delivery.address_key);
+        // A live alert is never held back on that account; that it was due to be is recorded.
+        let past_phone_pace = matches!(self.alert.kind, Kind::Live) && self.cx.phones.is_full(address, self.cx.now);
+        self.out.past_phone_pace += u32::from(past_phone_pace);
         let what = DeliveryDeed::AttemptBegun {
             attempt,
             contact: &contact,
@@ -232,6 +235,7 @@ impl Changing<'_, '_> {
             ground,
             holder: &holder,
             disclosed: &disclosed,
+            past_phone_pace,
         };
         // Whoever set the alert going, it is the service that sends.
         self.record_as(&Actor::Service, &Deed::Delivery { delivery: no, what });

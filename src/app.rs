@@ -40,6 +40,7 @@ use crate::metrics::Metrics;
 use crate::ports::transfer::{COPYING, MOVED_TO, Transfer};
 use crate::ports::{Clock, Entropy, Fault, Keyring, Store, TwilioClient, random};
 use crate::secret::Secret;
+use crate::service::codes::{CodeTexts, WhatsappCode};
 use crate::service::dispatch::{Dispatch, Jobs};
 use crate::service::drills::DailyDrill;
 use crate::service::people::{ConfiguredContact, address_key, enrol};
@@ -679,10 +680,21 @@ async fn organisation(
         id,
         directory: Directory::new(contacts),
         senders,
+        codes: code_texts(config, provider),
         ladders: Ladders::one(&Arc::new(policy(config)?), composer.bands()),
         threshold,
         composer: Arc::new(composer),
     })
+}
+
+/// How codes are sent. The simulator takes free text at any time.
+fn code_texts(config: &Config, provider: &Provider) -> CodeTexts {
+    let whatsapp = match &config.twilio.verification_content_sid {
+        Some(sid) => WhatsappCode::Template(sid.as_str().to_owned()),
+        None if provider.simulated => WhatsappCode::FreeText,
+        None => WhatsappCode::Missing,
+    };
+    CodeTexts { sender: config.organisation.name.clone(), whatsapp }
 }
 
 /// The people of the configuration, the counsellor first.

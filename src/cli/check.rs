@@ -149,6 +149,7 @@ async fn firestore(config: &Config, keyring: Option<&LocalKeyring>, findings: &m
     let history = history_faults(config, &store, async |name| store.fact(name).await, keyring).await;
     let roster = store.roster(&config.organisation.id).await;
     store.close().await;
+    contacts(&roster, findings);
     match history {
         Ok(faults) if faults.is_empty() => findings.fine("store", &format!("{name} can be read")),
         Ok(faults) => findings.faults("store", faults),
@@ -223,6 +224,7 @@ async fn sqlite(config: &Config, keyring: Option<&LocalKeyring>, findings: &mut 
     };
     let roster = store.roster(&config.organisation.id).await;
     store.close().await;
+    contacts(&roster, findings);
     match history {
         Ok(faults) if faults.is_empty() => findings.fine("store", &format!("{path} {fine}")),
         Ok(faults) => findings.faults("store", faults),
@@ -245,6 +247,30 @@ async fn history_faults(
     let keyring = keyring.map(|keyring| keyring as &dyn Keyring);
     faults.extend(app::origin_faults(config, fact, keyring).await?);
     Ok(faults)
+}
+
+/// Who of the roster cannot be told, or not over everything that they have.
+fn contacts(roster: &Result<Option<Roster>, StoreError>, findings: &mut Findings) {
+    let roster = match roster {
+        Ok(Some(roster)) => roster,
+        Ok(None) => return findings.fine("contacts", "those of the configuration; the roster is empty"),
+        // That the store cannot be read is told elsewhere.
+        Err(_) => return,
+    };
+    let active: Vec<_> = roster.contacts.iter().filter(|contact| contact.active).collect();
+    let unusable = active.iter().flat_map(|contact| {
+        let unusable = contact.methods.iter().filter(|method| !method.standing.is_usable());
+        unusable.map(|method| (&contact.id, method.channel.as_str(), method.standing.name().replace('_', " ")))
+    });
+    for (id, channel, standing) in unusable {
+        findings.unproven("contacts", &format!("{id}: {channel} is {standing}, and not used for alerts"));
+    }
+    let nobody = active.iter().filter(|contact| contact.reachable(&roster.organisation).is_none());
+    for contact in nobody {
+        findings.unproven("contacts", &format!("{} is active, and cannot be told: no number is verified", contact.id));
+    }
+    let reachable = active.iter().filter(|contact| contact.reachable(&roster.organisation).is_some()).count();
+    findings.fine("contacts", &format!("{reachable} of {} active people of the roster can be told", active.len()));
 }
 
 fn store_fault(error: &dyn std::fmt::Display) -> Fault {

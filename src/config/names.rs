@@ -36,6 +36,7 @@ pub(super) const NAMED: &[Named] = &[
     plain("TWILIO_WHATSAPP_FROM", "twilio.whatsapp_from"),
     plain("TWILIO_SMS_FROM", "twilio.sms_from"),
     plain("TWILIO_MESSAGING_SERVICE_SID", "twilio.messaging_service_sid"),
+    plain("TWILIO_VERIFICATION_CONTENT_SID", "twilio.verification_content_sid"),
     plain("TWILIO_REGION", "twilio.region"),
     plain("TWILIO_EDGE", "twilio.edge"),
     plain("TWILIO_API_BASE_URL", "twilio.api_base_url"),

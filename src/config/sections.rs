@@ -289,6 +289,7 @@ fn twilio(r: &mut Reader<'_>) -> Twilio {
         whatsapp_from: phone(r, "twilio.whatsapp_from"),
         sms_from: phone(r, "twilio.sms_from"),
         messaging_service_sid: sid(r, "twilio.messaging_service_sid", "MG"),
+        verification_content_sid: sid(r, "twilio.verification_content_sid", "HX"),
         api_base_url: api_base_url(r),
         webhook_base_url: r.url("twilio.webhook_base_url"),
         whatsapp_per_second: r.whole("twilio.whatsapp_per_second", 1..=100_000),

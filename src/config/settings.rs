@@ -236,6 +236,8 @@ pub struct Twilio {
     pub sms_from: Option<PhoneNumber>,
     /// Messaging service (`MG…`) that chooses the sender of text messages.
     pub messaging_service_sid: Option<Sid>,
+    /// Approved WhatsApp template (`HX…`) for one-time codes.
+    pub verification_content_sid: Option<Sid>,
     /// Base of the REST API: `api_base_url`, or made of edge and region. No slash at the end of the path.
     pub api_base_url: Url,
     /// Public base URL of this service, as Twilio calls it; always there in production.

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use deed::{Deed, DeliveryDeed};
+pub use deed::{CancelReason, Deed, DeliveryDeed};
 pub use transition::{Input, NewAlert, Rejection};
 
 use super::audit::{Actor, AuditEntry, AuditHead};

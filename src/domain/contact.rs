@@ -224,6 +224,12 @@ impl Directory {
         self.contacts.iter().find(|contact| contact.methods.iter().any(theirs))
     }
 
+    /// Whether this is a number of this person's, on this channel.
+    pub fn reaches(&self, id: &ContactId, channel: Channel, address: AddressKey) -> bool {
+        let theirs = |method: &ContactMethod| method.channel == channel && method.address_key == address;
+        self.contact(id).is_some_and(|contact| contact.methods.iter().any(theirs))
+    }
+
     /// The person with this id.
     pub fn contact(&self, id: &ContactId) -> Option<&Contact> {
         self.contacts.iter().find(|contact| &contact.id == id)

@@ -17,6 +17,7 @@
 //! Template files, rules and costs for administrators: `docs/templates.md`.
 
 mod body;
+mod code;
 mod facts;
 mod matter;
 pub mod segments;
@@ -31,6 +32,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 pub use body::Variable;
+pub use code::code_text;
 pub use facts::{BandThresholds, LinkBase, MessageFacts, SenderName, UrgencyBand};
 pub use segments::SegmentCount;
 pub use walk::TemplateFault;

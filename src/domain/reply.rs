@@ -22,7 +22,9 @@ pub enum Command {
     ///
     /// Source: Twilio's documentation of its default and advanced opt-out keywords.
     OptOut,
-    /// Another word that Twilio itself answers (START, HELP and their kin): nothing is to be said back.
+    /// START and its kin: Twilio answers it, and lets our messages through to this phone again. Nothing is to be said back.
+    OptIn,
+    /// Another word that Twilio itself answers (HELP and its kin): nothing is to be said back.
     Keyword,
     /// Anything else.
     Other,
@@ -45,7 +47,8 @@ const OUTCOMES: [(&str, Outcome); 9] = [
     ("drill", Outcome::Drill),
 ];
 const OPT_OUTS: [&str; 8] = ["stop", "stopall", "unsubscribe", "cancel", "end", "quit", "revoke", "optout"];
-const KEYWORDS: [&str; 4] = ["start", "unstop", "help", "info"];
+const OPT_INS: [&str; 2] = ["start", "unstop"];
+const KEYWORDS: [&str; 2] = ["help", "info"];
 
 impl Command {
     /// Reads a reply's text.
@@ -65,6 +68,7 @@ impl Command {
             (None, _, Some(command)) => command(None),
             (Some(reference), None, Some(command)) => reference.parse().map_or(Self::Other, |code| command(Some(code))),
             (None, ..) if OPT_OUTS.contains(&first.as_str()) => Self::OptOut,
+            (None, ..) if OPT_INS.contains(&first.as_str()) => Self::OptIn,
             (None, ..) if KEYWORDS.contains(&first.as_str()) => Self::Keyword,
             (None | Some(_), ..) => Self::Other,
         }
@@ -91,7 +95,7 @@ impl Command {
     pub fn reference(self) -> Option<Reference> {
         match self {
             Self::Take(reference) | Self::PassOn(reference) | Self::Done(_, reference) => reference,
-            Self::DoneUnclear | Self::OptOut | Self::Keyword | Self::Other => None,
+            Self::DoneUnclear | Self::OptOut | Self::OptIn | Self::Keyword | Self::Other => None,
         }
     }
 
@@ -102,7 +106,7 @@ impl Command {
 
     /// Whether nothing may be said back, whatever it came to.
     pub fn is_silent(self) -> bool {
-        matches!(self, Self::OptOut | Self::Keyword)
+        matches!(self, Self::OptOut | Self::OptIn | Self::Keyword)
     }
 }
 
@@ -240,6 +244,6 @@ mod tests {
         for text in ["STOP", "stop.", "Help", "UNSUBSCRIBE"] {
             assert!(Command::parse(text).is_silent(), "{text:?}");
         }
-        assert_eq!((Command::parse("Stop!"), Command::parse("START")), (Command::OptOut, Command::Keyword));
+        assert_eq!((Command::parse("Stop!"), Command::parse("START")), (Command::OptOut, Command::OptIn));
     }
 }

@@ -239,7 +239,7 @@ pub enum Change {
         id: ContactId,
         /// Over which of their methods.
         channel: Channel,
-        /// The keyed hash of what they say, by the time at which the code was sent.
+        /// The keyed hash of what they say.
         hash: CodeHash,
     },
     /// A further policy, or all of one anew.
@@ -387,6 +387,12 @@ impl Roster {
     /// The person with this id.
     pub fn contact(&self, id: &ContactId) -> Option<&RosterContact> {
         self.contacts.iter().find(|contact| contact.id == *id)
+    }
+
+    /// The person who has this number on this channel.
+    pub fn contact_at(&self, channel: Channel, address: AddressKey) -> Option<&RosterContact> {
+        let theirs = |method: &Method| (method.channel, method.address_key) == (channel, address);
+        self.contacts.iter().find(|contact| contact.methods.iter().any(theirs))
     }
 
     /// Whether a schedule or a policy names this person.

@@ -54,6 +54,7 @@ use crate::ports::{Clock, Entropy};
         (name = "crisis", description = "Scores from backends, and cases that people raise"),
         (name = "alerts", description = "The cases: look, take, close, override, audit"),
         (name = "drills", description = "Exercises: start one, and see how it went"),
+        (name = "contacts", description = "The people that a college sets up, and the proof of their numbers"),
         (name = "consent", description = "What students have said"),
         (name = "policies", description = "Who is told when, and what would come of a case"),
         (name = "schedules", description = "Who is on call when, and whether somebody would be there"),

@@ -405,6 +405,16 @@ impl utoipa::IntoResponses for IdempotencyProblems {
     }
 }
 
+/// What an operation may answer besides [`CommonProblems`] that the state of things may not allow.
+#[derive(Debug)]
+pub struct StateProblems;
+
+impl utoipa::IntoResponses for StateProblems {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        documented(&[ProblemCode::Conflict])
+    }
+}
+
 /// What an operation with a JSON body may answer besides [`CommonProblems`]; named after them.
 #[derive(Debug)]
 pub struct BodyProblems;

@@ -4,7 +4,9 @@
 //! The network is never touched between load and commit.
 
 pub mod caller;
+pub mod codes;
 pub mod consent;
+pub mod contacts;
 pub mod dispatch;
 pub mod drills;
 pub mod humans;
@@ -55,6 +57,8 @@ pub struct Organisation {
     pub directory: Directory,
     /// The numbers that it sends from, on each channel.
     pub senders: Vec<(Channel, AddressKey)>,
+    /// How it sends codes.
+    pub codes: codes::CodeTexts,
     /// Its ladders of the configuration. Those of its roster go before.
     pub ladders: Ladders,
     /// From which score on somebody is told.
@@ -88,6 +92,9 @@ pub enum ServiceError {
     /// It does not fit what the college has set up.
     #[error(transparent)]
     Roster(crate::domain::roster::Rejection),
+    /// There is no way to send a code.
+    #[error("{0}")]
+    CannotVerify(&'static str),
     /// The idempotency key was used for another body.
     #[error("the idempotency key was used for another request")]
     IdempotencyKeyReused,

@@ -47,6 +47,25 @@ pub fn subject_key(keyring: &dyn Keyring, organisation: &OrganisationId, user_id
     SubjectKey::from_bytes(keyring.hash(HashPurpose::Subject, &parts))
 }
 
+/// A person's data key, which is made if there is none.
+pub(crate) async fn ensure_data_key(
+    store: &dyn Store,
+    keyring: &dyn Keyring,
+    now: jiff::Timestamp,
+    organisation: &OrganisationId,
+    person: PersonKey,
+) -> Result<Arc<dyn DataKey>, ServiceError> {
+    loop {
+        if let Some(wrapped) = store.data_key(organisation, person).await? {
+            return Ok(keyring.open_data_key(&wrapped)?);
+        }
+        let (wrapped, key) = keyring.new_data_key(organisation, person, now);
+        if store.insert_data_key(wrapped).await? {
+            return Ok(key);
+        }
+    }
+}
+
 /// Seals a configured contact under a data key of their own, which is made on the first start.
 pub async fn enrol(
     store: &dyn Store,
@@ -57,15 +76,7 @@ pub async fn enrol(
 ) -> Result<Contact, ServiceError> {
     let parts = [organisation.as_str().as_bytes(), configured.id.as_str().as_bytes()];
     let person = PersonKey::from_bytes(keyring.hash(HashPurpose::Contact, &parts));
-    let key = loop {
-        if let Some(wrapped) = store.data_key(organisation, person).await? {
-            break keyring.open_data_key(&wrapped)?;
-        }
-        let (wrapped, key) = keyring.new_data_key(organisation, person, now);
-        if store.insert_data_key(wrapped).await? {
-            break key;
-        }
-    };
+    let key = ensure_data_key(store, keyring, now, organisation, person).await?;
     let methods = configured
         .methods
         .iter()
@@ -122,25 +133,31 @@ impl Service {
         self.alarms.raise_unlogged(kind, About::Service);
     }
 
+    /// A contact's open data key, which is kept open.
+    pub(crate) async fn kept_data_key(
+        &self,
+        organisation: &OrganisationId,
+        person: PersonKey,
+    ) -> Result<Arc<dyn DataKey>, ServiceError> {
+        if let Some(key) = self.data_keys.open.lock().get(&person) {
+            return Ok(Arc::clone(key));
+        }
+        let key = self.person_data_key(organisation, person).await?;
+        let mut open = self.data_keys.open.lock();
+        if open.len() >= KEPT {
+            open.clear();
+        }
+        open.insert(person, Arc::clone(&key));
+        Ok(key)
+    }
+
     /// The number that a delivery goes to.
     pub async fn address_of(
         &self,
         organisation: &OrganisationId,
         delivery: &Delivery,
     ) -> Result<PhoneNumber, ServiceError> {
-        let kept = self.data_keys.open.lock().get(&delivery.person).cloned();
-        let key = match kept {
-            Some(key) => key,
-            None => {
-                let key = self.person_data_key(organisation, delivery.person).await?;
-                let mut open = self.data_keys.open.lock();
-                if open.len() >= KEPT {
-                    open.clear();
-                }
-                open.insert(delivery.person, Arc::clone(&key));
-                key
-            }
-        };
+        let key = self.kept_data_key(organisation, delivery.person).await?;
         let number = key.open(SealedField::Address, &delivery.address)?;
         number.parse().map_err(|_| ServiceError::Sealed(KeyringError::Malformed))
     }

@@ -91,6 +91,7 @@ impl Service {
             }
             self.metrics.receipt(status.word());
             self.observe(&transition.alert, before);
+            self.note_opt_outs(transition).await;
         }
         Ok(changed)
     }

@@ -21,6 +21,7 @@ use crate::domain::delivery::Delivery;
 use crate::domain::event::{EventDetails, ReplyOrigin};
 use crate::domain::ids::{AddressKey, EventId, IdempotencyKey, OrganisationId, ProviderId, Reference};
 use crate::domain::reply::{Answer, Command};
+use crate::domain::roster::OptOutBy;
 use crate::ports::{HashPurpose, IdempotencyRecord, SealedField, StoreError, random};
 use crate::secret::Secret;
 
@@ -90,8 +91,15 @@ impl Service {
             return Ok(answer);
         }
         if reply.command.is_silent() {
-            if reply.command == Command::OptOut {
-                self.alarm_opted_out(reply).await?;
+            match reply.command {
+                Command::OptOut => self.opted_out(reply).await?,
+                Command::OptIn => self.opted_in(reply).await?,
+                Command::Take(_)
+                | Command::PassOn(_)
+                | Command::Done(..)
+                | Command::DoneUnclear
+                | Command::Keyword
+                | Command::Other => {}
             }
             return self.keep_reply(key, Answer::Nothing).await;
         }
@@ -127,7 +135,7 @@ impl Service {
             Command::DoneUnclear if alert.policy.resolve_by_reply => Answer::WhichOutcome,
             Command::DoneUnclear => Answer::CloseOnDashboard(alert.reference),
             Command::Other => return self.keep_words(alert, actor, reply, key).await,
-            Command::OptOut | Command::Keyword => Answer::Nothing,
+            Command::OptOut | Command::OptIn | Command::Keyword => Answer::Nothing,
         };
         self.keep_reply(key, answer).await
     }
@@ -305,11 +313,21 @@ impl Service {
         Err(ServiceError::Busy)
     }
 
-    /// An alarm for the operator: a contact's phone has opted out, and Twilio will block whatever is sent to it.
-    async fn alarm_opted_out(&self, reply: &Reply) -> Result<(), ServiceError> {
+    /// A phone takes our messages again.
+    async fn opted_in(&self, reply: &Reply) -> Result<(), ServiceError> {
+        for (organisation, address) in &self.sender(reply).await?.phones {
+            self.opt_in(organisation, reply.channel, *address).await?;
+        }
+        Ok(())
+    }
+
+    /// A phone has opted out, and Twilio will block whatever is sent to it: an alarm for the operator if it is a contact's,
+    /// and nothing is planned for it any more if it is of the roster.
+    async fn opted_out(&self, reply: &Reply) -> Result<(), ServiceError> {
         let sender = self.sender(reply).await?;
         for (organisation, address) in &sender.phones {
             let live = self.live(organisation)?;
+            self.opt_out(organisation, reply.channel, *address, OptOutBy::Reply).await?;
             let Some(contact) = live.directory.contact_at(reply.channel, *address) else { continue };
             let phone = [(organisation.clone(), *address)];
             let waiting = self.waiting(&phone, reply.channel, None).await?;

@@ -10,6 +10,7 @@ use super::{Along, Changed, Service, ServiceError, TRIES};
 use crate::alarm::provider::Sign;
 use crate::domain::alert::{Alert, Input, Transition};
 use crate::domain::audit::Actor;
+use crate::domain::delivery::Delivery;
 use crate::domain::ids::{AlertId, AttemptNo, DeliveryNo};
 use crate::domain::provider::{ErrorClass, SendOutcome};
 use crate::ports::Store;
@@ -55,6 +56,12 @@ impl Service {
         }
     }
 
+    /// Whether a message would still go to a number of its recipient's that may be used, as far as this process knows.
+    pub fn still_reaches(&self, alert: &Alert, delivery: &Delivery) -> bool {
+        let known = self.live(&alert.organisation);
+        known.is_ok_and(|live| live.directory.reaches(&delivery.contact, delivery.channel, delivery.address_key))
+    }
+
     /// Books what came of a call.
     pub async fn settle(
         &self,
@@ -72,6 +79,7 @@ impl Service {
         let changed = self.change(alert, input, &Actor::Provider).await?;
         if let Some(transition) = &changed {
             self.observe(&transition.alert, before);
+            self.note_opt_outs(transition).await;
         }
         Ok(changed)
     }

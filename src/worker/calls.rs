@@ -124,6 +124,10 @@ impl Worker {
             // The clock was set forth meanwhile, or the process stood still: somebody else may hold the attempt by now.
             return SendOutcome::NotBegun { wait: LATE_PAUSE };
         }
+        if !self.service.still_reaches(alert, delivery) {
+            // The number was changed, removed or opted out a moment ago: it is planned anew.
+            return SendOutcome::NotBegun { wait: LATE_PAUSE };
+        }
         if let Err(wait) = self.courier.admits(lane, now) {
             return SendOutcome::NotBegun { wait };
         }

@@ -30,7 +30,8 @@ use self::listings::Listings;
 use self::sweep::Sweep;
 use crate::domain::alert::StateName;
 use crate::domain::ids::AlertId;
-use crate::ports::{Clock, StoreError, StoreStats, TwilioClient};
+use crate::domain::provider::SendOutcome;
+use crate::ports::{Clock, MessageRequest, StoreError, StoreStats, TwilioClient};
 use crate::service::dispatch::{Dispatch, Job, Jobs};
 use crate::service::drills::DailyDrill;
 use crate::service::sending::Woken;
@@ -88,6 +89,7 @@ fn passes(error: &ServiceError) -> bool {
         | ServiceError::TooLate
         | ServiceError::Rejected(_)
         | ServiceError::Roster(_)
+        | ServiceError::CannotVerify(_)
         | ServiceError::IdempotencyKeyReused
         | ServiceError::Forbidden(_)
         | ServiceError::UnknownOrganisation
@@ -334,6 +336,11 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Sends a code, behind every live alert. Nobody books it: what came of it is told to the caller alone.
+    pub async fn send_code(&self, request: &MessageRequest) -> SendOutcome {
+        self.courier.send(Lane::Code, request).await
     }
 
     /// Takes up what is due. Returns whether there may be more.

@@ -9,6 +9,7 @@ use crisis_relay::app::App;
 use crisis_relay::clock::{ManualClock, SeededEntropy};
 use crisis_relay::domain::alert::Alert;
 use crisis_relay::ports::{Clock, Store};
+use crisis_relay::service::Service;
 use crisis_relay::service::dispatch::Jobs;
 use crisis_relay::simulator::{CallbackMode, FaultRule, SimMessage, Simulator, SimulatorConfig};
 use crisis_relay::worker::Worker;
@@ -119,6 +120,7 @@ impl RunningWorker {
 
 /// A further instance of the service on the same store.
 pub struct Instance {
+    pub service: Arc<Service>,
     pub worker: Arc<Worker>,
     pub jobs: Jobs,
     clock: ServiceClock,
@@ -183,10 +185,10 @@ impl World {
     /// The same, by another way to the store.
     pub async fn further_instance_on(&self, store: &Arc<dyn Store>) -> Instance {
         let clock = ServiceClock::new(&self.clock);
-        let App { worker, jobs, .. } = assemble(&self.running.config, &self.running.provider, &clock, store)
+        let App { service, worker, jobs, .. } = assemble(&self.running.config, &self.running.provider, &clock, store)
             .await
             .expect("a second worker is put together");
-        Instance { worker, jobs, clock }
+        Instance { service, worker, jobs, clock }
     }
 
     /// Nobody listens any more where Twilio was: connections are refused.

@@ -94,6 +94,14 @@ operations! {
     escalate_alert: "POST" "/api/v1/crisis/alerts/{id}/escalate" -> 200 400 401 403 404 409 415 422;
     reveal: "POST" "/api/v1/crisis/alerts/{id}/reveal" -> 200 401 403 404 422;
     get_audit: "GET" "/api/v1/crisis/alerts/{id}/audit" -> 200 400 401 403 404 422;
+    list_contacts: "GET" "/api/v1/contacts" -> 200 401 403;
+    add_contact: "POST" "/api/v1/contacts" -> 201 400 401 403 415 422;
+    get_contact: "GET" "/api/v1/contacts/{id}" -> 200 401 403 404 422;
+    put_contact: "PUT" "/api/v1/contacts/{id}" -> 400 401 403 404 415 422;
+    delete_contact: "DELETE" "/api/v1/contacts/{id}" -> 401 403 404 422;
+    reveal_contact: "POST" "/api/v1/contacts/{id}/reveal" -> 200 401 403 404 422;
+    send_code: "POST" "/api/v1/contacts/{id}/methods/{channel}/verification" -> 202 401 403 404 422;
+    confirm_code: "POST" "/api/v1/contacts/{id}/methods/{channel}/verification/confirm" -> 400 401 403 404 415 422;
     put_preferences: "PUT" "/api/v1/messaging/preferences/{user_id}" -> 200 400 401 403 415 422;
     get_preferences: "GET" "/api/v1/messaging/preferences/{user_id}" -> 200 400 401 422;
     list_policies: "GET" "/api/v1/escalation-policies" -> 200 401 403;

@@ -139,8 +139,20 @@ fn target(path: &str, operation: &Value, names: &[String]) -> BoxedStrategy<Stri
         let part = match part {
             "{id}" if path.contains("/escalation-policies/") => id(&words(&["night", "day", "default"])),
             "{id}" if path.contains("/schedules/") => id(&words(&["nights"])),
-            "{id}" => id(names),
+            "{id}" => {
+                // Contacts' ids begin so, and no alert's does.
+                let of_contacts = path.starts_with("/api/v1/contacts/");
+                let fits = |name: &&String| name.starts_with("c-") == of_contacts;
+                id(&names.iter().filter(fits).cloned().collect::<Vec<_>>())
+            }
             "{user_id}" => user_id(),
+            "{channel}" => prop_oneof![
+                6 => Just("sms".to_owned()),
+                2 => Just("whatsapp".to_owned()),
+                1 => Just("voice".to_owned()),
+                1 => wild_part(),
+            ]
+            .boxed(),
             fixed => Just(fixed.to_owned()).boxed(),
         };
         target = (target, part).prop_map(|(before, part)| format!("{before}/{part}")).boxed();

@@ -78,7 +78,8 @@ fn object(schema: &Value) -> BoxedStrategy<Value> {
         let value = good(inner, name);
         let value = match required.contains(&name.as_str()) {
             true => value.prop_map(Some).boxed(),
-            false => option::weighted(0.4, value).boxed(),
+            // Without a name nobody can be added.
+            false => option::weighted(if name == "name" { 0.9 } else { 0.4 }, value).boxed(),
         };
         let name = name.clone();
         whole = (whole, value)
@@ -98,6 +99,10 @@ fn text(schema: &Value, name: &str) -> BoxedStrategy<String> {
     }
     if let Some((_, known)) = KNOWN.iter().find(|(known, _)| *known == name) {
         return prop::sample::select(known.to_vec()).prop_map(str::to_owned).boxed();
+    }
+    if name == "number" {
+        return prop_oneof![8 => "\\+91981[0-9]{7}", 1 => Just("+911123456789".to_owned()), 1 => Just("+4930".to_owned())]
+            .boxed();
     }
     if let Some(pattern) = schema.get("pattern").and_then(Value::as_str).filter(|_| !LABELS.contains(&name)) {
         return proptest::string::string_regex(pattern.trim_start_matches('^').trim_end_matches('$')).unwrap().boxed();

@@ -36,6 +36,8 @@ pub(crate) struct Driver<'w> {
     pub(crate) chain: Vec<AuditEntry>,
     /// Every attempt ever begun, also of deliveries that the alert has dropped since.
     pub(crate) begun: BTreeMap<(DeliveryNo, AttemptNo), Begun>,
+    /// What the last change gave to send.
+    pub(crate) last_sent: Vec<DeliveryNo>,
     /// Every text ever sent.
     pub(crate) texts: Vec<String>,
     /// How often the service was started anew; each start has leases of its own.
@@ -64,6 +66,7 @@ impl<'w> Driver<'w> {
             chain: Vec::new(),
             begun: BTreeMap::new(),
             texts: Vec::new(),
+            last_sent: Vec::new(),
             starts: 0,
         };
         let seen = Seen { before: None, input: None, transition: &transition, now, lease: lease.as_ref(), world };
@@ -120,6 +123,7 @@ impl<'w> Driver<'w> {
         invariants::check(seen, &self.chain, &mut self.begun)?;
         self.alert = seen.transition.alert.clone();
         self.chain.extend(seen.transition.audit.iter().cloned());
+        self.last_sent = invariants::sends(seen.transition).map(|(delivery, ..)| delivery).collect();
         self.texts.extend(invariants::sends(seen.transition).map(|(_, _, message)| message.text.clone()));
         Ok(())
     }

@@ -20,6 +20,7 @@ mod invariants;
 mod ladder;
 mod liveness;
 mod on_call;
+mod people_change;
 mod receipts;
 mod rendering;
 mod roster;

@@ -9,6 +9,7 @@ use crisis_relay::domain::message::BandThresholds;
 use crisis_relay::domain::policy::Ladders;
 use crisis_relay::metrics::Metrics;
 use crisis_relay::ports::{Clock, Entropy, Store, TwilioClient};
+use crisis_relay::service::codes::{CodeTexts, WhatsappCode};
 use crisis_relay::service::dispatch::Dispatch;
 use crisis_relay::service::{Organisation, Service, Settings};
 use crisis_relay::twilio::breaker::{Breaker, BreakerLimits};
@@ -65,6 +66,7 @@ impl Instance {
             id: college::organisation(),
             directory,
             senders: Vec::new(),
+            codes: CodeTexts { sender: "north".to_owned(), whatsapp: WhatsappCode::Missing },
             ladders: Ladders::one(&Arc::new(college::policy(setup)), BandThresholds::default()),
             threshold: college::threshold(),
             composer: Arc::new(Texts { templates: setup.templates }),

@@ -60,6 +60,7 @@ fn word<T>(result: &Result<T, ServiceError>) -> &'static str {
         Err(ServiceError::IdempotencyKeyReused) => "key reused",
         Err(
             ServiceError::Roster(_)
+            | ServiceError::CannotVerify(_)
             | ServiceError::Forbidden(_)
             | ServiceError::UnknownOrganisation
             | ServiceError::CannotSeal(_)

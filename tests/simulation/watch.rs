@@ -373,7 +373,9 @@ impl Watch {
         let spared = !is.attempts.iter().any(called) && alert.deliveries.iter().any(spares);
         let reasonable = match &is.state {
             DeliveryState::Cancelled { .. } => {
-                !matches!(alert.state, AlertState::Escalating { .. }) || !allowed || spared
+                // What tells people that a case is taken is not wanted any more once it is open again.
+                let notice = !is.purpose.is_alert();
+                !matches!(alert.state, AlertState::Escalating { .. }) || !allowed || spared || notice
             }
             DeliveryState::Failed { reason: FailureReason::Exhausted, .. } => {
                 let rules = rules().delivery;

@@ -18,6 +18,7 @@ mod bad_input;
 mod clock;
 mod consent;
 mod consent_races;
+mod contacts;
 mod crash_running;
 mod crash_steps;
 mod decisions;

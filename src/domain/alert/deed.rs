@@ -138,6 +138,14 @@ pub enum Deed<'a> {
     },
 }
 
+/// Why a message is no longer wanted while somebody is still to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelReason {
+    /// The recipient has this number no longer: changed, removed, opted out, or they are not active any more.
+    NumberGone,
+}
+
 /// One thing that happened to a delivery.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
@@ -229,6 +237,9 @@ pub enum DeliveryDeed<'a> {
         /// The attempt that was in hand: nothing of it was sent.
         #[serde(skip_serializing_if = "Option::is_none")]
         attempt: Option<AttemptNo>,
+        /// Why, where that is not what happened to the case.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<CancelReason>,
     },
 }
 

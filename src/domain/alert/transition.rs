@@ -22,6 +22,7 @@ use crate::domain::provider::{Receipt, SendOutcome};
 use crate::domain::sealed::Sealed;
 
 mod fall_over;
+mod gone;
 mod humans;
 mod notices;
 mod outcomes;

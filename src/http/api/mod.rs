@@ -24,6 +24,7 @@ use crate::service::ServiceError;
 /// The routes of this room.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     let for_people = alerts::routes()
+        .merge(contacts::routes())
         .merge(preferences::routes())
         .merge(drills::routes())
         .merge(policies::routes())
@@ -68,6 +69,7 @@ impl From<ServiceError> for Problem {
             ServiceError::NotFound => Self::new(ProblemCode::NotFound),
             ServiceError::Rejected(rejection) => rejected(rejection),
             ServiceError::Roster(rejection) => contacts::rejected(rejection),
+            ServiceError::CannotVerify(why) => Self::new(ProblemCode::Conflict).with_detail(why),
             ServiceError::IdempotencyKeyReused => Self::of_field(
                 ProblemCode::IdempotencyKeyReused,
                 FieldError::new("Idempotency-Key", "must be new for a new body"),

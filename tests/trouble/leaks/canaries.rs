@@ -91,10 +91,12 @@ canaries! {
     note = words "{}", "the note of an outcome", [Report];
     person = words "{}@college.example", "who signed in", [Report];
     claim = words "{}", "a further claim of a token", [];
-    reply = words "{} STOP?", "a counsellor's reply", [];
+    reply = words "{} STOP?", "a counsellor's reply", [Revealed];
     stranger = number "+91{}", "the number of a stranger who writes", [];
     counsellor = number "+91{}", "the counsellor's number", [TwilioTo];
     ops_phone = number "+91{}", "the number of a phone of the operator's", [TwilioTo];
+    contact_name = words "Dr. {}", "what a contact is called", [Revealed];
+    contact_number = number "+91{}", "a contact's number", [Revealed, TwilioTo];
     service_key = words "{}-and-more", "a backend's API key", [];
     auditor_key = words "{}-and-more", "an auditor's API key", [];
     wrong_key = words "{}", "a key that nobody has", [];

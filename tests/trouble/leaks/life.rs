@@ -50,6 +50,7 @@ pub(crate) fn setting(twilio: &str) -> Setting {
         .with("CRISIS_RELAY__OPS__PAGERDUTY_URL", "http://127.0.0.1:9/enqueue")
         .with("MASTER_KEY", &data_encoding::BASE64.encode(say::in_full(say::master_key()).as_bytes()))
         .with("COUNSELLOR_WHATSAPP_TO", &say::in_full(say::counsellor()))
+        .with("TWILIO_SMS_FROM", "+14155550143")
         .with("API_KEY_SERVICE_SHA256", &ApiKeyHash::of(&say::in_full(say::service_key())).to_string())
         .with("API_KEY_AUDITOR_SHA256", &ApiKeyHash::of(&say::in_full(say::auditor_key())).to_string())
         .with("CRISIS_RELAY__TWILIO__REQUEST_TIMEOUT", "1s")
@@ -207,6 +208,33 @@ impl Life<'_> {
         let put = relay.request(Method::PUT, &path, &say::in_full(say::service_key())).json(&said);
         self.hear(Surface::Records, "consent", &relay.send(put).await.expect(200));
         self.hear(Surface::Records, "consent", &relay.get(&path, &say::in_full(say::service_key())).await.expect(200));
+    }
+
+    /// Somebody is set up, sent a code, and looked at.
+    pub(crate) async fn people(&mut self, relay: &Relay) {
+        const CONTACTS: &str = "/api/v1/contacts";
+        let methods = json!([{ "channel": "sms", "number": say::in_full(say::contact_number()) }]);
+        let person = json!({
+            "name": say::in_full(say::contact_name()), "role": "lead", "language": "en", "time_zone": "Asia/Kolkata",
+            "active": true, "methods": methods,
+        });
+        let added = relay.send(relay.request(Method::POST, CONTACTS, ADMIN).json(&person)).await.expect(201);
+        self.hear(Surface::Revealed, "a contact", &added);
+        let path = format!("{CONTACTS}/{}", added.json()["id"].as_str().unwrap());
+        let twice = relay.send(relay.request(Method::POST, CONTACTS, ADMIN).json(&person)).await.expect(422);
+        self.hear(Surface::Answers, "the same number again", &twice);
+        self.wire.set(Wire::Echoes(400));
+        let verification = format!("{path}/methods/sms/verification");
+        let refused = relay.send(relay.request(Method::POST, &verification, ADMIN)).await;
+        assert_eq!(refused.status, 409, "{refused:?}");
+        self.hear(Surface::Answers, "a code that was refused", &refused);
+        self.wire.set(Wire::Echoes(429));
+        let wrong = relay.request(Method::POST, &format!("{verification}/confirm"), ADMIN);
+        self.hear(Surface::Answers, "no code", &relay.send(wrong.json(&json!({ "code": "012345" }))).await.expect(409));
+        let revealed = relay.send(relay.request(Method::POST, &format!("{path}/reveal"), ADMIN)).await.expect(200);
+        self.hear(Surface::Revealed, "a contact revealed", &revealed);
+        let auditor = say::in_full(say::auditor_key());
+        self.hear(Surface::Answers, "contacts", &relay.get(CONTACTS, &auditor).await.expect(200));
     }
 
     /// Every kind of mistake that a caller can make.

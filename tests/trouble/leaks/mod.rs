@@ -97,6 +97,7 @@ async fn nothing_that_a_person_said_or_owns_gets_out_through_faults_a_kill_and_a
     let mut relay = setting.clone().with("LOG_FORMAT", "json").start(&sim).await;
     let reference = life.beginning(&relay).await;
     life.consent(&relay).await;
+    life.people(&relay).await;
     life.below_the_threshold(&relay).await;
     life.withdrawals(&relay).await;
     life.pages(&relay).await;

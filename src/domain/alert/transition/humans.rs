@@ -120,7 +120,7 @@ impl Changing<'_, '_> {
             among.filter_map(|delivery| delivery.cancel(now).then_some(delivery.no)).collect();
         for no in cancelled {
             self.out.settled.push((no, Settled::Cancelled));
-            self.record_delivery(no, DeliveryDeed::Cancelled { attempt: None });
+            self.record_delivery(no, DeliveryDeed::Cancelled { attempt: None, reason: None });
         }
     }
 }

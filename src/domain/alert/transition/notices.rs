@@ -66,7 +66,7 @@ impl Changing<'_, '_> {
     }
 
     /// Plans a notice over what the person was reached by, else over what they have; nothing is said by a call.
-    fn plan_notice(&mut self, purpose: Purpose, contact: &ContactId) -> Option<DeliveryNo> {
+    pub(super) fn plan_notice(&mut self, purpose: Purpose, contact: &ContactId) -> Option<DeliveryNo> {
         let contact = self.cx.directory.contact(contact)?;
         let method = self.method_for_notice(contact)?;
         let stage = self.alert.deliveries.last().map_or(Stage::FIRST, |delivery| delivery.stage);

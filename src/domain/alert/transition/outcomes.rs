@@ -115,7 +115,8 @@ impl<'a> Changing<'a, '_> {
             }
             Settled::Cancelled => {
                 // Whoever told what came of the attempt, it is the service that gives up.
-                let what = DeliveryDeed::Cancelled { attempt: (attempt != AttemptNo(0)).then_some(attempt) };
+                let what =
+                    DeliveryDeed::Cancelled { attempt: (attempt != AttemptNo(0)).then_some(attempt), reason: None };
                 self.record_as(&Actor::Service, &Deed::Delivery { delivery: no, what });
             }
             Settled::Accepted | Settled::Progressed | Settled::Unchanged => {}

@@ -175,6 +175,10 @@ impl Changing<'_, '_> {
             if at > self.cx.now || !self.alert.wants(delivery.purpose) {
                 continue;
             }
+            if self.is_gone(delivery) {
+                self.plan_instead(place);
+                continue;
+            }
             let Some(ground) = self.alert.ground.as_ref().filter(|ground| ground.allows(delivery.channel)) else {
                 // Planned on a ground that another has replaced since. It must not be sent, nor wait for ever.
                 let no = delivery.no;

@@ -1,0 +1,47 @@
+//! Numbers that are no longer a person's: nothing is sent there, and the person is told over what they have now.
+
+use std::sync::Arc;
+
+use super::Changing;
+use crate::domain::alert::{Alarm, CancelReason, Deed, DeliveryDeed};
+use crate::domain::audit::Actor;
+use crate::domain::delivery::{Delivery, Settled};
+use crate::domain::message::Purpose;
+
+impl Changing<'_, '_> {
+    /// Whether a message would go to a number that its recipient does not have any more, or that may not be used any more.
+    pub(super) fn is_gone(&self, delivery: &Delivery) -> bool {
+        !self.cx.directory.reaches(&delivery.contact, delivery.channel, delivery.address_key)
+    }
+
+    /// Cancels a message that waits for its turn, and plans another to the same person; where they are no longer set up, to
+    /// somebody who is. If that comes to nothing, the next rung does not wait for its time.
+    pub(super) fn plan_instead(&mut self, place: usize) {
+        let delivery = &mut self.alert.deliveries[place];
+        let (no, stage, contact, purpose) = (delivery.no, delivery.stage, delivery.contact.clone(), delivery.purpose);
+        // Else its end would be taken for a failure, and be followed by the channel after its own.
+        delivery.fall_over_at = None;
+        delivery.cancel(self.cx.now);
+        self.out.settled.push((no, Settled::Cancelled));
+        let what = DeliveryDeed::Cancelled { attempt: None, reason: Some(CancelReason::NumberGone) };
+        self.record_as(&Actor::Service, &Deed::Delivery { delivery: no, what });
+        let next = match self.cx.directory.contact(&contact) {
+            // What was to be said to this person alone is said to nobody else.
+            _ if !purpose.is_alert() => self.plan_notice(purpose, &contact),
+            Some(contact) => {
+                let policy = Arc::clone(&self.alert.policy);
+                self.plan_over(stage, contact, stage.targets(&policy).1)
+            }
+            None => self.plan_for_anybody(stage),
+        };
+        let over = next.and_then(|next| self.alert.delivery(next)).map(|next| (next.no, next.channel));
+        match over {
+            Some((next, channel)) => {
+                let what = DeliveryDeed::FellOver { channel, next };
+                self.record_as(&Actor::Service, &Deed::Delivery { delivery: no, what });
+            }
+            None if purpose == Purpose::FollowUpReminder => self.out.alarms.push(Alarm::FollowUpUntold),
+            None => self.something_failed |= purpose.is_alert(),
+        }
+    }
+}

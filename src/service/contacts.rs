@@ -1,0 +1,324 @@
+//! The people that a college sets up. Names and numbers are sealed under each person's own data key, and leave it only for
+//! somebody who may see them.
+
+use std::sync::Arc;
+
+use super::caller::Caller;
+use super::people::{address_key, ensure_data_key};
+use super::{Service, ServiceError};
+use crate::domain::alert;
+use crate::domain::audit::Actor;
+use crate::domain::contact::{Channel, Contact, ContactRole, Language, PhoneNumber};
+use crate::domain::delivery::Settled;
+use crate::domain::ids::{AddressKey, ContactId, OrganisationId, PersonKey, Reference};
+use crate::domain::phone;
+use crate::domain::provider::ErrorClass;
+use crate::domain::roster::{
+    Change, ContactDetails, FieldFault, MethodDetails, Number, OptOutBy, Outcome, Rejection, Roster, RosterContact,
+};
+use crate::domain::schedule::Zone;
+use crate::domain::sealed::Sealed;
+use crate::ports::{DataKey, HashPurpose, KeyringError, SealedField, random};
+
+/// All about a person, as somebody sets it.
+#[derive(Debug, Clone)]
+pub struct ContactInput {
+    /// What they are called; `None`: as before.
+    pub name: Option<PersonName>,
+    /// Why they are told.
+    pub role: ContactRole,
+    /// In which language.
+    pub language: Language,
+    /// Where they live.
+    pub time_zone: Zone,
+    /// Channels and numbers, in the order in which they are tried; without a number: the one that is there.
+    pub methods: Vec<(Channel, Option<PhoneNumber>)>,
+    /// Whether they are told anything.
+    pub active: bool,
+}
+
+/// What a person is called. `Debug` says nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PersonName(pub String);
+
+impl std::fmt::Debug for PersonName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PersonName(…)")
+    }
+}
+
+/// A person of the roster, opened for somebody who may see it.
+pub struct OpenedContact {
+    /// As they are kept.
+    pub contact: RosterContact,
+    /// What they are called; `None` where the seal does not open.
+    pub name: Option<PersonName>,
+    /// Their numbers, in the order of their methods; `None` where the seal does not open.
+    pub numbers: Vec<Option<PhoneNumber>>,
+}
+
+/// What became of somebody who was to be removed.
+pub enum Removal {
+    /// They are gone.
+    Gone,
+    /// They are kept, without numbers and not active.
+    Kept(Box<OpenedContact>),
+}
+
+impl Service {
+    /// Everybody: the people of the configuration with their numbers, and those of the roster.
+    pub async fn contacts(&self, caller: &Caller) -> Result<(Vec<ConfiguredPerson>, Vec<OpenedContact>), ServiceError> {
+        let organisation = self.organisation(&caller.organisation)?;
+        let roster = self.stored_roster(&organisation.id).await?;
+        let mut configured = Vec::new();
+        for contact in organisation.directory.people() {
+            configured.push(self.opened_configured(contact).await?);
+        }
+        let mut opened = Vec::new();
+        for contact in roster.contacts {
+            opened.push(self.opened(&organisation.id, contact).await?);
+        }
+        Ok((configured, opened))
+    }
+
+    /// One person of the roster.
+    pub async fn contact(&self, caller: &Caller, id: &ContactId) -> Result<OpenedContact, ServiceError> {
+        let roster = self.stored_roster(&self.organisation(&caller.organisation)?.id).await?;
+        self.opened_of(roster, id).await
+    }
+
+    /// One person of the roster, to be shown with their numbers: the look is recorded first.
+    pub async fn reveal_contact(&self, caller: &Caller, id: &ContactId) -> Result<OpenedContact, ServiceError> {
+        let changed = self.change_as(caller, |_| Ok(Change::RevealContact { id: id.clone() })).await?;
+        self.opened_of(changed.roster, id).await
+    }
+
+    /// Adds a person.
+    pub async fn add_contact(&self, caller: &Caller, input: ContactInput) -> Result<OpenedContact, ServiceError> {
+        let organisation = self.organisation(&caller.organisation)?.id.clone();
+        check_numbers(&input.methods).await?;
+        let id = new_id(random(self.entropy.as_ref()));
+        let person = self.person_of(&organisation, &id);
+        let now = self.clock.now();
+        let key = ensure_data_key(self.store.as_ref(), self.keyring.as_ref(), now, &organisation, person).await?;
+        let name = input.name.as_ref().map(|PersonName(name)| key.seal(SealedField::ContactName, name));
+        let details = self.details(&organisation, key.as_ref(), name, &input);
+        let change = Change::AddContact { id: id.clone(), person, details };
+        let changed = self.change_as(caller, |_| Ok(change.clone())).await?;
+        tracing::info!(contact = %id, "a contact was added");
+        self.opened_of(changed.roster, &id).await
+    }
+
+    /// Sets all about a person anew.
+    pub async fn replace_contact(
+        &self,
+        caller: &Caller,
+        id: &ContactId,
+        from_version: u64,
+        input: ContactInput,
+    ) -> Result<OpenedContact, ServiceError> {
+        let organisation = self.organisation(&caller.organisation)?.id.clone();
+        check_numbers(&input.methods).await?;
+        let known = self.contact(caller, id).await?;
+        let key = self.person_data_key(&organisation, known.contact.person).await?;
+        // Sealed twice a name looks like two: whether it is another one is said here.
+        let renamed = input.name.as_ref().filter(|name| known.name.as_ref() != Some(name));
+        let name = renamed.map(|PersonName(name)| key.seal(SealedField::ContactName, name));
+        let details = self.details(&organisation, key.as_ref(), name, &input);
+        let change = Change::ReplaceContact { id: id.clone(), from_version, details };
+        let changed = self.change_as(caller, |_| Ok(change.clone())).await?;
+        tracing::info!(contact = %id, "a contact was changed");
+        self.opened_of(changed.roster, id).await
+    }
+
+    /// Removes a person, or keeps them without numbers where somebody may have to find out who that was.
+    pub async fn remove_contact(
+        &self,
+        caller: &Caller,
+        id: &ContactId,
+        from_version: u64,
+    ) -> Result<Removal, ServiceError> {
+        let change = Change::RemoveContact { id: id.clone(), from_version };
+        let changed = self.change_as(caller, |_| Ok(change.clone())).await?;
+        tracing::info!(contact = %id, outcome = ?changed.outcome, "a contact was removed");
+        match changed.outcome {
+            Outcome::Removed => Ok(Removal::Gone),
+            Outcome::Deactivated | Outcome::Done | Outcome::Confirmed | Outcome::WrongCode { .. } => {
+                Ok(Removal::Kept(Box::new(self.opened_of(changed.roster, id).await?)))
+            }
+        }
+    }
+
+    pub(crate) async fn change_as(
+        &self,
+        caller: &Caller,
+        make: impl Fn(&Roster) -> Result<Change, Rejection>,
+    ) -> Result<crate::domain::roster::Transition, ServiceError> {
+        let actor = caller.actor(self.keyring.as_ref(), None);
+        self.change_roster(&caller.organisation, &actor, caller.deadline, make).await
+    }
+
+    /// A phone takes nothing from us any more. Only what the roster has is changed: whose number the configuration has, the
+    /// operator is told of by an alarm.
+    pub(crate) async fn opt_out(
+        &self,
+        organisation: &OrganisationId,
+        channel: Channel,
+        address: AddressKey,
+        by: OptOutBy,
+    ) -> Result<(), ServiceError> {
+        self.change_if_ours(organisation, channel, address, Change::OptOut { channel, address, by }).await
+    }
+
+    /// A phone takes our messages again.
+    pub(crate) async fn opt_in(
+        &self,
+        organisation: &OrganisationId,
+        channel: Channel,
+        address: AddressKey,
+    ) -> Result<(), ServiceError> {
+        self.change_if_ours(organisation, channel, address, Change::OptIn { channel, address }).await
+    }
+
+    async fn change_if_ours(
+        &self,
+        organisation: &OrganisationId,
+        channel: Channel,
+        address: AddressKey,
+        change: Change,
+    ) -> Result<(), ServiceError> {
+        let live = self.live(organisation)?;
+        let Some(contact) = live.roster.contact_at(channel, address) else { return Ok(()) };
+        // Whether they replied, or the provider says so: it is what they have done with their phone.
+        let actor = Actor::Contact { contact: contact.id.clone() };
+        self.change_roster(organisation, &actor, None, |_| Ok(change.clone())).await?;
+        Ok(())
+    }
+
+    /// Where the provider refuses messages because their recipient has opted out, the roster says so from then on. If it
+    /// cannot be said now, the next refusal says it again.
+    pub(crate) async fn note_opt_outs(&self, transition: &alert::Transition) {
+        let alert = &transition.alert;
+        for (no, settled) in &transition.settled {
+            let Settled::Failed { class: Some(ErrorClass::OptOut), .. } = settled else { continue };
+            let Some(delivery) = alert.delivery(*no) else { continue };
+            let code = delivery.attempts.last().and_then(|attempt| attempt.fault).and_then(|fault| fault.code);
+            let by = OptOutBy::Provider { code };
+            let (channel, address) = (delivery.channel, delivery.address_key);
+            if let Err(error) = self.opt_out(&alert.organisation, channel, address, by).await {
+                tracing::error!(alert = %alert.id, contact = %delivery.contact, %error, "an opt-out could not be booked");
+            }
+        }
+    }
+
+    fn person_of(&self, organisation: &OrganisationId, id: &ContactId) -> PersonKey {
+        let parts = [organisation.as_str().as_bytes(), id.as_str().as_bytes()];
+        PersonKey::from_bytes(self.keyring.hash(HashPurpose::Contact, &parts))
+    }
+
+    fn details(
+        &self,
+        organisation: &OrganisationId,
+        key: &dyn DataKey,
+        name: Option<Sealed>,
+        input: &ContactInput,
+    ) -> ContactDetails {
+        let number = |number: &PhoneNumber| Number {
+            address: key.seal(SealedField::Address, number.expose()),
+            address_key: address_key(self.keyring.as_ref(), organisation, number),
+        };
+        let methods = input.methods.iter();
+        ContactDetails {
+            name,
+            role: input.role,
+            language: input.language.clone(),
+            time_zone: input.time_zone.clone(),
+            methods: methods
+                .map(|(channel, of)| MethodDetails { channel: *channel, number: of.as_ref().map(number) })
+                .collect(),
+            active: input.active,
+        }
+    }
+
+    pub(crate) async fn opened_of(&self, roster: Roster, id: &ContactId) -> Result<OpenedContact, ServiceError> {
+        let organisation = roster.organisation.clone();
+        let contact = roster.contacts.into_iter().find(|contact| contact.id == *id);
+        let contact = contact.ok_or(ServiceError::Roster(Rejection::NoSuchContact))?;
+        self.opened(&organisation, contact).await
+    }
+
+    /// Opens what is sealed. What does not open is left out: the rest must be shown all the same.
+    async fn opened(
+        &self,
+        organisation: &OrganisationId,
+        contact: RosterContact,
+    ) -> Result<OpenedContact, ServiceError> {
+        let key = self.contact_key(organisation, contact.person).await?;
+        let open = |field, sealed: &Sealed| key.as_ref().and_then(|key| key.open(field, sealed).ok());
+        let name = open(SealedField::ContactName, &contact.name).map(PersonName);
+        let number = |sealed: &Sealed| open(SealedField::Address, sealed).and_then(|number| number.parse().ok());
+        let numbers = contact.methods.iter().map(|method| number(&method.address)).collect();
+        Ok(OpenedContact { contact, name, numbers })
+    }
+
+    async fn opened_configured(&self, contact: &Contact) -> Result<ConfiguredPerson, ServiceError> {
+        let key = self.contact_key(&contact.organisation, contact.person).await?;
+        let open = |sealed: &Sealed| key.as_ref().and_then(|key| key.open(SealedField::Address, sealed).ok());
+        let number = |sealed: &Sealed| open(sealed).and_then(|number| number.parse().ok());
+        let numbers = contact.methods.iter().map(|method| number(&method.address)).collect();
+        Ok(ConfiguredPerson { contact: contact.clone(), numbers })
+    }
+
+    async fn contact_key(
+        &self,
+        organisation: &OrganisationId,
+        person: PersonKey,
+    ) -> Result<Option<Arc<dyn DataKey>>, ServiceError> {
+        match self.kept_data_key(organisation, person).await {
+            Ok(key) => Ok(Some(key)),
+            Err(ServiceError::Sealed(KeyringError::UnknownKey | KeyringError::Broken | KeyringError::Malformed)) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A person of the configuration, with their numbers.
+pub struct ConfiguredPerson {
+    /// As alerts know them.
+    pub contact: Contact,
+    /// Their numbers, in the order of their methods; `None` where the seal does not open.
+    pub numbers: Vec<Option<PhoneNumber>>,
+}
+
+/// An id that is drawn says nothing of the person, and is never drawn again for another.
+fn new_id(bytes: [u8; 5]) -> ContactId {
+    let code = Reference::new(bytes).as_str().to_ascii_lowercase();
+    #[expect(clippy::expect_used, reason = "eleven letters and digits with a dash are an id")]
+    format!("c-{code}").parse().expect("an id")
+}
+
+/// Holds numbers against the numbering plans, on a thread that may take its time.
+async fn check_numbers(methods: &[(Channel, Option<PhoneNumber>)]) -> Result<(), ServiceError> {
+    let methods = methods.to_vec();
+    let checked = tokio::task::spawn_blocking(move || {
+        let numbers =
+            methods.iter().enumerate().filter_map(|(at, (channel, number))| Some((at, channel, number.as_ref()?)));
+        numbers
+            .filter_map(|(at, channel, number)| {
+                let rule = phone::fault_of(*channel, number)?;
+                Some(FieldFault { field: format!("methods[{at}].number"), rule })
+            })
+            .collect::<Vec<_>>()
+    });
+    match checked.await {
+        Ok(faults) if faults.is_empty() => Ok(()),
+        Ok(faults) => Err(ServiceError::Roster(Rejection::Invalid(faults))),
+        // The library has met a number that it cannot take: it is none for us, either.
+        Err(_) => {
+            let rule = "must be a number that there can be, by its country's numbering plan";
+            Err(ServiceError::Roster(Rejection::Invalid(vec![FieldFault { field: "methods".to_owned(), rule }])))
+        }
+    }
+}

@@ -343,7 +343,7 @@ impl Play {
             }
             (Step::Confirm(who, channel, said), Outcome::Confirmed) => {
                 let method = before.contact(&id(*who)).and_then(|who| who.method(*channel)).unwrap();
-                let pending = method.code.as_ref().expect("what was confirmed was sent");
+                let pending = method.code.as_ref().unwrap();
                 prop_assert!(pending.hash == code(*said), "a wrong code was taken for the right one");
                 prop_assert!(self.now.duration_since(pending.sent_at).unsigned_abs() < CODE_LASTS);
                 self.proven.insert((id(*who), *channel, method.address_key));

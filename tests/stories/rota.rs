@@ -360,6 +360,39 @@ async fn the_operator_hears_of_a_gap_a_day_ahead_once_and_when_it_is_closed() {
     assert_eq!(alarms(&world).await, (1.0, 0.0), "it is over");
 }
 
+/// A number that nobody has proven keeps a draft from being used; and whom a ladder in use needs cannot be let go.
+#[tokio::test]
+async fn people_of_the_roster_are_on_call_once_their_number_is_proven() {
+    const PHONE: &str = "+919811223344";
+    let mut world = college().await;
+    let methods = json!([{ "channel": "sms", "number": PHONE }]);
+    let person = json!({ "name": "On call", "role": "counsellor", "language": "en", "time_zone": "Asia/Kolkata",
+        "active": true, "methods": methods });
+    let id = world.post("/api/v1/contacts", ADMIN, &person).await.expect(201).text_at("/id");
+    let all_week = [shift("monday 00:00", "monday 00:00", &id)];
+    world.post("/api/v1/schedules", ADMIN, &schedule("desk", "Asia/Kolkata", &all_week)).await.expect(201);
+    let on_call = json!({ "targets": [{ "schedule": "desk" }], "channels": ["sms"] });
+    world.post("/api/v1/escalation-policies", ADMIN, &policy("night", &[on_call.clone()], &[])).await.expect(201);
+    let in_use = policy("night", &[on_call], &ALL);
+    let path = "/api/v1/escalation-policies/night";
+    let refused = change(&world, Method::PUT, path, 1, Some(&in_use)).await.expect(422);
+    assert_eq!(refused.text_at("/errors/0/field"), "steps[0].targets[0]");
+    let shown = world.get("/api/v1/readiness", ADMIN).await.expect(200).json();
+    assert_eq!(shown["obstacles"], json!([{ "kind": "method_unverified", "contact": id, "channel": "sms" }]));
+    let proof = format!("/api/v1/contacts/{id}/methods/sms/verification");
+    world.request(Method::POST, &proof, Some(ADMIN), None).await.expect(202);
+    let text = world.sim().messages_to(PHONE).last().unwrap().body.clone();
+    let code = text.split(|c: char| !c.is_ascii_digit()).find(|digits| digits.len() == 6).unwrap();
+    world.post(&format!("{proof}/confirm"), ADMIN, &json!({ "code": code })).await.expect(200);
+    change(&world, Method::PUT, path, 1, Some(&in_use)).await.expect(200);
+    let event = json!({ "user_id": "student-1", "crisis_score": 0.9, "source": "chat",
+        "emergency_override": { "by": "Dr. Rao", "reason": "life at risk" } });
+    let reference = world.event(&event).await.expect(202).text_at("/reference");
+    world.work().await;
+    assert!(world.sim().messages_to(PHONE).last().unwrap().body.contains(&reference));
+    change(&world, Method::DELETE, &format!("/api/v1/contacts/{id}"), 1, None).await.expect(409);
+}
+
 #[tokio::test]
 async fn a_schedule_that_a_policy_names_cannot_be_taken_away() {
     let world = college().await;

@@ -372,7 +372,10 @@ async fn people_of_the_roster_are_on_call_once_their_number_is_proven() {
     let all_week = [shift("monday 00:00", "monday 00:00", &id)];
     world.post("/api/v1/schedules", ADMIN, &schedule("desk", "Asia/Kolkata", &all_week)).await.expect(201);
     let on_call = json!({ "targets": [{ "schedule": "desk" }], "channels": ["sms"] });
-    world.post("/api/v1/escalation-policies", ADMIN, &policy("night", std::slice::from_ref(&on_call), &[])).await.expect(201);
+    world
+        .post("/api/v1/escalation-policies", ADMIN, &policy("night", std::slice::from_ref(&on_call), &[]))
+        .await
+        .expect(201);
     let in_use = policy("night", &[on_call], &ALL);
     let path = "/api/v1/escalation-policies/night";
     let refused = change(&world, Method::PUT, path, 1, Some(&in_use)).await.expect(422);

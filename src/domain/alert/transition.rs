@@ -673,7 +673,10 @@ impl<'a, 'b> Changing<'a, 'b> {
             // Where there is none, one of which only a receipt is missing.
             let receipt =
                 |delivery: &Delivery| !delivery.is_pending() && delivery.fall_over_at.is_none() && !is_newest(delivery);
-            let oldest = deliveries.iter().position(settled).or_else(|| deliveries.iter().position(receipt));
+            // And where there is none, one whose next channel has not had its turn: a newer message to that phone has its own.
+            let next_channel = |delivery: &Delivery| !delivery.is_pending() && !is_newest(delivery);
+            let position = |fits: &dyn Fn(&Delivery) -> bool| deliveries.iter().position(fits);
+            let oldest = position(&settled).or_else(|| position(&receipt)).or_else(|| position(&next_channel));
             let Some(oldest) = oldest else { break };
             let dropped = self.alert.deliveries.remove(oldest).no;
             self.out.actions.retain(|action| action.delivery() != dropped);

@@ -10,7 +10,7 @@ use super::Changing;
 use crate::domain::alert::{Alarm, AlertState, Deed, FollowUp, TakenBy};
 use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, Contact, ContactMethod};
-use crate::domain::delivery::{Delivery, later};
+use crate::domain::delivery::{Delivery, DeliveryState, later};
 use crate::domain::ids::{ContactId, DeliveryNo};
 use crate::domain::message::Purpose;
 use crate::domain::policy::Stage;
@@ -69,6 +69,14 @@ impl Changing<'_, '_> {
     pub(super) fn plan_notice(&mut self, purpose: Purpose, contact: &ContactId) -> Option<DeliveryNo> {
         let contact = self.cx.directory.contact(contact)?;
         let method = self.method_for_notice(contact)?;
+        // Two people may have one phone: it hears a thing once.
+        let waits = |delivery: &&Delivery| {
+            let same = (delivery.address_key, delivery.channel) == (method.address_key, method.channel);
+            same && delivery.purpose == purpose && matches!(delivery.state, DeliveryState::Due { .. })
+        };
+        if let Some(waiting) = self.alert.deliveries.iter().find(waits) {
+            return Some(waiting.no);
+        }
         let stage = self.alert.deliveries.last().map_or(Stage::FIRST, |delivery| delivery.stage);
         Some(self.plan_message(stage, purpose, contact, method))
     }

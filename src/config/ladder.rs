@@ -176,7 +176,7 @@ fn usual_steps(people: &People) -> Vec<Step> {
     let second: Vec<ContactId> = counsellors.iter().find(|id| **id != people.counsellor).cloned().into_iter().collect();
     // Whoever has been told already is told again only together with somebody who has not.
     let everybody = if leads.is_empty() && counsellors.len() <= 2 { Vec::new() } else { [leads, counsellors].concat() };
-    let (mut written, mut called) = (people.channels_of_all(&[people.counsellor.clone()]), Vec::new());
+    let (mut written, mut called) = (people.channels_of_all(std::slice::from_ref(&people.counsellor)), Vec::new());
     written.retain(|channel| *channel != Channel::Voice);
     if people.channels_of(&people.counsellor).is_some_and(|theirs| theirs.contains(&Channel::Voice)) {
         called.push(Channel::Voice);

@@ -203,7 +203,8 @@ fn judge(twilio: &Simulator, disk: &Snapshot, cases: &BTreeSet<AlertId>) -> Stri
     assert_eq!(disk.alerts.keys().copied().collect::<BTreeSet<_>>(), *cases, "a case for each student, and no other");
     let mut seen = HashSet::new();
     for request in twilio.handle().requests() {
-        let attempt = attempt_of(request.get("Url")).unwrap();
+        // Questions name none.
+        let Some(attempt) = attempt_of(request.get("Url")) else { continue };
         assert!(seen.insert(attempt), "{attempt:?} was called twice");
     }
     for alert in disk.alerts.values() {

@@ -86,9 +86,7 @@ impl Service {
         let channel = alert.delivery(delivery).map(|delivery| delivery.channel);
         let changed = self.change(alert, input, &Actor::Provider).await?;
         if let Some(transition) = &changed {
-            // That a phone is engaged or not picked up says nothing of the provider.
-            let is_its = status.is_failure() && !status.is_unreached();
-            if let Some(channel) = channel.filter(|_| is_its) {
+            if let Some(channel) = channel.filter(|_| status.is_failure()) {
                 self.alarms.see_provider(channel, Sign::FailedLater);
             }
             self.metrics.receipt(status.word());

@@ -102,8 +102,8 @@ impl Policy {
             let patience = stage.patience(self);
             at = match (is_vacant, told_nobody) {
                 (true, _) => at,
-                (false, true) => later(at, patience.min(with.retry_when_all_failed)),
-                (false, false) => later(at, patience),
+                (false, true) if !goes_out_at(&shown, at) => later(at, patience.min(with.retry_when_all_failed)),
+                (false, _) => later(at, patience),
             };
             let is_all_vacant = vacant >= self.steps.len().max(1);
             stage = if is_all_vacant || shown.len() >= STAGES_MAX {
@@ -182,6 +182,11 @@ impl Policy {
             Some(Told { contact: person.id.clone(), role: person.role, stands_in: true, over, not_over })
         })
     }
+}
+
+/// Whether somebody of an earlier stage is told over their next channel at this very instant: then that is waited for.
+fn goes_out_at(shown: &[StageShown], at: Timestamp) -> bool {
+    shown.iter().flat_map(|stage| &stage.told).flat_map(|told| &told.over).any(|(_, over_at)| *over_at == at)
 }
 
 fn vacancy(target: &Target, directory: &Directory, at: Timestamp) -> Option<NotTold> {

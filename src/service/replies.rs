@@ -383,8 +383,7 @@ impl Service {
     /// Whether somebody who can be told has this phone.
     fn knows(&self, phones: &[Phone], channel: Channel) -> bool {
         phones.iter().any(|(organisation, address)| {
-            let organisation = self.organisation(organisation);
-            organisation.is_ok_and(|organisation| organisation.directory.contact_at(channel, *address).is_some())
+            self.live(organisation).is_ok_and(|live| live.directory.contact_at(channel, *address).is_some())
         })
     }
 

@@ -530,3 +530,14 @@ async fn a_refusal_because_of_stop_opts_the_number_out_and_the_case_goes_on() {
     );
     world.holds_its_promises().await;
 }
+
+#[tokio::test]
+async fn a_person_of_the_roster_is_answered_as_one_of_the_configuration_and_a_stranger_is_not() {
+    let world = World::new().await;
+    let path = proven(&world, PHONE).await;
+    let said = world.sim().reply(PHONE, "1").await.unwrap();
+    assert_eq!(said.answers, ["No case waits for you. Nothing is needed from you."]);
+    change(&world, Method::DELETE, &path, "\"1\"", None).await.expect(200);
+    let said = world.sim().reply(PHONE, "1").await.unwrap();
+    assert_eq!(said.answers, Vec::<String>::new(), "they are nobody here any more");
+}

@@ -361,6 +361,8 @@ pub fn provider(config: &Config, simulator: Option<&SimulatorAccess>) -> Provide
     let unset = simulated && rest.messaging_service_sid.is_none();
     let sms_from = twilio.sms_from.clone().or_else(|| unset.then(sandbox_sender).flatten());
     rest.sms_from = sms_from.map(SmsSender::Number);
+    rest.voice_from = twilio.voice_from.clone().or_else(|| simulated.then(sandbox_sender).flatten());
+    rest.ring_timeout = twilio.ring_timeout;
     rest.status_callback_base = Some(public_base.clone());
     rest.connect_timeout = twilio.connect_timeout;
     rest.request_timeout = twilio.request_timeout;
@@ -382,7 +384,7 @@ fn senders(rest: &RestConfig) -> Vec<(Channel, PhoneNumber)> {
     whatsapp.into_iter().chain(sms).collect()
 }
 
-/// Twilio's WhatsApp sandbox number, which the simulator owns too, and sends text messages from.
+/// Twilio's WhatsApp sandbox number, which the simulator owns too, and sends text messages and calls from.
 fn sandbox_sender() -> Option<PhoneNumber> {
     "+14155238886".parse().ok()
 }
@@ -702,7 +704,8 @@ fn configured_contacts(config: &Config, provider: &Provider) -> Vec<ConfiguredCo
     let counsellor = &config.counsellor;
     let number = counsellor.whatsapp_to.clone();
     let number = number.or_else(|| if provider.simulated { SIMULATED_COUNSELLOR.parse().ok() } else { None });
-    let methods = [(Channel::Whatsapp, number), (Channel::Sms, counsellor.sms_to.clone())];
+    let (sms, voice) = (counsellor.sms_to.clone(), counsellor.voice_to.clone());
+    let methods = [(Channel::Whatsapp, number), (Channel::Sms, sms), (Channel::Voice, voice)];
     let first = ConfiguredContact {
         id: counsellor.contact_id.clone(),
         role: ContactRole::Counsellor,
@@ -783,7 +786,8 @@ fn paces(config: &Config) -> Paces {
         // Small and positive: the cast cannot go wrong.
         Pace::new(share, ((share / 10.0) as u32).max(1))
     };
-    Paces::new(pace(config.twilio.whatsapp_per_second), pace(config.twilio.sms_per_second))
+    let twilio = &config.twilio;
+    Paces::new(pace(twilio.whatsapp_per_second), pace(twilio.sms_per_second), pace(twilio.calls_per_second))
 }
 
 fn breaker_limits(config: &Config) -> BreakerLimits {

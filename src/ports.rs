@@ -161,6 +161,8 @@ pub enum MessageContent {
         /// The values of `{{1}}`, `{{2}}` … in that order.
         variables: Vec<String>,
     },
+    /// A call that is about the attempt: what it says is asked for once somebody answers, so no request carries it.
+    Call,
 }
 
 impl fmt::Debug for MessageContent {
@@ -170,6 +172,7 @@ impl fmt::Debug for MessageContent {
             Self::Template { content_sid, variables: _ } => {
                 f.debug_struct("Template").field("content_sid", content_sid).finish_non_exhaustive()
             }
+            Self::Call => f.write_str("Call"),
         }
     }
 }
@@ -180,7 +183,7 @@ pub struct MessageRequest {
     /// The attempt this call is for; goes into the status callback's URL and into no other field. `None`: the message belongs
     /// to no alert, and nobody is called back about it.
     pub attempt: Option<AttemptRef>,
-    /// `Whatsapp` or `Sms`.
+    /// Over which channel; a call over `Voice`.
     pub channel: Channel,
     /// The phone.
     pub to: PhoneNumber,
@@ -188,14 +191,15 @@ pub struct MessageRequest {
     pub content: MessageContent,
 }
 
-/// A message as Twilio lists it: enough to tell whether it is ours, and how far it got. `Debug` leaves the text out.
+/// A message or a call as Twilio lists it: enough to tell whether it is ours, and how far it got. `Debug` leaves the text
+/// out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ListedMessage {
     /// What Twilio says of it.
     pub receipt: Receipt,
     /// When Twilio made it (to the second).
     pub created_at: Timestamp,
-    /// Its text, to be searched for the reference. Never logged.
+    /// Its text, to be searched for the reference; a call has none. Never logged.
     pub body: String,
 }
 
@@ -231,11 +235,11 @@ pub enum LookUpError {
 /// Twilio's REST API, as far as the service uses it. One implementation for production: `twilio::rest`.
 #[async_trait]
 pub trait TwilioClient: Send + Sync {
-    /// Creates a message. Calls the network once; never retries by itself.
+    /// Creates a message, or a call. Calls the network once; never retries by itself.
     async fn create_message(&self, request: &MessageRequest) -> SendOutcome;
-    /// How far one message got.
+    /// How far one message or call got.
     async fn fetch_message(&self, id: &ProviderId) -> Result<Receipt, LookUpError>;
-    /// The messages sent to `to` over `channel` at or after `since`, newest first, bounded by `limit` (pages are
+    /// The messages sent (or calls made) to `to` over `channel` at or after `since`, newest first, bounded by `limit` (pages are
     /// followed up to it).
     async fn list_messages(
         &self,

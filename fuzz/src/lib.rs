@@ -5,7 +5,6 @@
 //! inputs through them with every `cargo test`.
 //!
 //! Inputs with parts are text with a line for each part, so that a file of the corpus can be read and written by hand.
-//! Voice webhooks do not exist yet: when they do, their target stands beside [`webhook`].
 
 use std::sync::LazyLock;
 

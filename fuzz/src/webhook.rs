@@ -10,7 +10,7 @@ use crisis_relay::twilio::signature;
 use super::edge::{self, Answer, PUBLIC_BASE};
 use super::first_line;
 
-/// Input: a line with the path and query below the webhooks (`status?alert=…`, `incoming`), a line with a signature
+/// Input: a line with the path and query below the webhooks (`status?alert=…`, `incoming`, `voice/key?alert=…`), a line with a signature
 /// that somebody made up, the body. A body that begins as a JSON object is posted as one.
 pub fn run(data: &[u8]) {
     let (target, rest) = first_line(data);
@@ -18,7 +18,8 @@ pub fn run(data: &[u8]) {
     let Ok(target) = std::str::from_utf8(target) else { return };
     let Ok(uri) = format!("/webhooks/twilio/{target}").parse::<Uri>() else { return };
     let Ok(made_up) = HeaderValue::from_bytes(made_up) else { return };
-    if !matches!(uri.path(), "/webhooks/twilio/status" | "/webhooks/twilio/incoming") {
+    let known = |path: &&str| uri.path().strip_prefix("/webhooks/twilio/") == Some(path);
+    if !["status", "incoming", "voice/answer", "voice/key", "voice/status"].iter().any(|path| known(path)) {
         return;
     }
     let json = body.trim_ascii_start().starts_with(b"{");

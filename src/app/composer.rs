@@ -9,7 +9,8 @@ use crate::config::{Config, Sid};
 use crate::domain::alert::{Compose, Facts};
 use crate::domain::contact::Language;
 use crate::domain::message::{
-    BandThresholds, Composed, LinkBase, MessageFacts, Purpose, SenderName, TemplateSet, UrgencyBand,
+    BandThresholds, ComposeError, Composed, LinkBase, MessageFacts, Purpose, SenderName, Speech, TemplateSet,
+    UrgencyBand,
 };
 use crate::ports::Fault;
 
@@ -64,7 +65,27 @@ fn checked<T>(faults: &mut Vec<Fault>, subject: &str, parsed: Result<T, crate::d
 impl Compose for OrganisationComposer {
     fn compose(&self, facts: &Facts<'_>) -> Option<Composed> {
         let language = self.templates.language_for(facts.language);
-        let message = MessageFacts {
+        let (channel, wanted, message) = (facts.channel, facts.language, self.message(facts));
+        made(match facts.purpose {
+            Purpose::CounsellorAlert => {
+                let sid = self.content_sids.get(language).map(Sid::as_str);
+                self.templates.compose(channel, wanted, &message, sid)
+            }
+            notice @ (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder) => {
+                let sid = self.notice_sids.get(&(notice, language.clone())).map(Sid::as_str);
+                self.templates.compose_notice(notice, channel, wanted, &message, facts.taken_by, sid)
+            }
+        })
+    }
+
+    fn speech(&self, facts: &Facts<'_>) -> Option<Speech> {
+        made(self.templates.speech(facts.language, &self.message(facts)))
+    }
+}
+
+impl OrganisationComposer {
+    fn message(&self, facts: &Facts<'_>) -> MessageFacts {
+        MessageFacts {
             reference: facts.reference,
             score: facts.score.map(|score| score.value()),
             band: UrgencyBand::of(facts.severity.value(), self.bands),
@@ -74,24 +95,10 @@ impl Compose for OrganisationComposer {
             link: self.link.clone(),
             sender: self.sender.clone(),
             drill: facts.drill,
-        };
-        let (channel, wanted) = (facts.channel, facts.language);
-        let composed = match facts.purpose {
-            Purpose::CounsellorAlert => {
-                let sid = self.content_sids.get(language).map(Sid::as_str);
-                self.templates.compose(channel, wanted, &message, sid)
-            }
-            notice @ (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder) => {
-                let sid = self.notice_sids.get(&(notice, language.clone())).map(Sid::as_str);
-                self.templates.compose_notice(notice, channel, wanted, &message, facts.taken_by, sid)
-            }
-        };
-        match composed {
-            Ok(composed) => Some(composed),
-            Err(error) => {
-                tracing::error!(%error, "a message text could not be made");
-                None
-            }
         }
     }
+}
+
+fn made<T>(text: Result<T, ComposeError>) -> Option<T> {
+    text.map_err(|error| tracing::error!(%error, "a message text could not be made")).ok()
 }

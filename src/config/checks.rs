@@ -28,7 +28,7 @@ pub(super) fn check(config: &Config, r: &mut Reader<'_>) -> Vec<String> {
     timing(config, r);
     credentials(config, r, &mut notes);
     senders(config, r, &mut notes);
-    text_sender(config, r);
+    further_senders(config, r);
     numbers(config, r);
     pace(config, r, &mut notes);
     addresses(config, r, &mut notes);
@@ -162,7 +162,8 @@ fn numbers(config: &Config, r: &mut Reader<'_>) {
         let key = format!("{owner}.{}", field_of(channel));
         let sender = match channel {
             Channel::Whatsapp => &config.twilio.whatsapp_from,
-            Channel::Sms | Channel::Voice => &config.twilio.sms_from,
+            Channel::Sms => &config.twilio.sms_from,
+            Channel::Voice => &config.twilio.voice_from,
         };
         if sender.as_ref() == Some(number) {
             r.fault(&key, "is the sender's own number", "set the number of the person to be told");
@@ -176,7 +177,11 @@ fn numbers(config: &Config, r: &mut Reader<'_>) {
 /// Whose it is in the configuration, the channel, and the number.
 fn every_number(config: &Config) -> Vec<(String, Channel, &PhoneNumber)> {
     let counsellor = &config.counsellor;
-    let first = [(Channel::Whatsapp, &counsellor.whatsapp_to), (Channel::Sms, &counsellor.sms_to)];
+    let first = [
+        (Channel::Whatsapp, &counsellor.whatsapp_to),
+        (Channel::Sms, &counsellor.sms_to),
+        (Channel::Voice, &counsellor.voice_to),
+    ];
     let mut all: Vec<_> = first
         .into_iter()
         .filter_map(|(channel, number)| Some(("counsellor".to_owned(), channel, number.as_ref()?)))
@@ -191,19 +196,34 @@ fn every_number(config: &Config) -> Vec<(String, Channel, &PhoneNumber)> {
 const fn field_of(channel: Channel) -> &'static str {
     match channel {
         Channel::Whatsapp => "whatsapp_to",
-        Channel::Sms | Channel::Voice => "sms_to",
+        Channel::Sms => "sms_to",
+        Channel::Voice => "voice_to",
     }
 }
 
-/// Text messages need a sender, too, where somebody is told by them.
-fn text_sender(config: &Config, r: &mut Reader<'_>) {
-    const FROM: &str = "twilio.sms_from";
+/// Text messages and calls need a sender, too, where somebody is told by them.
+fn further_senders(config: &Config, r: &mut Reader<'_>) {
+    const SMS_FROM: &str = "twilio.sms_from";
+    const VOICE_FROM: &str = "twilio.voice_from";
     let policy = &config.policy;
-    let mut channels = policy.steps.iter().flat_map(|step| &step.channels).chain(&policy.last_responder_channels);
-    let has = r.is_set(FROM) || r.is_set("twilio.messaging_service_sid");
-    if channels.any(|channel| *channel == Channel::Sms) && wants_twilio(config, r) && !has {
+    let channels = policy.steps.iter().flat_map(|step| &step.channels).chain(&policy.last_responder_channels);
+    let channels: BTreeSet<&Channel> = channels.collect();
+    if !wants_twilio(config, r) {
+        return;
+    }
+    let has = r.is_set(SMS_FROM) || r.is_set("twilio.messaging_service_sid");
+    if channels.contains(&Channel::Sms) && !has {
         let rule = "is missing, and so is twilio.messaging_service_sid, while people are told by text message";
-        r.fault(FROM, rule, "set one of the two, or leave sms out of the ladder");
+        r.fault(SMS_FROM, rule, "set one of the two, or leave sms out of the ladder");
+    }
+    if channels.contains(&Channel::Voice) && !r.is_set(VOICE_FROM) {
+        let rule = "is missing, while people are called";
+        r.fault(VOICE_FROM, rule, "set a number of the account that can call, or leave voice out of the ladder");
+    }
+    // Twilio asks us what a call says: without an address of ours, it would be silent.
+    if channels.contains(&Channel::Voice) && !r.is_set("twilio.webhook_base_url") && !production(config) {
+        let rule = "is missing, while people are called: Twilio asks this address what to say";
+        r.fault("twilio.webhook_base_url", rule, "set it, or leave voice out of the ladder");
     }
 }
 

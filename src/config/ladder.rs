@@ -12,8 +12,9 @@ use crate::domain::ids::ContactId;
 const AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// How many people there may be: a case carries the newest message to each phone.
 const PEOPLE_MAX: usize = 16;
-/// What can be told over now.
-const CHANNELS: [Channel; 2] = [Channel::Whatsapp, Channel::Sms];
+/// Where a person's numbers stand.
+const NUMBERS: [(Channel, &str); 3] =
+    [(Channel::Whatsapp, "whatsapp_to"), (Channel::Sms, "sms_to"), (Channel::Voice, "voice_to")];
 
 /// One table of a list, read field by field.
 struct Fields<'r, 'l> {
@@ -72,7 +73,7 @@ pub(super) fn contacts(r: &mut Reader<'_>) -> Vec<Contact> {
 fn contact<'l>(r: &mut Reader<'l>, index: usize, table: &'l toml::Table) -> Option<Contact> {
     const NUMBER: (&str, &str) = ("must be a phone number in E.164 form", "write + and the country code, digits only");
     let mut fields = Fields { r, at: format!("contacts[{index}]"), table };
-    fields.refuse_others(&["id", "role", "language", "whatsapp_to", "sms_to"]);
+    fields.refuse_others(&["id", "role", "language", "whatsapp_to", "sms_to", "voice_to"]);
     let (rule, remedy) = ("must be 1 to 64 letters, digits, '-' or '_'", "choose an id that is not a name");
     let id = fields.text("id", rule, remedy, |text| text.parse::<ContactId>().ok());
     if !table.contains_key("id") {
@@ -89,12 +90,12 @@ fn contact<'l>(r: &mut Reader<'l>, index: usize, table: &'l toml::Table) -> Opti
         false => "en".parse().ok(),
     };
     let mut methods = Vec::new();
-    for (channel, field) in [(Channel::Whatsapp, "whatsapp_to"), (Channel::Sms, "sms_to")] {
+    for (channel, field) in NUMBERS {
         let number = fields.text(field, NUMBER.0, NUMBER.1, |text| text.parse::<PhoneNumber>().ok());
         methods.extend(number.map(|number| (channel, number)));
     }
-    if !table.contains_key("whatsapp_to") && !table.contains_key("sms_to") {
-        fields.fault("whatsapp_to", "is missing, and so is sms_to: this person cannot be told", NUMBER.1);
+    if !NUMBERS.iter().any(|(_, field)| table.contains_key(*field)) {
+        fields.fault("whatsapp_to", "is missing, and so are sms_to and voice_to: this person cannot be told", NUMBER.1);
     }
     Some(Contact { index, id: id?, role: role?, language: language?, methods })
 }
@@ -124,7 +125,7 @@ impl People {
         let has = |channel: &Channel| {
             contacts.iter().filter_map(|id| self.channels_of(id)).any(|theirs| theirs.contains(channel))
         };
-        CHANNELS.into_iter().filter(has).collect()
+        Channel::ALL.into_iter().filter(has).collect()
     }
 
     /// Who is told at last, if nothing else is said: who has the most to decide.
@@ -141,7 +142,8 @@ impl People {
 /// The counsellor's channels. In development nobody may be set: then the simulator has a phone for them.
 fn counsellor_channels(counsellor: &Counsellor) -> Vec<Channel> {
     let sms = counsellor.sms_to.is_some().then_some(Channel::Sms);
-    [Channel::Whatsapp].into_iter().chain(sms).collect()
+    let voice = counsellor.voice_to.is_some().then_some(Channel::Voice);
+    [Channel::Whatsapp].into_iter().chain(sms).chain(voice).collect()
 }
 
 /// The rungs. What is not in order is left out, and is a fault.
@@ -164,8 +166,8 @@ pub(super) fn steps(r: &mut Reader<'_>, people: &People) -> Vec<Step> {
     steps.map(|(index, table)| step(r, index, table, people)).collect()
 }
 
-/// The usual ladder, as far as there are people for it: the counsellor at once, a second one after three minutes, after six
-/// everybody who counsels or leads, and after ten the duty managers.
+/// The usual ladder, as far as there are people for it: the counsellor at once, and after 90 seconds by phone; a second one
+/// after three minutes, after six everybody who counsels or leads, and after ten the duty managers.
 fn usual_steps(people: &People) -> Vec<Step> {
     const MINUTE: Duration = Duration::from_secs(60);
     let all = |role| people.with_role(role).cloned().collect::<Vec<_>>();
@@ -174,14 +176,18 @@ fn usual_steps(people: &People) -> Vec<Step> {
     let second: Vec<ContactId> = counsellors.iter().find(|id| **id != people.counsellor).cloned().into_iter().collect();
     // Whoever has been told already is told again only together with somebody who has not.
     let everybody = if leads.is_empty() && counsellors.len() <= 2 { Vec::new() } else { [leads, counsellors].concat() };
-    let rungs = [
-        (Duration::ZERO, vec![people.counsellor.clone()]),
-        (3 * MINUTE, second),
-        (3 * MINUTE, everybody),
-        (4 * MINUTE, managers),
-    ];
-    let rungs = rungs.into_iter().filter(|(_, contacts)| !contacts.is_empty());
-    rungs.map(|(after, contacts)| Step { after, channels: people.channels_of_all(&contacts), contacts }).collect()
+    let (mut written, mut called) = (people.channels_of_all(std::slice::from_ref(&people.counsellor)), Vec::new());
+    written.retain(|channel| *channel != Channel::Voice);
+    if people.channels_of(&people.counsellor).is_some_and(|theirs| theirs.contains(&Channel::Voice)) {
+        called.push(Channel::Voice);
+    }
+    let until_second = if called.is_empty() { 3 * MINUTE } else { MINUTE + MINUTE / 2 };
+    let counsellor = |channels, after| Step { after, channels, contacts: vec![people.counsellor.clone()] };
+    let first = [counsellor(written, Duration::ZERO), counsellor(called, MINUTE + MINUTE / 2)];
+    let others = [(until_second, second), (3 * MINUTE, everybody), (4 * MINUTE, managers)];
+    let others = others.map(|(after, contacts)| Step { after, channels: people.channels_of_all(&contacts), contacts });
+    let rungs = first.into_iter().chain(others);
+    rungs.filter(|step| !step.contacts.is_empty() && !step.channels.is_empty()).collect()
 }
 
 fn step<'l>(r: &mut Reader<'l>, index: usize, table: &'l toml::Table, people: &People) -> Step {
@@ -194,9 +200,8 @@ fn step<'l>(r: &mut Reader<'l>, index: usize, table: &'l toml::Table, people: &P
         fields.fault("after", "is missing", "write how long after the rung before it, like 90s");
     }
     const LIKE: &str = "write it like [\"whatsapp\", \"sms\"]";
-    let (rule, remedy) = ("must be a list of whatsapp and sms", LIKE);
-    let channel = |word: &str| Channel::from_word(word).filter(|channel| CHANNELS.contains(channel));
-    let channels = fields.words("channels", rule, remedy, channel);
+    let (rule, remedy) = ("must be a list of whatsapp, sms and voice", LIKE);
+    let channels = fields.words("channels", rule, remedy, Channel::from_word);
     let (rule, remedy) = ("must be a list of ids", "write it like [\"counsellor\"]");
     let mut contacts = fields.words("contacts", rule, remedy, |word| word.parse::<ContactId>().ok());
     let (rule, remedy) = ("must be a list of counsellor, lead and duty_manager", "write it like [\"lead\"]");
@@ -347,7 +352,8 @@ mod tests {
             ("contacts = ['lead']", "[0].channels"),
             ("contacts = ['lead']\nchannels = []", "[0].channels"),
             ("contacts = ['lead']\nchannels = ['sms', 'sms']", "[0].channels"),
-            ("contacts = ['lead']\nchannels = ['voice']", "[0].channels"),
+            ("contacts = ['lead']\nchannels = ['voice']", "[0].contacts"),
+            ("contacts = ['lead']\nchannels = ['pigeon']", "[0].channels"),
             ("contacts = ['lead']\nchannels = 'sms'", "[0].channels"),
             ("roles = ['boss']\nchannels = ['sms']", "[0].roles"),
             ("contacts = ['lead']\nchannels = ['sms']\nafter = '2h'", "[0].after"),

@@ -103,6 +103,8 @@ pub struct Counsellor {
     pub whatsapp_to: Option<PhoneNumber>,
     /// The number for text messages.
     pub sms_to: Option<PhoneNumber>,
+    /// The number that is called.
+    pub voice_to: Option<PhoneNumber>,
     /// The language the person is told in.
     pub language: Language,
 }
@@ -234,6 +236,8 @@ pub struct Twilio {
     pub whatsapp_from: Option<PhoneNumber>,
     /// Sender of text messages.
     pub sms_from: Option<PhoneNumber>,
+    /// Who calls.
+    pub voice_from: Option<PhoneNumber>,
     /// Messaging service (`MG…`) that chooses the sender of text messages.
     pub messaging_service_sid: Option<Sid>,
     /// Approved WhatsApp template (`HX…`) for one-time codes.
@@ -246,6 +250,10 @@ pub struct Twilio {
     pub whatsapp_per_second: u32,
     /// Text messages a second and sender.
     pub sms_per_second: u32,
+    /// Calls a second and account.
+    pub calls_per_second: u32,
+    /// How long a phone rings, in whole seconds.
+    pub ring_timeout: Duration,
     /// Messages handed to Twilio at one time, and as many questions.
     pub max_concurrency: usize,
     /// For connecting.

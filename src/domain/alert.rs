@@ -41,10 +41,10 @@ use super::audit::{Actor, AuditEntry, AuditHead};
 use super::consent::Ground;
 use super::contact::{Channel, ContactRole, Directory, Language};
 use super::crowd::PhonePace;
-use super::delivery::{Delivery, DeliveryRules, DeliveryState, Lease, Settled};
+use super::delivery::{Delivery, DeliveryRules, DeliveryState, Lease, Settled, later};
 use super::event::{Score, Trigger};
 use super::ids::{AddressKey, AlertId, AttemptNo, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey};
-use super::message::{Composed, Purpose};
+use super::message::{Composed, Purpose, Speech};
 use super::policy::{Ladders, Policy, Stage};
 use super::provider::ErrorClass;
 use super::sealed::Sealed;
@@ -77,6 +77,8 @@ pub enum AckVia {
     Api,
     /// A reply from the phone that was told.
     Reply,
+    /// The key 1, pressed in a call to the phone that was called.
+    Keypress,
 }
 
 /// How a case ended, in a human's judgement.
@@ -314,6 +316,22 @@ impl Alert {
         ladders.after_rise(&self.policy, self.severity, self.severity.max(severity))
     }
 
+    /// What the recipient of a delivery is told of.
+    pub fn facts<'a>(&self, delivery: &'a Delivery, taken_by: TakenBy) -> Facts<'a> {
+        Facts {
+            reference: self.reference,
+            score: delivery.score,
+            severity: delivery.score.unwrap_or(Score::HIGHEST),
+            at: self.trigger.received_at,
+            respond_by: later(delivery.planned_at, self.policy.respond_within),
+            drill: matches!(self.kind, Kind::Drill),
+            channel: delivery.channel,
+            language: &delivery.language,
+            purpose: delivery.purpose,
+            taken_by,
+        }
+    }
+
     /// The delivery with this number.
     pub fn delivery(&self, no: DeliveryNo) -> Option<&Delivery> {
         self.deliveries.iter().find(|delivery| delivery.no == no)
@@ -358,6 +376,9 @@ pub enum TakenBy {
 pub trait Compose: Send + Sync {
     /// The text, or `None` if the templates cannot make one (which the check at start rules out).
     fn compose(&self, facts: &Facts<'_>) -> Option<Composed>;
+
+    /// Everything that a call about these facts may say; `None` as for [`Compose::compose`].
+    fn speech(&self, facts: &Facts<'_>) -> Option<Speech>;
 }
 
 /// How alerts behave: from the configuration.

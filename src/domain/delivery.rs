@@ -160,6 +160,8 @@ pub enum FailureReason {
     Exhausted,
     /// No text could be made for it.
     NotComposable,
+    /// A call reached no human: engaged, not answered, or answered by a machine.
+    NotReached,
 }
 
 /// Where a delivery stands. See the module's diagram.
@@ -228,13 +230,21 @@ impl DeliveryState {
                 MessageStatus::Sent => "sent",
                 MessageStatus::Delivered => "delivered",
                 MessageStatus::Read => "read",
+                MessageStatus::Ringing => "ringing",
+                MessageStatus::Answered => "answered",
                 MessageStatus::Scheduled
                 | MessageStatus::Accepted
                 | MessageStatus::Queued
                 | MessageStatus::Sending
                 | MessageStatus::Undelivered
                 | MessageStatus::Failed
-                | MessageStatus::Canceled => "accepted",
+                | MessageStatus::Canceled
+                | MessageStatus::Initiated
+                | MessageStatus::InProgress
+                | MessageStatus::Busy
+                | MessageStatus::NoAnswer
+                | MessageStatus::Completed
+                | MessageStatus::Machine => "accepted",
             },
             Self::Failed { .. } => "failed",
             Self::Cancelled { .. } => "cancelled",
@@ -528,8 +538,14 @@ impl Delivery {
             return Settled::Progressed;
         }
         if receipt.status.is_failure() {
-            let fault = receipt.fault.unwrap_or(ProviderFault { code: None, class: ErrorClass::Switch, delay_s: None });
-            return self.refuse(fault, cx);
+            return match receipt.fault {
+                Some(fault) => self.refuse(fault, cx),
+                None if !receipt.status.is_unreached() => {
+                    self.refuse(ProviderFault { code: None, class: ErrorClass::Switch, delay_s: None }, cx)
+                }
+                None if self.rests_on_arrived() => Settled::Progressed,
+                None => self.fail(FailureReason::NotReached, None, cx.now),
+            };
         }
         if let DeliveryState::Sending { attempt, .. } = &self.state
             && *attempt != no

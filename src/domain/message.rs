@@ -12,6 +12,7 @@
 //! - `facts`: what variables are filled from, and how it is written.
 //! - `template`: one language's file, read (`walk`), checked against every rule, and filled (`values`).
 //! - `segments`: what a text costs as an SMS.
+//! - `voice`: what a call says.
 //! - `matter`: words that must not be on a lock screen.
 //!
 //! Template files, rules and costs for administrators: `docs/templates.md`.
@@ -23,6 +24,7 @@ mod matter;
 pub mod segments;
 mod template;
 mod values;
+mod voice;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -35,6 +37,7 @@ pub use body::Variable;
 pub use code::code_text;
 pub use facts::{BandThresholds, LinkBase, MessageFacts, SenderName, UrgencyBand};
 pub use segments::SegmentCount;
+pub use voice::{Speaker, Speech};
 pub use walk::TemplateFault;
 
 use crate::domain::alert::TakenBy;
@@ -99,12 +102,12 @@ pub struct Composed {
     pub version: u32,
     /// The language of the text: the one asked for, or English in its stead.
     pub language: Language,
-    /// What the phone shows.
+    /// What the phone shows, or says to a human: of a call with the keys there are.
     pub text: String,
     /// The approved WhatsApp template to send, if one was given and the channel is WhatsApp; otherwise the text itself
     /// is sent.
     pub content_sid: Option<String>,
-    /// The values of `{{1}}`, `{{2}}` … for `ContentVariables`; empty for SMS.
+    /// The values of `{{1}}`, `{{2}}` … for `ContentVariables`; empty for SMS and calls.
     pub variables: Vec<String>,
     /// SHA-256 of `text` in UTF-8, 64 hexadecimal digits: proves in the audit what was disclosed.
     pub text_sha256: String,
@@ -115,15 +118,15 @@ pub struct Composed {
 /// Why there is no message. Carries no text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ComposeError {
-    /// No template speaks on this channel.
+    /// The score is not a number in `0..=1`.
+    #[error("the score is not a number from 0 to 1")]
+    Score,
+    /// A notice is said over no call.
     #[error("there is no text for the channel {}", channel.as_str())]
     NoTemplate {
         /// The channel.
         channel: Channel,
     },
-    /// The score is not a number in `0..=1`.
-    #[error("the score is not a number from 0 to 1")]
-    Score,
     /// Not `HX` and 32 hexadecimal digits.
     #[error("the content sid is not HX and 32 hexadecimal digits")]
     ContentSid,
@@ -205,11 +208,10 @@ impl TemplateSet {
     /// Writes the counsellor's message.
     ///
     /// `content_sid` names the approved WhatsApp template that was made from this text; what the phone shows is then put
-    /// together by the provider. It has no meaning for SMS and is left out there.
+    /// together by the provider. It has no meaning for SMS and calls, and is left out there.
     ///
     /// # Errors
-    /// [`ComposeError::NoTemplate`] for a channel without texts, [`ComposeError::Score`] and
-    /// [`ComposeError::ContentSid`] for what the caller gave. The others cannot come from a set that was read without
+    /// [`ComposeError::Score`] and [`ComposeError::ContentSid`] for what the caller gave. The others cannot come from a set that was read without
     /// faults; they stand guard over what leaves the house.
     pub fn compose(
         &self,
@@ -249,11 +251,21 @@ impl TemplateSet {
         values: &Values,
         content_sid: Option<&str>,
     ) -> Result<Composed, ComposeError> {
-        let template = file.text_for(purpose, channel).ok_or(ComposeError::NoTemplate { channel })?;
-        let text = template.render(values)?;
-        let variables = match channel {
-            Channel::Whatsapp => template.variables.as_slice(),
-            Channel::Sms | Channel::Voice => &[],
+        let text_of = |text: &ChannelText| Ok((text.render(values)?, text.variables.clone()));
+        let notice = || file.notices.get(&purpose).ok_or(ComposeError::NoTemplate { channel });
+        let (text, variables) = match (purpose, channel) {
+            (Purpose::CounsellorAlert, Channel::Whatsapp) => text_of(&file.whatsapp)?,
+            (Purpose::CounsellorAlert, Channel::Sms) => text_of(&file.sms)?,
+            (Purpose::CounsellorAlert, Channel::Voice) => (file.voice.speech(values)?.prompt, Vec::new()),
+            (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder, Channel::Whatsapp) => {
+                text_of(notice()?)?
+            }
+            (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder, Channel::Sms) => {
+                (notice()?.render(values)?, Vec::new())
+            }
+            (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder, Channel::Voice) => {
+                return Err(ComposeError::NoTemplate { channel });
+            }
         };
         let content_sid = match channel {
             Channel::Whatsapp => content_sid.map(checked_sid).transpose()?,
@@ -271,6 +283,15 @@ impl TemplateSet {
         })
     }
 
+    /// Everything that a call about these facts may say.
+    ///
+    /// # Errors
+    /// As [`TemplateSet::compose`].
+    pub fn speech(&self, language: &Language, facts: &MessageFacts) -> Result<Speech, ComposeError> {
+        let file = self.file_for(language);
+        file.voice.speech(&Values::of(facts, &file.words, &file.actions)?)
+    }
+
     /// The most parts that an SMS in this language can take.
     pub fn sms_segments_bound(&self, language: &Language) -> u32 {
         self.file_for(language).sms.segments_bound
@@ -283,7 +304,7 @@ impl TemplateSet {
     pub fn content_definition(&self, purpose: Purpose, language: &Language) -> serde_json::Value {
         let file = self.file_for(language);
         // `parse` refuses a file in which a purpose has no text.
-        let template = file.text_for(purpose, Channel::Whatsapp).unwrap_or(&file.whatsapp);
+        let template = file.notices.get(&purpose).unwrap_or(&file.whatsapp);
         let samples = Values::sample(&file.words, &file.actions);
         let numbered = |variable| match template.variables.iter().position(|listed| *listed == variable) {
             Some(place) => format!("{{{{{}}}}}", place + 1),
@@ -308,20 +329,6 @@ impl TemplateSet {
             || self.languages.iter().find(|(language, _)| language.as_str() == FALLBACK).map(|(_, file)| file);
         #[expect(clippy::expect_used, reason = "parse refuses a set without the fallback")]
         self.languages.get(wanted).or_else(fallback).expect("the fallback language is there")
-    }
-}
-
-impl LanguageFile {
-    fn text_for(&self, purpose: Purpose, channel: Channel) -> Option<&ChannelText> {
-        match (purpose, channel) {
-            (_, Channel::Voice) => None,
-            (Purpose::CounsellorAlert, Channel::Whatsapp) => Some(&self.whatsapp),
-            (Purpose::CounsellorAlert, Channel::Sms) => Some(&self.sms),
-            (
-                Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder,
-                Channel::Whatsapp | Channel::Sms,
-            ) => self.notices.get(&purpose),
-        }
     }
 }
 

@@ -92,9 +92,10 @@ pub enum UnknownCause {
     OwnerDied,
 }
 
-/// Twilio's message status. Ordered by how far along the way it is; see [`MessageStatus::rank`].
+/// Twilio's status of a message or a call. Ordered by how far along the way it is; see [`MessageStatus::rank`].
 ///
-/// Source: Twilio's OpenAPI description, `message.enum.status`.
+/// Source: Twilio's OpenAPI description, `message.enum.status` and `call_enum_status`; for calls also its pages on call
+/// progress events and answering machine detection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageStatus {
@@ -118,10 +119,26 @@ pub enum MessageStatus {
     Failed,
     /// Withdrawn before sending.
     Canceled,
+    /// A call is being set up.
+    Initiated,
+    /// The phone rings.
+    Ringing,
+    /// Somebody or something has picked up, and nobody knows which.
+    InProgress,
+    /// The line was engaged.
+    Busy,
+    /// Nobody picked up.
+    NoAnswer,
+    /// The call is over, and nobody knows that a human heard it.
+    Completed,
+    /// A machine has picked up: it may have recorded the call, and told nobody.
+    Machine,
+    /// A human has picked up: they have heard it, and that is all.
+    Answered,
 }
 
 impl MessageStatus {
-    /// Parses Twilio's word; `None` for inbound and unknown ones, which change nothing here.
+    /// Parses Twilio's word for a message; `None` for inbound and unknown ones, which change nothing here.
     pub fn parse(word: &str) -> Option<Self> {
         Some(match word {
             "scheduled" => Self::Scheduled,
@@ -138,36 +155,95 @@ impl MessageStatus {
         })
     }
 
-    /// Place in the forward-only merge: a status of lower or equal rank changes nothing.
+    /// Reads Twilio's words for a call: its status, and who picked up, where machine detection says it. `None` for words that
+    /// are new at Twilio.
     ///
-    /// `Failed`, `Undelivered` and `Canceled` rank above `Sent` and below `Delivered`: a phone that has the message
-    /// has it, whatever is said later or was said before.
+    /// Only `human` means a human. Whether a call of which nobody knows who answered it (`unknown`, or no word at all) was
+    /// heard by anybody is not known either, so it has not arrived.
+    pub fn of_call(word: &str, answered_by: Option<&str>) -> Option<Self> {
+        let answered = |unknown| match answered_by {
+            Some("human") => Self::Answered,
+            Some(who) if who.starts_with("machine") || who == "fax" => Self::Machine,
+            Some(_) | None => unknown,
+        };
+        Some(match word {
+            "queued" => Self::Queued,
+            "initiated" => Self::Initiated,
+            "ringing" => Self::Ringing,
+            "in-progress" | "answered" => answered(Self::InProgress),
+            "completed" => answered(Self::Completed),
+            "busy" => Self::Busy,
+            "no-answer" => Self::NoAnswer,
+            "failed" => Self::Failed,
+            "canceled" => Self::Canceled,
+            _ => return None,
+        })
+    }
+
+    /// Place in the forward-only merge: a status of lower or equal rank changes nothing. No two have the same, so that the order
+    /// in which they come makes no difference.
+    ///
+    /// Failures rank above `Sent` and below `Delivered`: a phone that has the message has it, whatever is said later or
+    /// was said before. Likewise of calls: that a human has picked up stands against everything else, and that a machine
+    /// has against everything but that.
     pub const fn rank(self) -> u8 {
         match self {
             Self::Scheduled => 0,
             Self::Accepted => 1,
             Self::Queued => 2,
             Self::Sending => 3,
-            Self::Sent => 4,
-            Self::Canceled => 5,
-            Self::Undelivered => 6,
-            Self::Failed => 7,
-            Self::Delivered => 8,
-            Self::Read => 9,
+            Self::Initiated => 4,
+            Self::Sent => 5,
+            Self::Ringing => 6,
+            Self::InProgress => 7,
+            Self::Canceled => 8,
+            Self::Undelivered => 9,
+            Self::Completed => 10,
+            Self::NoAnswer => 11,
+            Self::Busy => 12,
+            Self::Failed => 13,
+            Self::Machine => 14,
+            Self::Delivered => 15,
+            Self::Answered => 16,
+            Self::Read => 17,
         }
     }
 
-    /// Whether the message will not reach the phone.
+    /// Whether the message will not reach the phone, or the call reached nobody.
     pub const fn is_failure(self) -> bool {
-        matches!(self, Self::Undelivered | Self::Failed | Self::Canceled)
+        match self {
+            Self::Undelivered
+            | Self::Failed
+            | Self::Canceled
+            | Self::Busy
+            | Self::NoAnswer
+            | Self::Completed
+            | Self::Machine => true,
+            Self::Scheduled
+            | Self::Accepted
+            | Self::Queued
+            | Self::Sending
+            | Self::Sent
+            | Self::Delivered
+            | Self::Read
+            | Self::Initiated
+            | Self::Ringing
+            | Self::InProgress
+            | Self::Answered => false,
+        }
     }
 
-    /// Whether the phone has it.
+    /// Whether a call was put through and reached no human. That is nobody's fault, and no code names one.
+    pub const fn is_unreached(self) -> bool {
+        matches!(self, Self::Busy | Self::NoAnswer | Self::Completed | Self::Machine)
+    }
+
+    /// Whether the phone has it, or a human heard it. That is not to say that anybody has taken the case.
     pub const fn has_arrived(self) -> bool {
-        matches!(self, Self::Delivered | Self::Read)
+        matches!(self, Self::Delivered | Self::Read | Self::Answered)
     }
 
-    /// Twilio's word for it.
+    /// Twilio's word for it, with `_` for its `-`; of a call also ours for who picked up.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
@@ -180,6 +256,14 @@ impl MessageStatus {
             Self::Undelivered => "undelivered",
             Self::Failed => "failed",
             Self::Canceled => "canceled",
+            Self::Initiated => "initiated",
+            Self::Ringing => "ringing",
+            Self::InProgress => "in_progress",
+            Self::Busy => "busy",
+            Self::NoAnswer => "no_answer",
+            Self::Completed => "completed",
+            Self::Machine => "machine",
+            Self::Answered => "answered",
         }
     }
 }
@@ -191,6 +275,6 @@ pub struct Receipt {
     pub provider_id: ProviderId,
     /// What it says.
     pub status: MessageStatus,
-    /// The fault, with a failure.
+    /// The fault, with a failure; a call that reached nobody has none.
     pub fault: Option<ProviderFault>,
 }

@@ -1,7 +1,9 @@
-//! Twilio's webhooks: receipts and replies. Signed, or refused; booked, then answered.
+//! Twilio's webhooks: receipts, replies and calls. Signed, or refused; booked, then answered.
 //!
 //! An error of the store is answered 503, so that Twilio repeats the call (the callback URL asks it to); and where it
 //! does not, receipts are polled.
+
+mod voice;
 
 use std::sync::Arc;
 
@@ -17,13 +19,14 @@ use super::manners::ClientIp;
 use super::problem::{Problem, ProblemCode};
 use super::state::{AppState, WebhookTrust};
 use crate::domain::contact::Channel;
-use crate::domain::reply::{self, Answer};
+use crate::domain::reply;
 use crate::service::receipts::Recorded;
 use crate::service::replies::Reply;
 use crate::twilio::callback::{
     CallbackError, Form, IncomingMessage, Party, RETRY_TOKEN_HEADER, StatusCallback, StatusEvent,
 };
 use crate::twilio::signature::{self, SIGNATURE_HEADER};
+use crate::twilio::twiml::{self, Verb};
 
 /// A webhook's request, whose signature holds.
 struct Signed {
@@ -101,17 +104,8 @@ async fn incoming(
     let booking = async move { service.record_reply(&reply).await };
     let answer = tokio::spawn(booking).await.map_err(|_| Problem::new(ProblemCode::Internal))??;
     observe(&state, "incoming", begun);
-    Ok(([(header::CONTENT_TYPE, "text/xml; charset=utf-8")], twiml(answer)).into_response())
-}
-
-/// TwiML that says one thing, or nothing. Everything in it is ours: nothing needs to be escaped but is never typed in.
-fn twiml(answer: Answer) -> String {
-    match reply::text(answer) {
-        Some(text) => {
-            format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response><Message>{text}</Message></Response>")
-        }
-        None => "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response></Response>".to_owned(),
-    }
+    let said: Vec<Verb> = reply::text(answer).map(Verb::Message).into_iter().collect();
+    Ok(([(header::CONTENT_TYPE, twiml::CONTENT_TYPE)], twiml::document(&said)).into_response())
 }
 
 /// Checks the signature over the public URL and the body, and reads the fields.
@@ -209,5 +203,10 @@ impl utoipa::IntoResponses for WebhookProblems {
 
 /// The routes of this room.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(status)).routes(routes!(incoming))
+    OpenApiRouter::new()
+        .routes(routes!(status))
+        .routes(routes!(incoming))
+        .routes(routes!(voice::answer))
+        .routes(routes!(voice::key))
+        .routes(routes!(voice::call_status))
 }

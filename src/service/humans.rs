@@ -133,6 +133,7 @@ fn way_of(alert: &Alert, via: AckVia) -> (Option<Channel>, Stage) {
     let channel = match via {
         AckVia::Api => None,
         AckVia::Reply => theirs.map(|delivery| delivery.channel),
+        AckVia::Keypress => Some(Channel::Voice),
     };
     (channel, stage)
 }

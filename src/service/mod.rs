@@ -1,9 +1,10 @@
-//! The use cases: accept, escalate, acknowledge, resolve, record receipts and replies, settle.
+//! The use cases: accept, escalate, acknowledge, resolve, record receipts, replies and keys pressed in calls, settle.
 //!
 //! Each is one load, one pure transition, one commit. If the commit finds that somebody was faster, it loads again.
 //! The network is never touched between load and commit.
 
 pub mod caller;
+pub mod calls;
 pub mod codes;
 pub mod consent;
 pub mod contacts;

@@ -86,7 +86,9 @@ impl Service {
         let channel = alert.delivery(delivery).map(|delivery| delivery.channel);
         let changed = self.change(alert, input, &Actor::Provider).await?;
         if let Some(transition) = &changed {
-            if let Some(channel) = channel.filter(|_| status.is_failure()) {
+            // That a phone is engaged or not picked up says nothing of the provider.
+            let is_its = status.is_failure() && !status.is_unreached();
+            if let Some(channel) = channel.filter(|_| is_its) {
                 self.alarms.see_provider(channel, Sign::FailedLater);
             }
             self.metrics.receipt(status.word());

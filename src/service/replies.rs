@@ -129,8 +129,8 @@ impl Service {
         key: IdempotencyKey,
     ) -> Result<Answer, ServiceError> {
         let answer = match reply.command {
-            Command::Take(_) => return self.take_by_reply(alert, actor, key).await,
-            Command::PassOn(_) => return self.pass_on_by_reply(alert, actor, key).await,
+            Command::Take(_) => return self.take(alert, actor, AckVia::Reply, key).await,
+            Command::PassOn(_) => return self.pass_on(alert, actor, key).await,
             Command::Done(outcome, _) => return self.done_by_reply(alert, actor, outcome, key).await,
             Command::DoneUnclear if alert.policy.resolve_by_reply => Answer::WhichOutcome,
             Command::DoneUnclear => Answer::CloseOnDashboard(alert.reference),
@@ -147,11 +147,17 @@ impl Service {
         }
     }
 
-    async fn take_by_reply(&self, alert: Alert, actor: &Actor, key: IdempotencyKey) -> Result<Answer, ServiceError> {
+    /// Whoever was told takes the case, however they say so. The answer is kept under `key`, in the same commit.
+    pub(super) async fn take(
+        &self,
+        alert: Alert,
+        actor: &Actor,
+        via: AckVia,
+        key: IdempotencyKey,
+    ) -> Result<Answer, ServiceError> {
         let (id, reference) = (alert.id, alert.reference);
         let taken = Answer::Taken(reference);
         let along = Along { idempotency: Some(self.reply_record(key, taken)), ..Along::default() };
-        let via = AckVia::Reply;
         let answer = match self.change_along(alert, Input::Acknowledge { via }, actor, &along).await {
             Ok(Changed::Made(transition)) => {
                 self.acknowledged(&transition, via);
@@ -279,8 +285,13 @@ impl Service {
         }
     }
 
-    /// The next person is told at once, on the ground as it stands now.
-    async fn pass_on_by_reply(&self, alert: Alert, actor: &Actor, key: IdempotencyKey) -> Result<Answer, ServiceError> {
+    /// The next person is told at once, on the ground as it stands now. The answer is kept as in [`Self::take`].
+    pub(super) async fn pass_on(
+        &self,
+        alert: Alert,
+        actor: &Actor,
+        key: IdempotencyKey,
+    ) -> Result<Answer, ServiceError> {
         let (id, reference) = (alert.id, alert.reference);
         let passed = Answer::PassedOn(reference);
         let mut alert = alert;
@@ -290,7 +301,7 @@ impl Service {
             let along = Along { idempotency, consent_version: judged.consent_version, ..Along::default() };
             let answer = match self.change_along(judged.alert, Input::PassOn, actor, &along).await {
                 Ok(Changed::Made(_)) => {
-                    tracing::info!(alert = %id, "passed on by a reply");
+                    tracing::info!(alert = %id, "passed on");
                     return Ok(passed);
                 }
                 Ok(Changed::AnsweredBefore) => return self.answer_of_another(key).await,
@@ -466,7 +477,7 @@ impl Service {
         }
     }
 
-    async fn answer_given(&self, key: IdempotencyKey) -> Result<Option<Answer>, ServiceError> {
+    pub(super) async fn answer_given(&self, key: IdempotencyKey) -> Result<Option<Answer>, ServiceError> {
         let Some(record) = self.store.answer(key).await? else { return Ok(None) };
         let unreadable = |_| StoreError::Corrupt { what: "the kept answer to a reply".to_owned() };
         Ok(Some(serde_json::from_str(&record.answer).map_err(unreadable)?))
@@ -501,10 +512,10 @@ fn newest(cases: Vec<(Alert, Actor)>) -> Option<(Box<Alert>, Actor)> {
     cases.into_iter().next().map(|(alert, actor)| (Box::new(alert), actor))
 }
 
-fn is_taken_by(alert: &Alert, actor: &Actor) -> bool {
+pub(super) fn is_taken_by(alert: &Alert, actor: &Actor) -> bool {
     matches!(&alert.state, AlertState::Acknowledged { by, .. } if by == actor)
 }
 
-fn recipient(delivery: &Delivery) -> Actor {
+pub(super) fn recipient(delivery: &Delivery) -> Actor {
     Actor::Contact { contact: delivery.contact.clone() }
 }

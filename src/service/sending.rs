@@ -8,10 +8,10 @@ use super::consent::Judged;
 use super::receipts::Reach;
 use super::{Along, Changed, Service, ServiceError, TRIES};
 use crate::alarm::provider::Sign;
-use crate::domain::alert::{Alert, Input, Transition};
+use crate::domain::alert::{Alert, Input, StateName, Transition};
 use crate::domain::audit::Actor;
-use crate::domain::delivery::Delivery;
-use crate::domain::ids::{AlertId, AttemptNo, DeliveryNo};
+use crate::domain::delivery::{Attempt, AttemptResult, Delivery};
+use crate::domain::ids::{AlertId, AttemptNo, DeliveryNo, ProviderId};
 use crate::domain::provider::{ErrorClass, SendOutcome};
 use crate::ports::Store;
 
@@ -25,6 +25,11 @@ pub enum Woken {
     /// Enough is in hand: try again later. It may not even have been looked at.
     NoPlace,
 }
+
+/// How many waiting cases of one phone are looked at.
+const WAITING_LOOKED_AT: usize = 1000;
+/// How many of each kind that do not wait any more.
+const OTHERS_LOOKED_AT: usize = 200;
 
 impl Service {
     /// Does what time has made due for an alert, and hands over what follows. Where something follows and no place is
@@ -60,6 +65,33 @@ impl Service {
     pub fn still_reaches(&self, alert: &Alert, delivery: &Delivery) -> bool {
         let known = self.live(&alert.organisation);
         known.is_ok_and(|live| live.directory.reaches(&delivery.contact, delivery.channel, delivery.address_key))
+    }
+
+    /// Whether a case knows this message or call as its own.
+    pub async fn is_known_to_a_case(&self, id: &ProviderId) -> Result<bool, ServiceError> {
+        Ok(self.store.alert_of_message(id).await?.is_some())
+    }
+
+    /// Whether another case has called the phone of a delivery since, or may have, so that a call to it may be that case's.
+    /// Looked at are those that wait, and the newest of those that do not any more.
+    pub async fn others_may_have_called(
+        &self,
+        alert: &Alert,
+        delivery: &Delivery,
+        since: Timestamp,
+    ) -> Result<bool, ServiceError> {
+        let (store, organisation) = (&self.store, &alert.organisation);
+        let mut cases = store.escalating_alerts_of(organisation, delivery.address_key, WAITING_LOOKED_AT).await?;
+        // Where there are more cases than can be looked at, nobody knows.
+        let too_many = cases.len() >= WAITING_LOOKED_AT;
+        for state in [StateName::Acknowledged, StateName::Resolved, StateName::Withheld] {
+            cases.extend(store.list_alerts(organisation, Some(state), None, OTHERS_LOOKED_AT).await?);
+        }
+        let may_have = |other: &Delivery| {
+            let same_phone = other.channel == delivery.channel && other.address_key == delivery.address_key;
+            same_phone && other.attempts.iter().any(|attempt| may_have_called(attempt, since))
+        };
+        Ok(too_many || cases.iter().any(|case| case.id != alert.id && case.deliveries.iter().any(may_have)))
     }
 
     /// Books what came of a call.
@@ -134,6 +166,19 @@ fn sign_of(outcome: &SendOutcome) -> Option<Sign> {
             ErrorClass::Delay | ErrorClass::Switch | ErrorClass::OptOut => None,
         },
     }
+}
+
+/// Whether nobody knows which call an attempt made, if any.
+fn may_have_called(attempt: &Attempt, since: Timestamp) -> bool {
+    let in_doubt = match attempt.result {
+        AttemptResult::Pending | AttemptResult::Unknown(_) | AttemptResult::NotFound | AttemptResult::Unresolved => {
+            true
+        }
+        AttemptResult::Accepted | AttemptResult::NotExecuted | AttemptResult::NotBegun | AttemptResult::Refused => {
+            false
+        }
+    };
+    in_doubt && attempt.begun_at >= since
 }
 
 /// The outcome's name, as in metric labels.

@@ -18,7 +18,7 @@ use super::handle::SimListing;
 use super::store::RawRequest;
 use super::wire::Cut;
 use super::world::{World, count};
-use super::{content, create, lookup};
+use super::{call_api, content, create, lookup};
 
 /// The largest body that is read.
 const BODY_MAX: usize = 64 * 1024;
@@ -75,7 +75,8 @@ struct Listing<'a> {
 
 impl<'a> Listing<'a> {
     fn of(world: &'a World, parts: &Parts, at: Timestamp) -> Option<Self> {
-        let lists = parts.method == Method::GET && parts.uri.path().ends_with("/Messages.json");
+        let path = parts.uri.path();
+        let lists = parts.method == Method::GET && (path.ends_with("/Messages.json") || path.ends_with("/Calls.json"));
         lists.then(|| Self { world, at, answered: false })
     }
 }
@@ -132,7 +133,8 @@ fn broken(cut: Option<Cut>) -> Response<Body> {
 async fn dispatch(world: &Arc<World>, parts: &Parts, body: Bytes) -> Outcome {
     let path = parts.uri.path();
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let create = parts.method == Method::POST && matches!(segments[..], [_, "Accounts", _, "Messages.json"]);
+    let create =
+        parts.method == Method::POST && matches!(segments[..], [_, "Accounts", _, "Messages.json" | "Calls.json"]);
     if create {
         count(&world.counters.create_calls);
         // A copy: the body itself is a piece of the connection's buffer, and would keep the whole of it alive.
@@ -164,7 +166,16 @@ async fn dispatch(world: &Arc<World>, parts: &Parts, body: Bytes) -> Outcome {
         let form = create::Form::parse(&body);
         let fault = world.faults.answer(true, form.get("To"));
         let hidden = matches!(fault, Some(Answer::Hold { hidden: true, .. }));
+        if matches!(rest, ["Calls.json"]) {
+            return with_fault(world, fault, async { call_api::create(world, &form, hidden) }).await;
+        }
         return with_fault(world, fault, create::create(world, &form, hidden)).await;
+    }
+    if let ("POST", ["Calls", file]) = (parts.method.as_str(), rest)
+        && let Some(sid) = file.strip_suffix(".json")
+    {
+        let form = create::Form::parse(&body);
+        return with_fault(world, world.faults.answer(false, None), call_api::update(world, sid, &form)).await;
     }
     let answer = async { lookups(world, parts, caller, rest, &body) };
     with_fault(world, world.faults.answer(false, None), answer).await
@@ -186,11 +197,16 @@ fn lookups(
         ("GET", ["Messages", file]) => lookup::fetch(world, &message(file)?),
         ("POST", ["Messages", file]) => lookup::update(world, &message(file)?, &create::Form::parse(body)),
         ("DELETE", ["Messages", file]) => lookup::delete(world, &message(file)?),
+        ("GET", ["Calls.json"]) => call_api::list(world, query),
+        ("GET", ["Calls", file]) => call_api::fetch(world, &message(file)?),
         ("GET", ["IncomingPhoneNumbers.json"]) => Ok(lookup::numbers(world, query)),
         ("GET", ["Balance.json"]) => Ok(lookup::balance(world)),
-        (_, [] | ["Messages.json" | "IncomingPhoneNumbers.json" | "Balance.json"] | ["Messages", _]) => {
-            Err(ApiError::new(405, 20004, "Method not allowed"))
-        }
+        (
+            _,
+            []
+            | ["Messages.json" | "Calls.json" | "IncomingPhoneNumbers.json" | "Balance.json"]
+            | ["Messages" | "Calls", _],
+        ) => Err(ApiError::new(405, 20004, "Method not allowed")),
         _ => Err(ApiError::not_found(path)),
     }
 }

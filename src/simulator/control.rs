@@ -4,7 +4,8 @@
 //! kept out by what their browsers say of themselves (`Sec-Fetch-Site`).
 //!
 //! ```text
-//! GET    /messages?phone=+49…&limit=500   what phones show, oldest first, with `revision` and `manual`
+//! GET    /messages?phone=+49…&limit=500   what phones show, oldest first, with `calls`, `revision` and `manual`
+//! POST   /call                            {"sid": "CA…", "do": "answer"}; see `Doing` for what else, "press" with a "key"
 //! GET    /faults                          the rules in force
 //! POST   /faults                          {"kind": "slow", "ms": 200, "next": 3, "to": "+49…", "on": "creates"}, or a list
 //! DELETE /faults                          mends everything
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::call::{AnsweredBy, SimCall};
 use super::fault::FaultRule;
 use super::handle::SimulatorHandle;
 use super::inbound::{Inbound, Quote, ReplyError, SimReply};
@@ -74,6 +76,7 @@ pub(super) fn router() -> Router<SimulatorHandle> {
         .route("/callbacks/step", post(step))
         .route("/callbacks/send", post(send))
         .route("/reply", post(reply))
+        .route("/call", post(call))
         .route("/inbound-url", put(inbound_url))
         .route("/stats", get(stats))
         .route("/reset", post(reset))
@@ -127,19 +130,66 @@ struct Messages {
     revision: u64,
     manual: bool,
     messages: Vec<SimMessage>,
+    calls: Vec<SimCall>,
 }
 
 async fn messages(State(handle): State<SimulatorHandle>, Query(query): Query<MessagesQuery>) -> Json<Messages> {
     let limit = query.limit.min(MESSAGES_MAX);
     let revision = *handle.changes().borrow();
-    let messages = match query.phone {
+    let (messages, mut calls) = match query.phone {
         Some(phone) => {
             let mut all = handle.conversation(&phone);
-            all.split_off(all.len().saturating_sub(limit))
+            (all.split_off(all.len().saturating_sub(limit)), handle.calls_to(&phone))
         }
-        None => handle.everything(limit),
+        None => (handle.everything(limit), handle.calls()),
     };
-    Json(Messages { revision, manual: handle.manual(), messages })
+    let calls = calls.split_off(calls.len().saturating_sub(limit));
+    Json(Messages { revision, manual: handle.manual(), messages, calls })
+}
+
+/// What somebody does with a phone that is called.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Doing {
+    /// Picks it up.
+    Answer,
+    /// Lets the voicemail pick it up.
+    Voicemail,
+    /// Lets it ring until it stops.
+    Ignore,
+    /// Hangs up, or turns it down.
+    HangUp,
+    /// Presses a key.
+    Press,
+    /// Presses none while one is waited for.
+    StaySilent,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DoWithCall {
+    sid: String,
+    #[serde(rename = "do")]
+    doing: Doing,
+    key: Option<char>,
+}
+
+async fn call(
+    State(handle): State<SimulatorHandle>,
+    Json(DoWithCall { sid, doing, key }): Json<DoWithCall>,
+) -> Response {
+    let done = match doing {
+        Doing::Answer => handle.pick_up(&sid, AnsweredBy::Human).await,
+        Doing::Voicemail => handle.pick_up(&sid, AnsweredBy::MachineEndBeep).await,
+        Doing::Ignore => handle.ring_out(&sid).await,
+        Doing::HangUp => handle.hang_up(&sid).await,
+        Doing::Press => handle.press(&sid, key.unwrap_or('1')).await,
+        Doing::StaySilent => handle.stay_silent(&sid).await,
+    };
+    match done {
+        Ok(codes) => Json(json!({"codes": codes})).into_response(),
+        Err(unknown) => refuse(StatusCode::NOT_FOUND, &unknown.to_string()),
+    }
 }
 
 async fn faults(State(handle): State<SimulatorHandle>) -> Json<Vec<FaultRule>> {

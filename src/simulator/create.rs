@@ -28,8 +28,13 @@ impl<'a> Form<'a> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| &**value)
     }
 
+    /// Every value of that name.
+    pub(super) fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.to_string()).collect()
+    }
+
     /// The first value of that name, unless it is empty.
-    fn filled(&self, name: &str) -> Option<&str> {
+    pub(super) fn filled(&self, name: &str) -> Option<&str> {
         self.get(name).filter(|value| !value.is_empty())
     }
 }
@@ -53,7 +58,7 @@ const BODY_MAX: usize = 1600;
 /// The longest callback URL, in characters.
 const CALLBACK_MAX: usize = 4000;
 
-fn bad(code: u32, message: impl Into<String>) -> ApiError {
+pub(super) fn bad(code: u32, message: impl Into<String>) -> ApiError {
     ApiError::new(400, code, message)
 }
 
@@ -200,7 +205,7 @@ fn draft<'a>(world: &World, form: &'a Form<'_>) -> Result<Draft<'a>, ApiError> {
 }
 
 /// `+E164`, `whatsapp:+E164`, or a WhatsApp user id such as `whatsapp:IN.4f7c`.
-fn is_address(address: &str) -> bool {
+pub(super) fn is_address(address: &str) -> bool {
     let number = |text: &str| {
         text.strip_prefix('+').is_some_and(|digits| {
             (2..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0')
@@ -260,7 +265,7 @@ fn sender<'a>(world: &World, form: &'a Form<'_>, to: &str) -> Result<(Option<&'a
     Ok((Some(from), service))
 }
 
-fn is_callback(url: &str) -> bool {
+pub(super) fn is_callback(url: &str) -> bool {
     url.chars().count() <= CALLBACK_MAX
         && url::Url::parse(url).is_ok_and(|parsed| {
             matches!(parsed.scheme(), "http" | "https")

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::call::Habit;
 use super::message::{Fate, SimStatus, Twist, phone_of};
 
 /// One way to misbehave. As JSON: `{"kind": "slow", "ms": 200}`.
@@ -81,6 +82,19 @@ pub enum Fault {
     CallbackExtraFields,
     /// The message stays `sent` for ever.
     NoReceipt,
+    /// A phone that is called is engaged.
+    PhoneBusy,
+    /// Nobody picks a phone up that is called.
+    PhoneNoAnswer,
+    /// A machine answers a phone that is called, and records it.
+    PhoneVoicemail,
+    /// Somebody picks up a phone that is called, hears it all, and presses nothing.
+    PhoneListens,
+    /// Somebody picks up a phone that is called, and presses a key.
+    PhonePresses {
+        /// Which: one of `0` to `9`, `*` and `#`.
+        key: char,
+    },
     /// Every call of the API is dropped without an answer, until this is taken away. Callbacks go on.
     Outage,
 }
@@ -275,6 +289,7 @@ impl Answer {
 enum Touches {
     TheAnswer(Answer),
     TheFate(Fate),
+    ThePhone(Habit),
     TheCallbacks,
     Everything,
 }
@@ -301,6 +316,11 @@ impl Fault {
             Self::HtmlBadGateway { accepted } => Touches::TheAnswer(Answer::Html { accepted }),
             Self::EmptyAnswer => Touches::TheAnswer(Answer::Empty),
             Self::NoReceipt => Touches::TheFate(Fate::StaysSent),
+            Self::PhoneBusy => Touches::ThePhone(Habit::Busy),
+            Self::PhoneNoAnswer => Touches::ThePhone(Habit::NoAnswer),
+            Self::PhoneVoicemail => Touches::ThePhone(Habit::Voicemail),
+            Self::PhoneListens => Touches::ThePhone(Habit::Listens),
+            Self::PhonePresses { key } => Touches::ThePhone(Habit::Presses(key)),
             Self::CallbacksLost
             | Self::CallbacksRepeated { .. }
             | Self::CallbacksReordered
@@ -330,6 +350,11 @@ impl Fault {
             | Self::HtmlBadGateway { .. }
             | Self::EmptyAnswer
             | Self::NoReceipt
+            | Self::PhoneBusy
+            | Self::PhoneNoAnswer
+            | Self::PhoneVoicemail
+            | Self::PhoneListens
+            | Self::PhonePresses { .. }
             | Self::Outage => {}
         }
     }
@@ -381,7 +406,7 @@ impl FaultBook {
     pub(super) fn outage(&self) -> bool {
         self.draw(|rule| match rule.fault.touches() {
             Touches::Everything => Some(()),
-            Touches::TheAnswer(_) | Touches::TheFate(_) | Touches::TheCallbacks => None,
+            Touches::TheAnswer(_) | Touches::TheFate(_) | Touches::ThePhone(_) | Touches::TheCallbacks => None,
         })
         .is_some()
     }
@@ -390,15 +415,41 @@ impl FaultBook {
     pub(super) fn answer(&self, create: bool, to: Option<&str>) -> Option<Answer> {
         self.draw(|rule| match rule.fault.touches() {
             Touches::TheAnswer(answer) if rule.covers(create, to) => Some(answer),
-            Touches::TheAnswer(_) | Touches::TheFate(_) | Touches::TheCallbacks | Touches::Everything => None,
+            Touches::TheAnswer(_)
+            | Touches::TheFate(_)
+            | Touches::ThePhone(_)
+            | Touches::TheCallbacks
+            | Touches::Everything => None,
         })
+    }
+
+    /// What becomes of a call that is made now, with the code if it cannot be put through, and how its callbacks misbehave.
+    /// A fault that makes messages fail on their way makes a call fail as well.
+    pub(super) fn call_outcome(&self, to: &str) -> (Option<Habit>, Option<u32>, Twist) {
+        let habit = self.draw(|rule| match rule.fault.touches() {
+            Touches::ThePhone(habit) if rule.covers(true, Some(to)) => Some(habit),
+            Touches::ThePhone(_)
+            | Touches::TheFate(_)
+            | Touches::TheAnswer(_)
+            | Touches::TheCallbacks
+            | Touches::Everything => None,
+        });
+        match self.outcome(to) {
+            (Fate::Fails { code, .. }, twist) => (Some(Habit::Fails), Some(code), twist),
+            (Fate::StaysSent, twist) => (habit, None, Twist { lost: true, ..twist }),
+            (Fate::Arrives, twist) => (habit, None, twist),
+        }
     }
 
     /// What becomes of a message that is created now, and how its callbacks misbehave.
     pub(super) fn outcome(&self, to: &str) -> (Fate, Twist) {
         let fate = self.draw(|rule| match rule.fault.touches() {
             Touches::TheFate(fate) if rule.covers(true, Some(to)) => Some(fate),
-            Touches::TheFate(_) | Touches::TheAnswer(_) | Touches::TheCallbacks | Touches::Everything => None,
+            Touches::TheFate(_)
+            | Touches::TheAnswer(_)
+            | Touches::ThePhone(_)
+            | Touches::TheCallbacks
+            | Touches::Everything => None,
         });
         let mut twist = Twist::default();
         let _: Option<()> = self.draw_from(|rule, strikes| {

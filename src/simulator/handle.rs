@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::call::{AnsweredBy, Call, CallStatus, SimCall};
 use super::callback::status_form;
 use super::config::{CallbackMode, ContentTemplate};
 use super::content::Content;
@@ -129,7 +130,7 @@ impl SimulatorHandle {
         Ok(self.world.step(&message).await.map(|(_, codes)| codes).unwrap_or_default())
     }
 
-    /// Moves every message by one status, the oldest first. Gives the HTTP statuses as [`SimulatorHandle::step`] does;
+    /// Moves every message and call by one status, the oldest first; calls only as far as nobody has to act. Gives the HTTP statuses as [`SimulatorHandle::step`] does;
     /// none once all have arrived at their end.
     pub async fn step_all(&self) -> Vec<u16> {
         let created = |message: &&Arc<Message>| message.direction == Direction::OutboundApi;
@@ -137,6 +138,10 @@ impl SimulatorHandle {
         let mut codes = Vec::new();
         for message in all {
             codes.extend(self.world.step(&message).await.map(|(_, codes)| codes).unwrap_or_default());
+        }
+        let calls: Vec<_> = self.world.calls.lock().all().cloned().collect();
+        for call in calls {
+            codes.extend(self.world.step_call(&call, false).await);
         }
         codes
     }
@@ -164,6 +169,68 @@ impl SimulatorHandle {
         let counters = &self.world.counters;
         count(if posted.ok() { &counters.callbacks_sent } else { &counters.callbacks_failed });
         Ok(Some(posted.status))
+    }
+
+    /// The calls made through the REST API, oldest first.
+    pub fn calls(&self) -> Vec<SimCall> {
+        self.world.calls.lock().all().map(|call| call.snapshot()).collect()
+    }
+
+    /// Of these, those to a phone.
+    pub fn calls_to(&self, number: &str) -> Vec<SimCall> {
+        let phone = phone_of(number);
+        self.world.calls.lock().all().filter(|call| call.to == phone).map(|call| call.snapshot()).collect()
+    }
+
+    /// A phone that rings or was called is picked up.
+    pub async fn pick_up(&self, sid: &str, by: AnsweredBy) -> Result<Vec<u16>, UnknownMessage> {
+        let call = self.find_call(sid)?;
+        while matches!(call.course.lock().status, CallStatus::Queued | CallStatus::Initiated) {
+            self.world.step_call(&call, false).await;
+        }
+        Ok(self.world.pick_up(&call, by).await)
+    }
+
+    /// Whoever has picked up presses a key. Nothing happens unless one is waited for.
+    pub async fn press(&self, sid: &str, key: char) -> Result<Vec<u16>, UnknownMessage> {
+        Ok(self.world.press(&self.find_call(sid)?, key).await)
+    }
+
+    /// Whoever has picked up lets the time for a key go by, once.
+    pub async fn stay_silent(&self, sid: &str) -> Result<Vec<u16>, UnknownMessage> {
+        Ok(self.world.stay_silent(&self.find_call(sid)?).await)
+    }
+
+    /// Whoever has picked up hangs up; a phone that rings is turned down.
+    pub async fn hang_up(&self, sid: &str) -> Result<Vec<u16>, UnknownMessage> {
+        Ok(self.world.hang_up(&self.find_call(sid)?).await)
+    }
+
+    /// Nobody picks up in time.
+    pub async fn ring_out(&self, sid: &str) -> Result<Vec<u16>, UnknownMessage> {
+        Ok(self.world.move_call(&self.find_call(sid)?, CallStatus::NoAnswer, None).await)
+    }
+
+    /// Posts a status callback of a call, whatever its real status. Gives the HTTP status, 0 for no answer; `None` without
+    /// a callback URL.
+    pub async fn send_call_callback(&self, sid: &str, status: CallStatus) -> Result<Option<u16>, UnknownMessage> {
+        let call = self.find_call(sid)?;
+        let Some(url) = &call.status_callback else { return Ok(None) };
+        let form = self.world.status_form_of_call(&call, status);
+        Ok(self.world.post(url, &form, 0).await.first().copied())
+    }
+
+    fn find_call(&self, sid: &str) -> Result<Arc<Call>, UnknownMessage> {
+        self.world.calls.lock().get(sid).ok_or_else(|| UnknownMessage(sid.to_owned()))
+    }
+
+    /// The oldest call to `to` that nobody has expected yet; marks it as expected. The error says what is there instead.
+    pub fn expect_call(&self, to: &str) -> Result<SimCall, String> {
+        let calls = self.world.calls.lock();
+        let theirs = || calls.all().filter(|call| call.to == phone_of(to));
+        let found = theirs().find(|call| !std::mem::replace(&mut call.course.lock().expected, true));
+        let there: Vec<String> = theirs().map(|call| describe_call(&call.snapshot())).collect();
+        found.map(|call| call.snapshot()).ok_or_else(|| format!("no further call to {to}:\n{}", there.join("\n")))
     }
 
     /// Where replies are posted from now on.
@@ -255,10 +322,12 @@ impl SimulatorHandle {
     /// If something came that no [`SimulatorHandle::expect_message`] named; the text says what, and to whom.
     #[track_caller]
     pub fn assert_no_unexpected(&self) {
-        let unexpected: Vec<String> = self.unexpected().iter().map(describe).collect();
+        let calls = self.calls().into_iter().filter(|call| !call.expected);
+        let calls: Vec<String> = calls.map(|call| describe_call(&call)).collect();
+        let unexpected: Vec<String> = self.unexpected().iter().map(describe).chain(calls).collect();
         assert!(
             unexpected.is_empty(),
-            "{} message(s) came that nobody expected:\n{}",
+            "{} message(s) or call(s) came that nobody expected:\n{}",
             unexpected.len(),
             unexpected.join("\n")
         );
@@ -298,6 +367,11 @@ impl SimulatorHandle {
     fn find(&self, sid: &str) -> Result<Arc<Message>, UnknownMessage> {
         self.world.ring.lock().get(sid).ok_or_else(|| UnknownMessage(sid.to_owned()))
     }
+}
+
+fn describe_call(call: &SimCall) -> String {
+    let (sid, to, status, said) = (&call.sid, &call.phone, call.status.word(), &call.said);
+    format!("  - call {sid} to {to}, {status}: {said:?}")
 }
 
 /// One line for a person who reads a failed test: simulated numbers and texts are shown.

@@ -4,11 +4,15 @@
 //!   service ── POST Messages.json ──▶ api ─▶ create ─▶ store ─▶ timeline ─▶ callback ── signed POST ──▶ service
 //!              GET  Messages.json ──▶ api ─▶ lookup      │
 //!   person  ── phone page, reply ───▶ control ─▶ inbound ┴───────────────▶ callback ── signed POST ──▶ service
+//!   service ── POST Calls.json ─────▶ call_api ─▶ calls ──── what to say? ─▶ callback ── signed POST ──▶ service
+//!   person  ── phone page, keys ────▶ control ─▶ calls ───── Digits ───────▶ callback ── signed POST ──▶ service
 //!   test    ── SimulatorHandle ─────▶ handle (faults, steps, expectations)
 //! ```
 //!
-//! - `api` answers as Twilio's REST API does (Messages, the account checks, the Content API): status codes, error codes,
-//!   bodies, headers. `create` holds what Twilio checks, `lookup` the rest, `answer` the shapes.
+//! - `api` answers as Twilio's REST API does (Messages, Calls, the account checks, the Content API): status codes, error
+//!   codes, bodies, headers. `create` holds what Twilio checks, `lookup` the rest, `answer` the shapes; `call_api` is all of
+//!   that for calls.
+//! - `calls` brings a call through its life: it rings, is picked up or not, asks for `twiml` and does what that says.
 //! - `fault` is what can be made to go wrong; `wire` lets an answer never come.
 //! - `timeline` moves messages on by themselves ([`CallbackMode::Automatic`]); in [`CallbackMode::Manual`] nothing happens
 //!   until [`SimulatorHandle::step`].
@@ -36,7 +40,10 @@ use crate::ports::{Clock, Entropy};
 mod answer;
 mod api;
 mod auth;
+mod call;
+mod call_api;
 mod callback;
+mod calls;
 mod config;
 mod content;
 mod control;
@@ -50,12 +57,14 @@ mod segments;
 mod sign;
 mod store;
 mod timeline;
+mod twiml;
 mod wire;
 mod world;
 
 #[cfg(test)]
 mod tests;
 
+pub use call::{AnsweredBy, CallStatus, SimCall};
 pub use config::{ApiKey, CallbackMode, ContentTemplate, SimulatorConfig};
 pub use fault::{Fault, FaultRule, Frequency, InvalidFault, REPEATS_MAX, RULES_MAX, Scope};
 pub use handle::{SimListing, SimRequest, SimulatorHandle, UnknownMessage};

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Credentials;
+use super::call::Calls;
 use super::callback::{Form, Postman, status_form};
 use super::config::{CallbackMode, SimulatorConfig};
 use super::content::Content;
@@ -26,7 +27,7 @@ use crate::ports::{Clock, Entropy, random};
 pub struct Stats {
     /// Create calls that came in, whatever became of them.
     pub create_calls: u64,
-    /// Messages that were made by them.
+    /// Messages and calls that were made by them.
     pub created: u64,
     /// Every other call of the API.
     pub lookups: u64,
@@ -90,6 +91,8 @@ pub(super) struct World {
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub ring: Mutex<Ring>,
+    /// Bounded like the messages.
+    pub calls: Mutex<Calls>,
     pub requests: Mutex<Requests>,
     /// Bounded like the requests.
     pub listings: Mutex<VecDeque<SimListing>>,
@@ -119,6 +122,7 @@ impl World {
         Ok(Self {
             credentials: Credentials::new(&config),
             ring: Mutex::new(Ring::new(config.keep_messages)),
+            calls: Mutex::new(Calls::new(config.keep_messages)),
             requests: Mutex::new(Requests::new(config.keep_messages)),
             listings: Mutex::default(),
             faults: FaultBook::new(&config.faults),
@@ -205,7 +209,7 @@ impl World {
         codes
     }
 
-    async fn post(&self, url: &str, form: &Form, repeated: u32) -> Vec<u16> {
+    pub(super) async fn post(&self, url: &str, form: &Form, repeated: u32) -> Vec<u16> {
         let token = self.idempotency_token();
         let mut codes = Vec::with_capacity(1);
         for _ in 0..=repeated {
@@ -242,6 +246,7 @@ impl World {
     pub(super) fn reset(&self) {
         self.timeline.clear();
         self.ring.lock().clear();
+        self.calls.lock().clear();
         self.requests.lock().clear();
         self.listings.lock().clear();
         self.faults.clear();

@@ -1,8 +1,15 @@
 //! The shape of Twilio's identifiers: two capital letters that name the kind, and 32 hexadecimal digits.
 
+use crate::domain::ids::ProviderId;
+
 /// Whether `text` is an identifier of the kind that `prefix` names (`AC`, `SK`, `HX`, `MG`, `SM` …).
 pub(super) fn is_sid(prefix: &str, text: &str) -> bool {
     text.strip_prefix(prefix).is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// A call's identifier, checked.
+pub(super) fn call_sid(text: &str) -> Option<ProviderId> {
+    is_sid("CA", text).then(|| text.parse().ok()).flatten()
 }
 
 /// Whether `text` names a message: `SM`, or `MM` where media or a template is involved.

@@ -9,7 +9,7 @@ use tokio::sync::SemaphorePermit;
 use super::Worker;
 use super::courier::Lane;
 use crate::domain::alert::{Action, Alert, Kind};
-use crate::domain::contact::PhoneNumber;
+use crate::domain::contact::{Channel, PhoneNumber};
 use crate::domain::delivery::{Delivery, DeliveryState, Disclosed};
 use crate::domain::ids::{AttemptNo, DeliveryNo, ProviderId};
 use crate::domain::message::{Composed, text_sha256};
@@ -21,6 +21,8 @@ use crate::service::dispatch::Job;
 /// How far Twilio's clock may be behind ours when a message is looked for by its time. It costs only a longer listing: the
 /// reference says whose a message is. One that is overlooked is sent again.
 const CLOCKS_APART: Duration = Duration::from_secs(30);
+/// So long before a call that is found another case's attempt may have been begun that made it.
+const OTHERS_BEGUN_BEFORE: Duration = Duration::from_secs(120);
 /// How long a delivery waits whose lease left no time for its call.
 const LATE_PAUSE: Duration = Duration::from_millis(500);
 /// So lately a case was looked at that it need not be looked at again before a call.
@@ -41,11 +43,15 @@ const fn lane_of(alert: &Alert, delivery: &Delivery) -> Lane {
     }
 }
 
-/// The form in which Twilio takes a message: an approved template where there is one, else the text itself.
-fn content(message: Composed) -> MessageContent {
-    match message.content_sid {
-        Some(content_sid) => MessageContent::Template { content_sid, variables: message.variables },
-        None => MessageContent::Body(message.text),
+/// The form in which Twilio takes a message: an approved template where there is one, else the text itself. What a call
+/// says is asked for when somebody answers.
+fn content(channel: Channel, message: Composed) -> MessageContent {
+    match (channel, message.content_sid) {
+        (Channel::Voice, _) => MessageContent::Call,
+        (Channel::Whatsapp | Channel::Sms, Some(content_sid)) => {
+            MessageContent::Template { content_sid, variables: message.variables }
+        }
+        (Channel::Whatsapp | Channel::Sms, None) => MessageContent::Body(message.text),
     }
 }
 
@@ -131,7 +137,7 @@ impl Worker {
         if let Err(wait) = self.courier.admits(lane, now) {
             return SendOutcome::NotBegun { wait };
         }
-        let content = content(message);
+        let content = content(delivery.channel, message);
         let attempt = Some(alert.attempt_ref(delivery.no, attempt));
         let request = MessageRequest { attempt, channel: delivery.channel, to, content };
         let outcome = self.courier.call(&request).await;
@@ -210,10 +216,43 @@ impl Worker {
             .flat_map(|delivery| &delivery.attempts)
             .filter_map(|attempt| attempt.provider_id.as_ref())
             .collect();
-        let candidates = listed
-            .iter()
-            .filter(|listed| is_ours(listed, alert, since) && !known.contains(&&listed.receipt.provider_id));
-        Ok(fitting(candidates, alert, delivery.attempt(attempt).map(|attempt| &attempt.disclosed)))
+        let candidates =
+            listed.iter().filter(|listed| listed.created_at >= since && !known.contains(&&listed.receipt.provider_id));
+        match delivery.channel {
+            Channel::Whatsapp | Channel::Sms => {
+                let ours = candidates.filter(|listed| listed.body.contains(alert.reference.as_str()));
+                Ok(fitting(ours, alert, delivery.attempt(attempt).map(|attempt| &attempt.disclosed)))
+            }
+            Channel::Voice => {
+                let until =
+                    begun_at.saturating_add(self.settings.call_timeout + CLOCKS_APART).unwrap_or(Timestamp::MAX);
+                let calls = candidates.filter(|listed| listed.created_at <= until).map(|listed| &listed.receipt);
+                self.own_call(alert, delivery, since, calls.rev()).await
+            }
+        }
+    }
+
+    /// Of the calls to a phone, the oldest that can only be this case's: nothing in a call says which case it is about. Where
+    /// another case may have made it, it counts as not found, and the phone is called again: a second call is better than
+    /// none. As a rule the call's own callbacks, which name the attempt, have long told whose it is.
+    async fn own_call(
+        &self,
+        alert: &Alert,
+        delivery: &Delivery,
+        since: Timestamp,
+        calls: impl Iterator<Item = &Receipt> + Send,
+    ) -> Result<Option<Receipt>, LookUpError> {
+        let unavailable = |_| LookUpError::Unavailable { retry_after: None };
+        let earlier = since.saturating_sub(OTHERS_BEGUN_BEFORE).unwrap_or(Timestamp::MIN);
+        if self.service.others_may_have_called(alert, delivery, earlier).await.map_err(unavailable)? {
+            return Ok(None);
+        }
+        for call in calls {
+            if !self.service.is_known_to_a_case(&call.provider_id).await.map_err(unavailable)? {
+                return Ok(Some(call.clone()));
+            }
+        }
+        Ok(None)
     }
 
     async fn poll(&self, alert: Alert, no: DeliveryNo, attempt: AttemptNo, provider_id: &ProviderId) {
@@ -295,10 +334,6 @@ fn fitting<'a>(
         }
     }
     exact.or(unknown).cloned()
-}
-
-fn is_ours(listed: &ListedMessage, alert: &Alert, since: Timestamp) -> bool {
-    listed.created_at >= since && listed.body.contains(alert.reference.as_str())
 }
 
 /// A number that cannot be opened is a fault of the set-up; a store that cannot be read may recover.

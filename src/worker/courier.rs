@@ -72,18 +72,20 @@ pub struct Courier {
 pub struct Paces {
     whatsapp: Mutex<Pace>,
     sms: Mutex<Pace>,
+    voice: Mutex<Pace>,
 }
 
 impl Paces {
-    /// The paces of the two senders.
-    pub fn new(whatsapp: Pace, sms: Pace) -> Self {
-        Self { whatsapp: Mutex::new(whatsapp), sms: Mutex::new(sms) }
+    /// The paces of the three senders.
+    pub fn new(whatsapp: Pace, sms: Pace, voice: Pace) -> Self {
+        Self { whatsapp: Mutex::new(whatsapp), sms: Mutex::new(sms), voice: Mutex::new(voice) }
     }
 
     fn of(&self, channel: Channel) -> &Mutex<Pace> {
         match channel {
             Channel::Whatsapp => &self.whatsapp,
-            Channel::Sms | Channel::Voice => &self.sms,
+            Channel::Sms => &self.sms,
+            Channel::Voice => &self.voice,
         }
     }
 }
@@ -259,7 +261,8 @@ mod tests {
 
     fn courier(per_second: f64, burst: u32, places: usize) -> (Courier, ManualClock, Arc<Line>) {
         let (clock, line) = (ManualClock::new(Timestamp::UNIX_EPOCH), Arc::new(Line(Mutex::new(true))));
-        let paces = Paces::new(Pace::new(per_second, burst), Pace::new(per_second, burst));
+        let pace = || Pace::new(per_second, burst);
+        let paces = Paces::new(pace(), pace(), pace());
         let breaker = Breaker::new(BreakerLimits { failures_to_open: 2, ..BreakerLimits::default() });
         let (twilio, time) = (Arc::clone(&line) as Arc<dyn TwilioClient>, Arc::new(clock.clone()));
         (Courier::new(twilio, time, Arc::new(Metrics::new()), paces, breaker, places), clock, line)

@@ -15,7 +15,7 @@ use crisis_relay::domain::ids::{
     AddressKey, AlertId, AttemptNo, DeliveryNo, EventId, IdempotencyKey, OrganisationId, PersonKey, ProviderId,
     Reference, SubjectKey,
 };
-use crisis_relay::domain::message::{BandThresholds, Composed, segments};
+use crisis_relay::domain::message::{BandThresholds, Composed, Speech, segments};
 use crisis_relay::domain::policy::{Ladders, Policy, Step, Target};
 use crisis_relay::domain::provider::{MessageStatus, SendOutcome};
 use crisis_relay::domain::roster::{self, Change, ContactDetails, MethodDetails, Number, Roster};
@@ -134,6 +134,10 @@ impl Compose for Plain {
             text_sha256: "0".repeat(64),
             segments: segments::count("Ref"),
         })
+    }
+
+    fn speech(&self, _: &Facts<'_>) -> Option<Speech> {
+        None
     }
 }
 

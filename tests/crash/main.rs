@@ -14,6 +14,7 @@
 //! load      backends and a counsellor   ledger    what they were promised
 //! world     lives and kills             snapshot  what a kill left  verdict   what came of it all
 //! migration kills in the midst of one
+//! calls     phones that ring, and keys that are pressed, while the service is killed
 //! ```
 //!
 //! `CRASH_ROUNDS=500 cargo test --test crash` kills five hundred times, with seeds of its own after the fixed ones;
@@ -25,6 +26,7 @@
     reason = "a test that cannot go on shall say where; the runner shows what led there"
 )]
 
+mod calls;
 mod front;
 mod ledger;
 mod load;
@@ -85,6 +87,13 @@ async fn however_often_it_is_killed_no_accepted_alert_is_lost_and_none_is_told_t
         say(&evidence.to_string());
         evidence.judge();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_heard_in_a_call_that_the_case_is_theirs_has_it_however_often_it_is_killed() {
+    let seed = number("CRASH_SEED").unwrap_or(SEEDS[0]);
+    println!("to repeat it: CRASH_SEED={seed} cargo test --test crash whoever_heard");
+    say(&format!("seed {seed}: {}", calls::live_through(seed).await));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -123,4 +123,7 @@ operations! {
     webhook_status: "POST" "/webhooks/twilio/status" -> 204 400 403;
     run_due: "POST" "/api/v1/tasks/run-due" -> 200 401 403;
     webhook_incoming: "POST" "/webhooks/twilio/incoming" -> 200 400 403;
+    call_answer: "POST" "/webhooks/twilio/voice/answer" -> 200 400 403;
+    call_key: "POST" "/webhooks/twilio/voice/key" -> 200 400 403;
+    call_status: "POST" "/webhooks/twilio/voice/status" -> 204 400 403;
 }

@@ -288,7 +288,16 @@ fn json_body(schema: &Value) -> BoxedStrategy<(Headers, Vec<u8>)> {
 fn form_body(path: &str) -> BoxedStrategy<(Headers, Vec<u8>)> {
     let account = crisis_relay::simulator::SimulatorConfig::default().account_sid;
     let sid = "SM0123456789abcdef0123456789abcdef";
-    let fixed: Vec<(&str, Vec<String>)> = if path.ends_with("status") {
+    let call = "CA0123456789abcdef0123456789abcdef";
+    let fixed: Vec<(&str, Vec<String>)> = if path.contains("/voice/") {
+        vec![
+            ("CallSid", words(&[call, call, call, sid, CANARY])),
+            ("CallStatus", words(&["ringing", "in-progress", "completed", "busy", "no-answer", CANARY])),
+            ("AnsweredBy", words(&["human", "machine_end_beep", "unknown", CANARY])),
+            ("Digits", words(&["1", "2", "9", "12345", CANARY])),
+            ("To", words(&["+919800000017", "+919800000017", CANARY])),
+        ]
+    } else if path.ends_with("status") {
         vec![("MessageStatus", words(&["sent", "delivered", "read", "failed", "undelivered", "queued", CANARY]))]
     } else {
         vec![

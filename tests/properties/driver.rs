@@ -153,7 +153,7 @@ fn actor_of(input: &Input) -> Actor {
         Input::Overridden { .. } | Input::Acknowledge { via: AckVia::Api } | Input::Resolve { .. } | Input::CheckIn => {
             person()
         }
-        Input::Acknowledge { via: AckVia::Reply } | Input::PassOn | Input::Replied { .. } => {
+        Input::Acknowledge { via: AckVia::Reply | AckVia::Keypress } | Input::PassOn | Input::Replied { .. } => {
             Actor::Contact { contact: crate::world::contact_id(0) }
         }
     }

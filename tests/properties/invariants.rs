@@ -110,7 +110,7 @@ pub(crate) fn rejection(alert: &Alert, input: &Input, people: &Directory, now: T
         Input::PassOn => match alert.state {
             AlertState::Withheld { .. } => Some(Rejection::IsWithheld),
             AlertState::Acknowledged { via: AckVia::Api, .. } => Some(Rejection::AlreadyAcknowledged),
-            AlertState::Acknowledged { via: AckVia::Reply, .. } => {
+            AlertState::Acknowledged { via: AckVia::Reply | AckVia::Keypress, .. } => {
                 let told = alert.deliveries.iter().rfind(|delivery| is_alert(delivery));
                 nobody_else(alert, told.map_or(Stage::FIRST, |delivery| delivery.stage), people, now)
             }

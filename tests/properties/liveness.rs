@@ -15,7 +15,7 @@ use proptest::test_runner::TestCaseError;
 
 use crate::cases;
 use crate::driver::Driver;
-use crate::steps::{STATUSES, What, fault, provider_id, step};
+use crate::steps::{NO_FAILURES, STATUSES, What, fault, provider_id, step};
 use crate::world::{Granted, World, any_score, contact_id, longest_patience, named, reachable_world};
 
 /// How the provider behaves, for ever.
@@ -25,6 +25,8 @@ enum Provider {
     Accepts(MessageStatus),
     /// Takes every message, and tells later that it did not arrive.
     AcceptsAndFails(ProviderFault),
+    /// Takes every message, and tells later that the call reached nobody, which is no fault.
+    ReachesNobody(MessageStatus),
     Refuses(ProviderFault),
     /// Answers no call, and knows no message.
     TimesOut,
@@ -38,8 +40,9 @@ enum Provider {
 
 fn provider() -> impl Strategy<Value = Provider> {
     prop_oneof![
-        select(STATUSES[..7].to_vec()).prop_map(Provider::Accepts),
+        select(STATUSES[..NO_FAILURES].to_vec()).prop_map(Provider::Accepts),
         fault().prop_map(Provider::AcceptsAndFails),
+        select(STATUSES[NO_FAILURES..].to_vec()).prop_map(Provider::ReachesNobody),
         fault().prop_map(Provider::Refuses),
         Just(Provider::TimesOut),
         Just(Provider::Unreachable),
@@ -68,7 +71,7 @@ impl Provider {
         let provider_id = provider_id(delivery, attempt, false);
         let accepted = SendOutcome::Accepted { provider_id: provider_id.clone(), status: MessageStatus::Queued };
         let outcome = match self {
-            Self::Accepts(_) | Self::AcceptsAndFails(_) => accepted,
+            Self::Accepts(_) | Self::AcceptsAndFails(_) | Self::ReachesNobody(_) => accepted,
             Self::Refuses(fault) => SendOutcome::Refused(*fault),
             Self::TimesOut | Self::Unreachable => {
                 SendOutcome::Unknown { cause: UnknownCause::TimeOut, retry_after: None }
@@ -77,10 +80,15 @@ impl Provider {
             Self::Kills => return Vec::new(),
         };
         let mut inputs = vec![Input::Settled { delivery, attempt, outcome }];
-        if let Self::AcceptsAndFails(fault) = self {
-            let receipt = Receipt { provider_id, status: MessageStatus::Undelivered, fault: Some(*fault) };
-            inputs.push(Input::Received { delivery, attempt, receipt });
-        }
+        let (status, fault) = match self {
+            Self::AcceptsAndFails(fault) => (MessageStatus::Undelivered, Some(*fault)),
+            Self::ReachesNobody(status) => (*status, None),
+            Self::Accepts(_) | Self::Refuses(_) | Self::TimesOut | Self::Unreachable | Self::Busy(_) | Self::Kills => {
+                return inputs;
+            }
+        };
+        let receipt = Receipt { provider_id, status, fault };
+        inputs.push(Input::Received { delivery, attempt, receipt });
         inputs
     }
 
@@ -88,7 +96,12 @@ impl Provider {
         match self {
             Self::Kills => Vec::new(),
             Self::Unreachable => vec![Input::NotFound { delivery, attempt, answered: false }],
-            Self::Accepts(_) | Self::AcceptsAndFails(_) | Self::Refuses(_) | Self::TimesOut | Self::Busy(_) => {
+            Self::Accepts(_)
+            | Self::AcceptsAndFails(_)
+            | Self::ReachesNobody(_)
+            | Self::Refuses(_)
+            | Self::TimesOut
+            | Self::Busy(_) => {
                 vec![Input::NotFound { delivery, attempt, answered: true }]
             }
         }
@@ -156,7 +169,7 @@ proptest! {
     fn a_provider_that_takes_every_message_gets_one_for_each_person_of_each_stage(
         world in reachable_world(),
         score in any_score(),
-        status in select(STATUSES[..7].to_vec()),
+        status in select(STATUSES[..NO_FAILURES].to_vec()),
         wakes in 1usize..60,
     ) {
         let provider = Provider::Accepts(status);

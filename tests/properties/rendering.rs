@@ -31,7 +31,8 @@ proptest! {
         for text in &driver.texts {
             prop_assert!(!text.to_lowercase().contains(CANARY), "{}", text);
             prop_assert!(!TELLING.iter().any(|word| text.to_lowercase().contains(word)), "{}", text);
-            prop_assert!(text.contains(driver.alert.reference.as_str()), "{}", text);
+            // A call spells it.
+            prop_assert!(text.replace(", ", "").contains(driver.alert.reference.as_str()), "{}", text);
             prop_assert_eq!(text.contains("DRILL"), matches!(world.kind, Kind::Drill), "{}", text);
         }
     }

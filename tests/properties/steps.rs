@@ -48,7 +48,7 @@ pub(crate) enum What {
     Settle { which: Which, came: Came },
     Receive { which: Which, status: MessageStatus, fault: Option<ProviderFault>, strange: bool },
     NotFound { which: Which, answered: bool },
-    Acknowledge { by_phone: bool },
+    Acknowledge { via: AckVia },
     CheckIn,
     Write,
     PassOn,
@@ -123,8 +123,7 @@ impl What {
                 let (delivery, attempt) = which.find(&driver.alert)?;
                 Input::NotFound { delivery, attempt, answered: *answered }
             }
-            Self::Acknowledge { by_phone: true } => Input::Acknowledge { via: AckVia::Reply },
-            Self::Acknowledge { by_phone: false } => Input::Acknowledge { via: AckVia::Api },
+            Self::Acknowledge { via } => Input::Acknowledge { via: *via },
             Self::CheckIn => Input::CheckIn,
             Self::Write => Input::Replied { channel: Channel::Sms },
             Self::PassOn => Input::PassOn,
@@ -190,7 +189,8 @@ pub(crate) fn provider_id(delivery: DeliveryNo, attempt: AttemptNo, strange: boo
 
 // -- at random --------------------------------------------------------------------------------------------------------
 
-pub(crate) const STATUSES: [MessageStatus; 10] = [
+/// Of messages and of calls; those that are no failure come first.
+pub(crate) const STATUSES: [MessageStatus; 18] = [
     MessageStatus::Scheduled,
     MessageStatus::Accepted,
     MessageStatus::Queued,
@@ -198,10 +198,21 @@ pub(crate) const STATUSES: [MessageStatus; 10] = [
     MessageStatus::Sent,
     MessageStatus::Delivered,
     MessageStatus::Read,
+    MessageStatus::Initiated,
+    MessageStatus::Ringing,
+    MessageStatus::InProgress,
+    MessageStatus::Answered,
     MessageStatus::Undelivered,
     MessageStatus::Failed,
     MessageStatus::Canceled,
+    MessageStatus::Busy,
+    MessageStatus::NoAnswer,
+    MessageStatus::Completed,
+    MessageStatus::Machine,
 ];
+
+/// How many of them are no failure.
+pub(crate) const NO_FAILURES: usize = 11;
 
 pub(crate) const CLASSES: [ErrorClass; 7] = [
     ErrorClass::Retry,
@@ -257,7 +268,7 @@ fn what() -> impl Strategy<Value = What> {
         4 => (any_score(), granted()).prop_map(|(score, granted)| What::Join { score, granted }),
         2 => granted().prop_map(|granted| What::Override { granted }),
         1 => granted().prop_map(|granted| What::Judge { granted }),
-        1 => any::<bool>().prop_map(|by_phone| What::Acknowledge { by_phone }),
+        1 => select(vec![AckVia::Api, AckVia::Reply, AckVia::Keypress]).prop_map(|via| What::Acknowledge { via }),
         1 => select(vec![What::CheckIn, What::Write]),
         1 => Just(What::PassOn),
         1 => (prop::bool::weighted(0.2), any::<bool>())

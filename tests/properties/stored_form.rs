@@ -73,7 +73,7 @@ fn an_alert_is_read_although_what_may_be_absent_is() {
     }
 }
 
-/// One alert in each state. A new state has no arm here, and stops the compiler until it has an example.
+/// An alert in each state, or more. A new state has no arm here, and stops the compiler until it has an example.
 fn alerts() -> Vec<Alert> {
     let states = [
         AlertState::Withheld { why: WithheldReason::NoConsent, since: start_plus(1) },
@@ -90,6 +90,13 @@ fn alerts() -> Vec<Alert> {
             outcome: Outcome::SafeInPerson,
             at: start_plus(5),
             follow_up: Some(FollowUp { due_at: start_plus(7), is_told: true }),
+        },
+        AlertState::Acknowledged {
+            by: Actor::Contact { contact: contact_id(2) },
+            via: AckVia::Keypress,
+            at: start_plus(3),
+            action_due_at: start_plus(4),
+            reminded_at: None,
         },
     ];
     let examples = states.into_iter().map(|state| {
@@ -168,6 +175,7 @@ fn deliveries() -> Vec<Delivery> {
         DeliveryState::Sending { attempt, lease },
         DeliveryState::Unknown { attempt, since: start_plus(10), look_ups: 2, next_look_up_at: start_plus(15) },
         DeliveryState::Failed { reason: FailureReason::NotComposable, fault: None, at: start_plus(11) },
+        DeliveryState::Failed { reason: FailureReason::NotReached, fault: None, at: start_plus(12) },
         DeliveryState::Cancelled { at: start_plus(13) },
     ];
     states.extend(CLASSES.map(|class| failed(FailureReason::Refused, class)));

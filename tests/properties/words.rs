@@ -178,7 +178,19 @@ proptest! {
         prop_assert_eq!(furthest.has_arrived(), arrived, "what has arrived, has arrived");
         prop_assert_eq!(furthest.is_failure(), failed && !arrived);
         for status in statuses {
-            prop_assert_eq!(MessageStatus::parse(status.word()), Some(status));
+            let of_a_call = MessageStatus::of_call(&status.word().replace('_', "-"), None);
+            let read = MessageStatus::parse(status.word()).or(of_a_call);
+            let by_whom = matches!(status, MessageStatus::Answered | MessageStatus::Machine);
+            prop_assert!(by_whom || read == Some(status), "{:?} {:?}", read, status);
+        }
+    }
+
+    #[test]
+    fn only_what_a_human_answers_has_arrived(word in "[a-z-]{1,12}", who in prop::option::of("human|machine_start|machine_end_[a-z]{1,6}|fax|unknown|[a-z_]{0,12}")) {
+        for word in [word.as_str(), "queued", "initiated", "ringing", "in-progress", "completed", "busy", "no-answer", "failed", "canceled"] {
+            let Some(status) = MessageStatus::of_call(word, who.as_deref()) else { continue };
+            let over = matches!(word, "in-progress" | "answered" | "completed");
+            prop_assert_eq!(status.has_arrived(), over && who.as_deref() == Some("human"), "{} {:?}", word, who);
         }
     }
 

@@ -13,7 +13,9 @@ use crisis_relay::domain::event::{Score, Source, Trigger};
 use crisis_relay::domain::ids::{
     AddressKey, AlertId, ContactId, EventId, PersonKey, PrincipalKey, Reference, SubjectKey,
 };
-use crisis_relay::domain::message::{BandThresholds, Composed, MessageFacts, Purpose, TemplateSet, UrgencyBand};
+use crisis_relay::domain::message::{
+    BandThresholds, Composed, MessageFacts, Purpose, Speech, TemplateSet, UrgencyBand,
+};
 use crisis_relay::domain::policy::{Ladders, Policy, Stage, Step, Target};
 use crisis_relay::domain::schedule::{Schedule, Shift};
 use crisis_relay::domain::sealed::Sealed;
@@ -187,23 +189,31 @@ pub(crate) static TEXTS: LazyLock<Texts> = LazyLock::new(|| Texts(TemplateSet::b
 
 impl Compose for Texts {
     fn compose(&self, facts: &Facts<'_>) -> Option<Composed> {
-        let message = MessageFacts {
-            reference: facts.reference,
-            score: facts.score.map(Score::value),
-            band: UrgencyBand::of(facts.severity.value(), BandThresholds::default()),
-            raised_at: facts.at,
-            respond_by: facts.respond_by,
-            time_zone: TimeZone::posix("IST-5:30").unwrap(),
-            link: Some("https://relay.example.org/a".parse().unwrap()),
-            sender: "MITRA".parse().unwrap(),
-            drill: facts.drill,
-        };
+        let message = message(facts);
         match facts.purpose {
             Purpose::CounsellorAlert => self.0.compose(facts.channel, facts.language, &message, None).ok(),
             notice @ (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder) => {
                 self.0.compose_notice(notice, facts.channel, facts.language, &message, facts.taken_by, None).ok()
             }
         }
+    }
+
+    fn speech(&self, facts: &Facts<'_>) -> Option<Speech> {
+        self.0.speech(facts.language, &message(facts)).ok()
+    }
+}
+
+fn message(facts: &Facts<'_>) -> MessageFacts {
+    MessageFacts {
+        reference: facts.reference,
+        score: facts.score.map(Score::value),
+        band: UrgencyBand::of(facts.severity.value(), BandThresholds::default()),
+        raised_at: facts.at,
+        respond_by: facts.respond_by,
+        time_zone: TimeZone::posix("IST-5:30").unwrap(),
+        link: Some("https://relay.example.org/a".parse().unwrap()),
+        sender: "MITRA".parse().unwrap(),
+        drill: facts.drill,
     }
 }
 
@@ -383,11 +393,10 @@ fn critical_band(policy: Policy) -> Arc<Policy> {
     Arc::new(Policy { id: "critical".parse().unwrap(), ..policy })
 }
 
-/// Everybody who is named can be told, over the two channels that there are texts for.
+/// Everybody who is named can be told, over some channel.
 pub(crate) fn reachable_world() -> impl Strategy<Value = World> {
     (world(), policy(1), prop::option::weighted(0.3, policy(1))).prop_map(|(world, policy, critical)| {
         let texts = |channels: &mut Vec<Channel>| {
-            channels.retain(|channel| *channel != Channel::Voice);
             if channels.is_empty() {
                 channels.push(Channel::Whatsapp);
             }

@@ -9,7 +9,9 @@ use crisis_relay::domain::contact::{Channel, ContactRole, Directory, PhoneNumber
 use crisis_relay::domain::delivery::DeliveryRules;
 use crisis_relay::domain::event::Score;
 use crisis_relay::domain::ids::OrganisationId;
-use crisis_relay::domain::message::{BandThresholds, Composed, MessageFacts, Purpose, TemplateSet, UrgencyBand};
+use crisis_relay::domain::message::{
+    BandThresholds, Composed, MessageFacts, Purpose, Speech, TemplateSet, UrgencyBand,
+};
 use crisis_relay::domain::policy::{Policy, Step, Target};
 use crisis_relay::keyring::{LocalKeyring, MasterKeys};
 use crisis_relay::ports::Keyring;
@@ -25,9 +27,9 @@ const fn s(seconds: u64) -> Duration {
 
 /// The people who are told, with the channels that each has.
 pub(crate) const COUNSELLORS: [(&str, &str, &[Channel]); 3] = [
-    ("counsellor-1", "+919800000001", &[Channel::Whatsapp, Channel::Sms]),
+    ("counsellor-1", "+919800000001", &[Channel::Whatsapp, Channel::Sms, Channel::Voice]),
     ("counsellor-2", "+919800000002", &[Channel::Whatsapp]),
-    ("duty-manager", "+919800000003", &[Channel::Sms, Channel::Whatsapp]),
+    ("duty-manager", "+919800000003", &[Channel::Sms, Channel::Whatsapp, Channel::Voice]),
 ];
 
 /// What differs from schedule to schedule.
@@ -42,6 +44,8 @@ pub(crate) struct Setup {
     pub(crate) per_second: f64,
     pub(crate) templates: bool,
     pub(crate) two_steps: bool,
+    /// Who is told is called first, and not last.
+    pub(crate) calls_first: bool,
 }
 
 impl Setup {
@@ -55,6 +59,7 @@ impl Setup {
             per_second: *chance.one_of(&[0.5, 20.0, 80.0]),
             templates: chance.happens(0.5),
             two_steps: chance.happens(0.6),
+            calls_first: chance.happens(0.5),
         }
     }
 }
@@ -98,7 +103,11 @@ pub(crate) fn policy(setup: &Setup) -> Policy {
     let step = |place| Step {
         after: s(90),
         targets: vec![counsellor(place)],
-        channels: vec![Channel::Whatsapp, Channel::Sms],
+        channels: if setup.calls_first {
+            vec![Channel::Voice, Channel::Whatsapp, Channel::Sms]
+        } else {
+            vec![Channel::Whatsapp, Channel::Sms, Channel::Voice]
+        },
     };
     let steps = if setup.two_steps { vec![step(0), step(1)] } else { vec![step(0)] };
     Policy {
@@ -108,7 +117,7 @@ pub(crate) fn policy(setup: &Setup) -> Policy {
         rounds: 2,
         repeat_every: s(120),
         last_responder: counsellor(2),
-        last_responder_channels: vec![Channel::Sms, Channel::Whatsapp],
+        last_responder_channels: vec![Channel::Sms, Channel::Voice, Channel::Whatsapp],
         last_responder_every: s(100),
         fall_over_after: s(30),
         act_within: s(300),
@@ -160,19 +169,9 @@ pub(crate) struct Texts {
 
 impl Compose for Texts {
     fn compose(&self, facts: &Facts<'_>) -> Option<Composed> {
-        let message = MessageFacts {
-            reference: facts.reference,
-            score: facts.score.map(Score::value),
-            band: UrgencyBand::of(facts.severity.value(), BandThresholds::default()),
-            raised_at: facts.at,
-            respond_by: facts.respond_by,
-            time_zone: TimeZone::UTC,
-            link: None,
-            sender: "MITRA".parse().ok()?,
-            drill: facts.drill,
-        };
         let sid =
             (self.templates && facts.channel == Channel::Whatsapp).then_some("HX00000000000000000000000000000001");
+        let message = message(facts)?;
         match facts.purpose {
             Purpose::CounsellorAlert => TEXTS.compose(facts.channel, facts.language, &message, sid).ok(),
             // A notice has no template of its own here, and is sent in words.
@@ -181,4 +180,22 @@ impl Compose for Texts {
             }
         }
     }
+
+    fn speech(&self, facts: &Facts<'_>) -> Option<Speech> {
+        TEXTS.speech(facts.language, &message(facts)?).ok()
+    }
+}
+
+fn message(facts: &Facts<'_>) -> Option<MessageFacts> {
+    Some(MessageFacts {
+        reference: facts.reference,
+        score: facts.score.map(Score::value),
+        band: UrgencyBand::of(facts.severity.value(), BandThresholds::default()),
+        raised_at: facts.at,
+        respond_by: facts.respond_by,
+        time_zone: TimeZone::UTC,
+        link: None,
+        sender: "MITRA".parse().ok()?,
+        drill: facts.drill,
+    })
 }

@@ -95,7 +95,7 @@ impl Instance {
             Arc::clone(&line),
             Arc::clone(&clock),
             counted,
-            Paces::new(pace(), pace()),
+            Paces::new(pace(), pace(), pace()),
             Breaker::new(BreakerLimits::default()),
             16,
         ));

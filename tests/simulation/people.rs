@@ -12,6 +12,7 @@ use crisis_relay::domain::event::{Score, Source};
 use crisis_relay::domain::ids::AlertId;
 use crisis_relay::domain::reply::{Answer, Command};
 use crisis_relay::service::ServiceError;
+use crisis_relay::service::calls::{Call, Key, Said};
 use crisis_relay::service::consent::ConsentChange;
 use crisis_relay::service::intake::{EmergencyOverride, IdempotencyInput, NewEvent};
 use crisis_relay::service::reading::AlertName;
@@ -45,6 +46,7 @@ struct Post {
 pub(crate) struct People {
     posts: Arc<Mutex<BTreeMap<u64, Post>>>,
     replies: Arc<Mutex<Vec<Reply>>>,
+    keys: Vec<(Call, Key)>,
     numbered: u64,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -169,12 +171,16 @@ impl People {
         let chance = &ground.hub.chance;
         let student_no = chance.below(ground.setup.students);
         let whatsapp = granted.unwrap_or_else(|| chance.happens(0.5));
+        let voice = whatsapp && chance.happens(0.6);
         let sms = whatsapp && chance.happens(0.6) || (granted.is_none() && chance.happens(0.2));
         let (hub, watch, service) = (Arc::clone(&ground.hub), Arc::clone(&ground.watch), Arc::clone(&at.service));
-        hub.note(format_args!("student-{student_no} says whatsapp {whatsapp}, sms {sms} to {}", at.process));
+        hub.note(format_args!(
+            "student-{student_no} says whatsapp {whatsapp}, sms {sms}, voice {voice} to {}",
+            at.process
+        ));
         self.tasks.push(tokio::spawn(async move {
             let change = ConsentChange {
-                channels: vec![(Channel::Whatsapp, whatsapp), (Channel::Sms, sms)],
+                channels: vec![(Channel::Whatsapp, whatsapp), (Channel::Sms, sms), (Channel::Voice, voice)],
                 source: "app_settings".parse().expect("a label"),
                 notice_version: None,
             };
@@ -207,8 +213,11 @@ impl People {
         }));
     }
 
-    /// Somebody replies from a phone, perhaps late, perhaps for the second time.
+    /// Somebody replies from a phone, or presses a key in a call, perhaps late, perhaps for the second time.
     pub(crate) fn reply(&mut self, ground: &Ground, at: &Instance) {
+        if let Some((call, key)) = self.drawn_key(ground) {
+            return self.press(ground, at, call, key);
+        }
         let Some(reply) = self.drawn_reply(ground) else { return };
         let (hub, service) = (Arc::clone(&ground.hub), Arc::clone(&at.service));
         hub.note(format_args!("reply {} to {}", crate::twilio::short(&reply.message), at.process));
@@ -226,6 +235,38 @@ impl People {
             });
             hub.require(taken, rule::KEPT, || format!("{reference} is not taken"));
         }));
+    }
+
+    /// A key is pressed, and its answer is said: then what it says is stored.
+    fn press(&mut self, ground: &Ground, at: &Instance, call: Call, key: Key) {
+        let (hub, service, memory) = (Arc::clone(&ground.hub), Arc::clone(&at.service), ground.memory.clone());
+        hub.note(format_args!("{key:?} in the call {} to {}", crate::twilio::short(&call.id), at.process));
+        self.tasks.push(tokio::spawn(async move {
+            let result = service.key_pressed(&call, key).await;
+            hub.note(format_args!("{key:?} in the call {}: {}", crate::twilio::short(&call.id), word(&result)));
+            let Ok(Said::Answer(_, answer)) = result else { return };
+            hub.see(format!("key {}", format!("{answer:?}").split('(').next().unwrap_or_default()));
+            let Answer::Taken(_) = answer else { return };
+            let said = memory.chain(&AuditStream::Alert(call.attempt.alert));
+            let taken = said.iter().any(|entry| entry.canonical.contains(r#""deed":"acknowledged""#));
+            hub.require(taken, rule::KEPT, || format!("{} is not taken", call.attempt.alert));
+        }));
+    }
+
+    /// A key for one of the latest calls, or one that was pressed before.
+    fn drawn_key(&mut self, ground: &Ground) -> Option<(Call, Key)> {
+        let chance = &ground.hub.chance;
+        if !self.keys.is_empty() && chance.happens(0.2) {
+            return Some(chance.one_of(&self.keys).clone());
+        }
+        let call = ground.exchange.with_messages(|messages| {
+            let recent = messages.len().checked_sub(1)? - chance.below(messages.len().min(4));
+            let message = Some(&messages[recent]).filter(|message| message.channel == Channel::Voice)?;
+            Some(Call { attempt: message.attempt, id: message.id(), to: phone(&message.to) })
+        })?;
+        let key = chance.weighted(&[(0.7, Key::Take), (0.15, Key::PassOn), (0.15, Key::Other)]);
+        self.keys.push((call.clone(), key));
+        Some((call, key))
     }
 
     fn drawn_reply(&mut self, ground: &Ground) -> Option<Reply> {

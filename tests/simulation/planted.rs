@@ -45,7 +45,7 @@ fn an_ignored_withdrawal_is_found() {
 
 #[test]
 fn a_withdrawal_that_an_event_overtakes_is_found() {
-    finds(Plant::WordNotLookedAtAgain, &[rule::CONSENT, rule::WITHDRAWN], 100);
+    finds(Plant::WordNotLookedAtAgain, &[rule::CONSENT, rule::WITHDRAWN], 300);
 }
 
 #[test]

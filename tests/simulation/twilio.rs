@@ -170,6 +170,7 @@ impl Exchange {
         let body = match &request.content {
             MessageContent::Body(text) => text.clone(),
             MessageContent::Template { variables, .. } => format!("Put together of: {}", variables.join(", ")),
+            MessageContent::Call => String::new(),
         };
         let lag = if chance.happens(weather.list_lags) { weather.lag(chance) } else { Duration::ZERO };
         let attempt = of_an_alert(request);
@@ -192,7 +193,7 @@ impl Exchange {
             state.messages.push(message);
             state.messages.len() - 1
         };
-        for (after, status, fault) in weather.life(chance) {
+        for (after, status, fault) in weather.life(request.channel, chance) {
             self.plan(after, Event::Move { message: place, status, fault });
         }
     }
@@ -271,10 +272,11 @@ impl Line {
         self.exchange.hub.sleep(self.process, duration).await;
     }
 
-    fn new_id(&self) -> ProviderId {
+    fn new_id(&self, channel: Channel) -> ProviderId {
+        let kind = if channel == Channel::Voice { "CA" } else { "SM" };
         let mut state = self.exchange.state.lock();
         state.calls += 1;
-        format!("SM{:032x}", state.calls).parse().expect("an id of the provider's")
+        format!("{kind}{:032x}", state.calls).parse().expect("an id of the provider's")
     }
 }
 
@@ -288,7 +290,7 @@ impl TwilioClient for Line {
         if call != Call::Answered {
             hub.see(format!("call {call:?}"));
         }
-        let id = self.new_id();
+        let id = self.new_id(request.channel);
         let (soon, then) = (
             hub.chance.span(Duration::from_millis(10), Duration::from_millis(900)),
             hub.chance.span(Duration::from_millis(1), Duration::from_millis(500)),

@@ -384,6 +384,7 @@ impl Watch {
                 used >= rules.attempts_max as usize || late
             }
             DeliveryState::Failed { reason: FailureReason::NotComposable, .. } => false,
+            DeliveryState::Failed { reason: FailureReason::NotReached, .. } => is.channel == Channel::Voice,
             DeliveryState::Failed { reason: FailureReason::Refused, .. }
             | DeliveryState::Due { .. }
             | DeliveryState::Sending { .. }

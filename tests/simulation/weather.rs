@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crisis_relay::domain::contact::Channel;
 use crisis_relay::domain::provider::{ErrorClass, MessageStatus, ProviderFault};
 
 use crate::chance::Chance;
@@ -81,7 +82,14 @@ impl Weather {
     }
 
     /// What becomes of a message, and when.
-    pub(crate) fn life(&self, chance: &Chance) -> Vec<(Duration, MessageStatus, Option<ProviderFault>)> {
+    pub(crate) fn life(
+        &self,
+        channel: Channel,
+        chance: &Chance,
+    ) -> Vec<(Duration, MessageStatus, Option<ProviderFault>)> {
+        if channel == Channel::Voice {
+            return self.call(chance);
+        }
         let soon = |most| chance.span(Duration::from_millis(1), Duration::from_millis(most));
         let mut at = soon(800);
         let mut life = vec![(at, MessageStatus::Sending, None)];
@@ -105,6 +113,34 @@ impl Weather {
             then(&mut at, soon(5_000), failure, fault);
         } else if chance.happens(0.3) {
             then(&mut at, soon(60_000), MessageStatus::Read, None);
+        }
+        life
+    }
+
+    /// What becomes of a call, and when: it rings, and is engaged, not answered, or answered by a human or a machine.
+    fn call(&self, chance: &Chance) -> Vec<(Duration, MessageStatus, Option<ProviderFault>)> {
+        let soon = |most| chance.span(Duration::from_millis(1), Duration::from_millis(most));
+        let mut at = soon(800);
+        let mut life = vec![(at, MessageStatus::Initiated, None)];
+        let mut then = |after, status| {
+            at += after;
+            life.push((at, status, None));
+        };
+        then(soon(2_000), MessageStatus::Ringing);
+        if chance.happens(self.undelivered) {
+            let ends = [MessageStatus::Busy, MessageStatus::NoAnswer, MessageStatus::Failed, MessageStatus::Canceled];
+            then(soon(25_000), *chance.one_of(&ends));
+            return life;
+        }
+        then(soon(20_000), MessageStatus::InProgress);
+        let end = chance.weighted(&[
+            (0.7, MessageStatus::Answered),
+            (0.2, MessageStatus::Machine),
+            (0.1, MessageStatus::Completed),
+        ]);
+        then(soon(5_000), end);
+        if chance.happens(self.contradictory) {
+            then(soon(5_000), MessageStatus::Completed);
         }
         life
     }

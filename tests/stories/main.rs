@@ -53,6 +53,7 @@ mod store_two_instances;
 mod tokens;
 mod too_late;
 mod verification;
+mod voice;
 mod watchman;
 mod webhook_trust;
 mod written;

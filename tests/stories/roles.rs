@@ -20,7 +20,7 @@ fn nothing(_: usize) -> Option<Value> {
     None
 }
 
-const TABLE: [Row; 41] = [
+const TABLE: [Row; 44] = [
     // First, for it answers once nothing is in hand any more.
     Row("POST", "/api/v1/tasks/run-due", nothing, [401, 401, 401, 200, 403, 200, 403]),
     Row("POST", "/api/v1/crisis/events", event, [401, 401, 401, 202, 403, 403, 403]),
@@ -65,6 +65,9 @@ const TABLE: [Row; 41] = [
     Row("GET", "/metrics", nothing, [200; 7]),
     Row("POST", "/webhooks/twilio/incoming", nothing, [403; 7]),
     Row("POST", "/webhooks/twilio/status", nothing, [403; 7]),
+    Row("POST", "/webhooks/twilio/voice/answer", nothing, [403; 7]),
+    Row("POST", "/webhooks/twilio/voice/key", nothing, [403; 7]),
+    Row("POST", "/webhooks/twilio/voice/status", nothing, [403; 7]),
 ];
 
 /// As [`TABLE`]'s row, but it is ready only after the worker's first round.

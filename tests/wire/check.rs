@@ -127,3 +127,30 @@ async fn templates_are_checked_one_by_one_and_every_fault_is_named() {
     let many = client(config(&server.uri())).check_templates(&vec![sid('0'); 101]).await;
     assert_fault(&many, "templates", "more than 100");
 }
+
+#[tokio::test]
+async fn who_calls_is_a_number_of_the_accounts_with_voice_or_a_verified_one() {
+    let caller_ids = NUMBERS.replace("IncomingPhoneNumbers", "OutgoingCallerIds");
+    let voice = |able: bool| json!({"incoming_phone_numbers": [{"capabilities": {"sms": true, "voice": able}}]});
+    let (none, nobody) = (json!({"incoming_phone_numbers": []}), json!({"outgoing_caller_ids": []}));
+    let verified = json!({"outgoing_caller_ids": [{"phone_number": "+14155550199"}]});
+    for (owned, ids, problem) in [
+        (voice(true), &nobody, None),
+        (voice(false), &nobody, Some("cannot call")),
+        (none.clone(), &verified, None),
+        (none, &nobody, Some("no such number")),
+    ] {
+        let server = MockServer::start().await;
+        answer(&server, ACCOUNT, 200, json!({"status": "active"})).await;
+        answer(&server, NUMBERS, 200, owned).await;
+        answer(&server, &caller_ids, 200, ids.clone()).await;
+        let mut config = config(&server.uri());
+        config.sms_from = None;
+        config.voice_from = Some("+14155550199".parse().unwrap());
+        let faults = client(config).check().await;
+        match problem {
+            None => assert_eq!(faults, []),
+            Some(problem) => assert_fault(&faults, "twilio.voice_from", problem),
+        }
+    }
+}

@@ -61,8 +61,8 @@ async fn a_fetch_that_settles_nothing_is_told_apart_by_what_to_do_next() {
 #[tokio::test]
 async fn an_id_that_is_no_message_is_not_asked_for() {
     let server = MockServer::start().await;
-    let call: ProviderId = "CA0123456789abcdef0123456789abcdef".parse().unwrap();
-    assert_eq!(client(config(&server.uri())).fetch_message(&call).await, Err(LookUpError::NotFound));
+    let template: ProviderId = HX.parse().unwrap();
+    assert_eq!(client(config(&server.uri())).fetch_message(&template).await, Err(LookUpError::NotFound));
     assert_eq!(server.received_requests().await.unwrap().len(), 0);
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::body::{Body, Variable};
 use super::values::{Actions, Values, Words, is_sendable};
+use super::voice::{Phrases, SPEECH_MAX, Speaker, UNSPOKEN, VoiceDraft, VoiceText, read_speaking};
 use super::walk::{Faults, Section, TemplateFault};
 use super::{ComposeError, DRILL, Purpose, matter, segments};
 use crate::domain::contact::{Channel, Language};
@@ -28,6 +29,7 @@ pub(super) struct LanguageFile {
     pub(super) sms: ChannelText,
     /// One text each, for every channel that carries words.
     pub(super) notices: BTreeMap<Purpose, ChannelText>,
+    pub(super) voice: VoiceText,
 }
 
 /// One channel's text of one purpose.
@@ -35,7 +37,7 @@ pub(super) struct LanguageFile {
 pub(super) struct ChannelText {
     channel: Channel,
     pub(super) body: Body,
-    /// What `{{1}}`, `{{2}}` … stand for; empty for SMS.
+    /// What `{{1}}`, `{{2}}` … stand for; empty for SMS and calls.
     pub(super) variables: Vec<Variable>,
     /// The most parts it can take as an SMS.
     pub(super) segments_bound: u32,
@@ -47,9 +49,16 @@ impl ChannelText {
         if let Some(variable) = self.body.variables().find(|variable| !is_sendable(values.get(*variable))) {
             return Err(ComposeError::Value { variable });
         }
-        let text = self.body.render(|variable| values.get(variable));
+        let text = match self.channel {
+            Channel::Whatsapp | Channel::Sms => self.body.render(|variable| values.get(variable)),
+            Channel::Voice => self.body.render(|variable| values.spoken(variable)),
+        };
         // Counted in 16-bit units, as the more careful reading of "characters".
-        let most = if self.channel == Channel::Whatsapp { WHATSAPP_MAX } else { SMS_MAX };
+        let most = match self.channel {
+            Channel::Whatsapp => WHATSAPP_MAX,
+            Channel::Sms => SMS_MAX,
+            Channel::Voice => SPEECH_MAX,
+        };
         if text.encode_utf16().count() > most {
             return Err(ComposeError::TooLong);
         }
@@ -93,6 +102,7 @@ impl LanguageFile {
         });
         let version = root.number("version", 1, u32::MAX, faults);
         let words = root.section("words", faults).map(|section| Words::read(section, faults));
+        let speaking = root.section("voice", faults).and_then(|section| read_speaking(section, faults));
         let purpose = root.section(Purpose::CounsellorAlert.as_str(), faults);
         let notices = Purpose::NOTICES.map(|purpose| {
             let section = root.section(purpose.as_str(), faults);
@@ -100,34 +110,46 @@ impl LanguageFile {
         });
         root.finish(faults);
         let words = words.flatten();
-        let (actions, whatsapp, sms) = read_purpose(purpose?, words.as_ref(), faults)?;
+        let PurposeTexts { actions, whatsapp, sms, voice } = read_purpose(purpose?, words.as_ref(), speaking, faults)?;
         let words = words?;
         let check = |(purpose, draft): (Purpose, Draft), faults: &mut Faults| {
             Some((purpose, draft.check(&words, &actions, faults)?))
         };
         let notices = notices.into_iter().flatten().filter_map(|notice| check(notice, faults)).collect();
-        let (language, version) = (language?, version?);
-        Some(Self { language, version, words, actions, whatsapp: whatsapp?, sms: sms?, notices })
+        let (language, version, whatsapp, sms, voice) = (language?, version?, whatsapp?, sms?, voice?);
+        Some(Self { language, version, words, actions, whatsapp, sms, notices, voice })
     }
 }
 
-type PurposeTexts = (Actions, Option<ChannelText>, Option<ChannelText>);
+struct PurposeTexts {
+    actions: Actions,
+    whatsapp: Option<ChannelText>,
+    sms: Option<ChannelText>,
+    voice: Option<VoiceText>,
+}
 
-fn read_purpose(mut section: Section, words: Option<&Words>, faults: &mut Faults) -> Option<PurposeTexts> {
+fn read_purpose(
+    mut section: Section,
+    words: Option<&Words>,
+    speaking: Option<(Speaker, Phrases)>,
+    faults: &mut Faults,
+) -> Option<PurposeTexts> {
     let actions = section.section("action", faults).map(|section| Actions::read(section, faults));
     let drafts = [Channel::Whatsapp, Channel::Sms].map(|channel| {
         let section = section.section(channel.as_str(), faults);
         section.and_then(|section| Draft::read(section, channel, Purpose::CounsellorAlert, faults))
     });
+    let spoken = section.section(Channel::Voice.as_str(), faults).map(|section| VoiceDraft::read(section, faults));
     section.finish(faults);
     // Without all words and actions, what a text can become is not known.
     let (words, actions) = (words?, actions??);
     let [whatsapp, sms] = drafts.map(|draft| draft.and_then(|draft| draft.check(words, &actions, faults)));
-    Some((actions, whatsapp, sms))
+    let voice = spoken.and_then(|draft| draft.check(words, &actions, speaking, faults));
+    Some(PurposeTexts { actions, whatsapp, sms, voice })
 }
 
 /// A channel's text, before it is known what the words are that it will be filled with.
-struct Draft {
+pub(super) struct Draft {
     key: String,
     channel: Channel,
     purpose: Purpose,
@@ -137,7 +159,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(mut section: Section, channel: Channel, purpose: Purpose, faults: &mut Faults) -> Option<Self> {
+    pub(super) fn read(mut section: Section, channel: Channel, purpose: Purpose, faults: &mut Faults) -> Option<Self> {
         let key = section.key("body");
         let body = section.text("body", faults).and_then(|text| match Body::parse(&text) {
             Ok(body) => Some(body),
@@ -169,8 +191,10 @@ impl Draft {
     }
 
     /// Checks the text with the widest values there can be.
-    fn check(self, words: &Words, actions: &Actions, faults: &mut Faults) -> Option<ChannelText> {
-        if self.purpose.is_alert() && !self.body.fixed().contains(&words.acknowledge) {
+    pub(super) fn check(self, words: &Words, actions: &Actions, faults: &mut Faults) -> Option<ChannelText> {
+        // A call says which keys there are in a sentence of its own.
+        let says_how = self.purpose.is_alert() && self.channel != Channel::Voice;
+        if says_how && !self.body.fixed().contains(&words.acknowledge) {
             faults.add(&self.key, "must contain words.acknowledge, word for word");
         }
         let text = ChannelText { channel: self.channel, body: self.body, variables: self.variables, segments_bound: 0 };
@@ -212,6 +236,11 @@ fn check_wording(key: &str, body: &Body, channel: Channel, faults: &mut Faults) 
     }
     if fixed.chars().any(|symbol| symbol.is_control() && !(symbol == '\n' && channel == Channel::Sms)) {
         faults.add(key, "must not contain line breaks, tabs or other control characters");
+    }
+    if channel == Channel::Voice
+        && let Some(variable) = UNSPOKEN.into_iter().find(|variable| body.uses(*variable))
+    {
+        faults.add(key, format!("must not say the {{{variable}}}: nobody can tap what is spoken"));
     }
     if channel != Channel::Whatsapp {
         return;

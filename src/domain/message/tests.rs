@@ -269,8 +269,6 @@ fn what_the_caller_gave_wrongly_is_told() {
     for sid in ["", "HX", "HX0123", "MG0123456789abcdef0123456789abcdef", "HX0123456789abcdef0123456789abcdeg"] {
         assert_eq!(refused(Channel::Whatsapp, &facts(), Some(sid)), ComposeError::ContentSid, "{sid}");
     }
-    let voice = ComposeError::NoTemplate { channel: Channel::Voice };
-    assert_eq!(refused(Channel::Voice, &facts(), None), voice);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::body::Variable;
 use super::facts::{MessageFacts, SenderName, TIME_WIDEST, UrgencyBand, score_text, time_text};
+use super::voice::spelled;
 use super::walk::{Faults, Section};
 use super::{ComposeError, DRILL};
 use crate::domain::alert::TakenBy;
@@ -222,6 +223,11 @@ impl Values {
             }
         }
         all
+    }
+
+    /// What a variable says in a call, where the code is spelled out.
+    pub(super) fn spoken(&self, variable: Variable) -> String {
+        if variable == Variable::Reference { spelled(&self.reference) } else { self.get(variable).to_owned() }
     }
 
     pub(super) fn get(&self, variable: Variable) -> &str {

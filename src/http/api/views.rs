@@ -148,7 +148,8 @@ struct DeliveryView {
     purpose: Purpose,
     /// The channel.
     channel: Channel,
-    /// `due`, `sending`, `unknown`, `accepted`, `sent`, `delivered`, `read`, `failed` or `cancelled`.
+    /// `due`, `sending`, `unknown`, `accepted`, `sent`, `delivered`, `read`, of a call `ringing` or `answered`, `failed` or
+    /// `cancelled`.
     state: &'static str,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,7 +168,7 @@ struct DeliveryView {
 /// Why a message will not arrive.
 #[derive(Serialize, utoipa::ToSchema)]
 struct FailureView {
-    /// `refused`, `exhausted` or `not_composable`.
+    /// `refused`, `exhausted`, `not_composable`, or of a call `not_reached`: busy, no answer, or a machine.
     reason: &'static str,
     /// What Twilio named.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -324,6 +325,7 @@ impl From<&Delivery> for DeliveryView {
                 FailureReason::Refused => "refused",
                 FailureReason::Exhausted => "exhausted",
                 FailureReason::NotComposable => "not_composable",
+                FailureReason::NotReached => "not_reached",
             };
             Some(FailureView { reason, error: fault.as_ref().map(ErrorView::from) })
         } else {

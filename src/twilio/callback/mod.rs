@@ -7,6 +7,7 @@
 //! Source: "Track the message status of outbound messages", "Webhooks connection overrides" and the WhatsApp pages of
 //! Twilio's documentation, read in November 2026.
 
+mod call;
 mod incoming;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use super::sid::{is_message_sid, is_sid};
 use crate::domain::ids::{AttemptNo, AttemptRef, DeliveryNo, ProviderId};
 use crate::domain::provider::{MessageStatus, Receipt};
 
+pub use call::{CallEvent, CallHook, call_url};
 pub use incoming::{HiddenUserId, IncomingMessage, Party};
 
 /// Where status callbacks arrive, below the public base URL.
@@ -146,9 +148,13 @@ fn retry_token(header: Option<&str>) -> Option<String> {
 pub fn status_callback_url(base: &Url, attempt: &AttemptRef) -> String {
     let mut url = base.clone();
     url.set_path(&format!("{}{STATUS_PATH}", base.path().trim_end_matches('/')));
-    url.set_query(Some(&format!("alert={}&delivery={}&attempt={}", attempt.alert, attempt.delivery, attempt.attempt)));
+    url.set_query(Some(&attempt_query(attempt)));
     url.set_fragment(Some(CONNECTION_OVERRIDES));
     url.into()
+}
+
+fn attempt_query(attempt: &AttemptRef) -> String {
+    format!("alert={}&delivery={}&attempt={}", attempt.alert, attempt.delivery, attempt.attempt)
 }
 
 /// The attempt that a callback's raw query names; `None` where it names none.
@@ -205,7 +211,9 @@ impl StatusCallback {
 
 /// A receipt, with its fault if the status is a failure. A code of 0 means none.
 pub(super) fn receipt(provider_id: ProviderId, status: MessageStatus, code: Option<u32>) -> Receipt {
-    let fault = status.is_failure().then(|| classify_async(code.filter(|code| *code != 0)));
+    let code = code.filter(|code| *code != 0);
+    let is_fault = status.is_failure() && !(status.is_unreached() && code.is_none());
+    let fault = is_fault.then(|| classify_async(code));
     Receipt { provider_id, status, fault }
 }
 

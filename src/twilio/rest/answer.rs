@@ -5,12 +5,40 @@ use serde_json::Value;
 
 use super::super::callback::message_sid;
 use super::super::error_codes::classify_sync;
+use super::super::sid::call_sid;
 use super::http::{Answer, BodyFault, Transport};
+use crate::domain::contact::Channel;
 use crate::domain::ids::ProviderId;
 use crate::domain::provider::{ErrorClass, MessageStatus, SendOutcome, UnknownCause};
 use crate::ports::LookUpError;
 
-/// A message in Twilio's JSON, as far as it is read. Every field may be missing or of another type.
+/// Which of Twilio's resources is spoken of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resource {
+    /// `Messages`
+    Message,
+    /// `Calls`
+    Call,
+}
+
+impl Resource {
+    /// Its name in paths.
+    pub(super) const fn path(self) -> &'static str {
+        match self {
+            Self::Message => "Messages",
+            Self::Call => "Calls",
+        }
+    }
+
+    pub(super) const fn of(channel: Channel) -> Self {
+        match channel {
+            Channel::Whatsapp | Channel::Sms => Self::Message,
+            Channel::Voice => Self::Call,
+        }
+    }
+}
+
+/// A message or a call in Twilio's JSON, as far as it is read. Every field may be missing or of another type.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct MessageJson {
@@ -19,15 +47,26 @@ pub(super) struct MessageJson {
     pub(super) error_code: Value,
     pub(super) date_created: Value,
     pub(super) body: Value,
+    /// Of a call: `human` or `machine`.
+    pub(super) answered_by: Value,
+    /// Of a call; only `outbound-api` is one of ours.
+    pub(super) direction: Value,
 }
 
 impl MessageJson {
-    pub(super) fn provider_id(&self) -> Option<ProviderId> {
-        message_sid(self.sid.as_str()?)
+    pub(super) fn provider_id(&self, resource: Resource) -> Option<ProviderId> {
+        match resource {
+            Resource::Message => message_sid(self.sid.as_str()?),
+            Resource::Call => call_sid(self.sid.as_str()?),
+        }
     }
 
-    pub(super) fn message_status(&self) -> Option<MessageStatus> {
-        MessageStatus::parse(self.status.as_str()?)
+    pub(super) fn message_status(&self, resource: Resource) -> Option<MessageStatus> {
+        let word = self.status.as_str()?;
+        match resource {
+            Resource::Message => MessageStatus::parse(word),
+            Resource::Call => MessageStatus::of_call(word, self.answered_by.as_str()),
+        }
     }
 }
 
@@ -51,13 +90,13 @@ pub(super) fn error_code(body: &[u8]) -> Option<u32> {
 ///
 /// It is `NotExecuted` only where that is certain, `Unknown` wherever it is not: a message too many is better than one
 /// too few, and one that was looked up first is better than either.
-pub(super) fn outcome(answer: &Result<Answer, Transport>) -> SendOutcome {
+pub(super) fn outcome(resource: Resource, answer: &Result<Answer, Transport>) -> SendOutcome {
     match answer {
         Err(Transport::NotSent) => SendOutcome::NotExecuted { retry_after: None, fault: None },
         Err(Transport::Unbuildable) => SendOutcome::Refused(classify_sync(400, None)),
         Err(Transport::TimeOut) => unknown(UnknownCause::TimeOut, None),
         Err(Transport::ConnectionLost) => unknown(UnknownCause::ConnectionLost, None),
-        Ok(answer) if answer.is_success() => match created(answer) {
+        Ok(answer) if answer.is_success() => match created(resource, answer) {
             Ok((provider_id, status)) => SendOutcome::Accepted { provider_id, status },
             Err(cause) => unknown(cause, Some(answer)),
         },
@@ -88,15 +127,15 @@ fn unknown(cause: UnknownCause, answer: Option<&Answer>) -> SendOutcome {
 
 /// The message that was made. A status word that is new at Twilio does not make it less made: it counts as the lowest
 /// that follows a create call.
-fn created(answer: &Answer) -> Result<(ProviderId, MessageStatus), UnknownCause> {
+fn created(resource: Resource, answer: &Answer) -> Result<(ProviderId, MessageStatus), UnknownCause> {
     let body = answer.body.as_ref().map_err(|fault| match fault {
         BodyFault::TimeOut => UnknownCause::TimeOut,
         BodyFault::ConnectionLost => UnknownCause::ConnectionLost,
         BodyFault::TooLong => UnknownCause::UnreadableAnswer,
     })?;
     let message: MessageJson = serde_json::from_slice(body).map_err(|_| UnknownCause::UnreadableAnswer)?;
-    let id = message.provider_id().ok_or(UnknownCause::UnreadableAnswer)?;
-    Ok((id, message.message_status().unwrap_or(MessageStatus::Accepted)))
+    let id = message.provider_id(resource).ok_or(UnknownCause::UnreadableAnswer)?;
+    Ok((id, message.message_status(resource).unwrap_or(MessageStatus::Accepted)))
 }
 
 /// The answer to a question, if it was answered. A 404 becomes [`LookUpError::NotFound`].
@@ -139,7 +178,8 @@ mod tests {
             ("null", MessageStatus::Accepted),
             ("17", MessageStatus::Accepted),
         ] {
-            let SendOutcome::Accepted { status: read, .. } = outcome(&answer(201, &body(word))) else {
+            let SendOutcome::Accepted { status: read, .. } = outcome(Resource::Message, &answer(201, &body(word)))
+            else {
                 panic!("{word}")
             };
             assert_eq!(read, status, "{word}");
@@ -159,7 +199,7 @@ mod tests {
         /// The promise behind "never lost": only an answer that proves it may say that nothing was sent.
         #[test]
         fn only_a_refusal_or_a_429_says_that_nothing_was_sent(status in 200u16..600, body in "\\PC{0,60}") {
-            match outcome(&answer(status, &body)) {
+            match outcome(Resource::Message, &answer(status, &body)) {
                 SendOutcome::Accepted { .. } | SendOutcome::NotBegun { .. } => {
                     prop_assert!(false, "no sid in {body}, and a call was made");
                 }

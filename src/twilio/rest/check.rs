@@ -17,7 +17,10 @@ pub(super) async fn account(client: &RestClient) -> Vec<Fault> {
     match &client.config.credentials {
         Credentials::AuthToken(_) => match account_status(client).await {
             Ok(faults) if faults.is_empty() => match sender(client).await {
-                Ok(faults) => faults,
+                Ok(mut faults) => {
+                    faults.extend(caller(client).await);
+                    faults
+                }
                 // The token is proved already; an API without this list (a simulator) is not at fault.
                 Err(LookUpError::NotFound) => Vec::new(),
                 Err(error) => vec![unanswered("twilio.sms_from", error)],
@@ -26,9 +29,13 @@ pub(super) async fn account(client: &RestClient) -> Vec<Fault> {
             Err(error) => vec![unanswered("twilio.auth_token", error)],
         },
         // A key may not read the account's page; the list of numbers proves it as well.
-        Credentials::ApiKey { .. } => {
-            sender(client).await.unwrap_or_else(|error| vec![unanswered("twilio.api_key_sid", error)])
-        }
+        Credentials::ApiKey { .. } => match sender(client).await {
+            Ok(mut faults) => {
+                faults.extend(caller(client).await);
+                faults
+            }
+            Err(error) => vec![unanswered("twilio.api_key_sid", error)],
+        },
     }
 }
 
@@ -52,6 +59,40 @@ async fn account_status(client: &RestClient) -> Result<Vec<Fault>, LookUpError> 
         Some("closed") => vec![fault(subject, "the account is closed", "Use an open account.")],
         _ => vec![fault(subject, "Twilio's answer about the account is not readable", ASK_AGAIN)],
     })
+}
+
+/// Asks for the number that calls: one of the account's with voice, or one that was verified for it.
+async fn caller(client: &RestClient) -> Option<Fault> {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Listed {
+        incoming_phone_numbers: Vec<Value>,
+        outgoing_caller_ids: Vec<Value>,
+    }
+    let number = client.config.voice_from.as_ref()?;
+    let subject = "twilio.voice_from";
+    for list in ["IncomingPhoneNumbers", "OutgoingCallerIds"] {
+        let mut url = client.account_url(&format!("/{list}.json"));
+        url.query_pairs_mut().append_pair("PhoneNumber", number.expose()).append_pair("PageSize", "1");
+        let answer = match looked_up(client.http.get(url, ANSWER_MAX).await) {
+            Ok(answer) => answer,
+            Err(error) => return Some(unanswered(subject, error)),
+        };
+        let Ok(listed) = serde_json::from_slice::<Listed>(answer.bytes()) else {
+            return Some(fault(subject, "Twilio's list of numbers is not readable", ASK_AGAIN));
+        };
+        if !listed.outgoing_caller_ids.is_empty() {
+            return None;
+        }
+        if let Some(owned) = listed.incoming_phone_numbers.first() {
+            let mute = owned["capabilities"]["voice"] == Value::Bool(false);
+            let remedy = "Use a number that the Twilio console shows with the capability Voice.";
+            return mute.then(|| fault(subject, "the number cannot call", remedy));
+        }
+    }
+    let remedy =
+        "Set it to one of the account's own numbers, or have it verified as a caller id in the Twilio console.";
+    Some(fault(subject, "the account has no such number", remedy))
 }
 
 /// Asks for the sender of text messages among the account's numbers; without one, for any number, to prove a key.

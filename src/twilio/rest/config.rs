@@ -87,6 +87,10 @@ pub struct RestConfig {
     pub whatsapp_from: Option<PhoneNumber>,
     /// The sender of text messages where there is no messaging service.
     pub sms_from: Option<SmsSender>,
+    /// Who calls: a number of the account that has voice, or one that is verified for it.
+    pub voice_from: Option<PhoneNumber>,
+    /// How long a phone rings, in whole seconds.
+    pub ring_timeout: Duration,
     /// `MG` and 32 hexadecimal digits: the service that chooses the sender of text messages.
     pub messaging_service_sid: Option<String>,
     /// The service's public base URL; without it Twilio is not asked for status callbacks.
@@ -118,6 +122,8 @@ impl RestConfig {
             credentials,
             whatsapp_from: None,
             sms_from: None,
+            voice_from: None,
+            ring_timeout: Duration::from_secs(25),
             messaging_service_sid: None,
             status_callback_base: None,
             connect_timeout: Duration::from_secs(2),

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use url::Url;
 
 use super::super::callback::receipt;
-use super::super::sid::is_message_sid;
-use super::answer::{MessageJson, code_of, looked_up};
+use super::super::sid::{call_sid, is_message_sid};
+use super::answer::{MessageJson, Resource, code_of, looked_up};
 use super::{ANSWER_MAX, RestClient, address};
 use crate::domain::contact::{Channel, PhoneNumber};
 use crate::domain::ids::ProviderId;
@@ -24,10 +24,13 @@ const PAGES_MAX: usize = 20;
 const UNAVAILABLE: LookUpError = LookUpError::Unavailable { retry_after: None };
 
 pub(super) async fn fetch(client: &RestClient, id: &ProviderId) -> Result<Receipt, LookUpError> {
-    if !is_message_sid(id.as_str()) {
-        return Err(LookUpError::NotFound);
-    }
-    let answer = client.http.get(client.account_url(&format!("/Messages/{id}.json")), ANSWER_MAX).await;
+    let resource = match id.as_str() {
+        sid if is_message_sid(sid) => Resource::Message,
+        sid if call_sid(sid).is_some() => Resource::Call,
+        _ => return Err(LookUpError::NotFound),
+    };
+    let url = client.account_url(&format!("/{}/{id}.json", resource.path()));
+    let answer = client.http.get(url, ANSWER_MAX).await;
     let answer = looked_up(answer)?;
     tracing::debug!(
         message_sid = %id,
@@ -37,7 +40,7 @@ pub(super) async fn fetch(client: &RestClient, id: &ProviderId) -> Result<Receip
     );
     let message: MessageJson = serde_json::from_slice(answer.bytes()).map_err(|_| UNAVAILABLE)?;
     // An answer about another message, or with a word that is new at Twilio, settles nothing.
-    read_receipt(&message).filter(|receipt| receipt.provider_id == *id).ok_or(UNAVAILABLE)
+    read_receipt(resource, &message).filter(|receipt| receipt.provider_id == *id).ok_or(UNAVAILABLE)
 }
 
 pub(super) async fn list(
@@ -47,19 +50,22 @@ pub(super) async fn list(
     since: Timestamp,
     limit: usize,
 ) -> Result<Vec<ListedMessage>, LookUpError> {
+    let resource = Resource::of(channel);
     let mut found = Vec::new();
     let mut next = (limit > 0).then(|| first_page(client, channel, to, limit));
     // Twilio's times are whole seconds, so a message made within the second of `since` must still count.
     let since = Timestamp::from_second(since.as_second()).unwrap_or(since);
     for _ in 0..PAGES_MAX {
         let Some(url) = next else { return Ok(found) };
-        let page = read_page(client, url).await?;
+        let page = read_page(client, resource, url).await?;
         let mut past_the_end = false;
         for message in page.messages {
-            match created_at(&message) {
-                Some(created_at) if created_at < since => past_the_end = true,
-                Some(created_at) => found.extend(listed(&message, created_at)),
-                None => {}
+            match (created_at(&message), resource) {
+                (Some(created_at), _) if created_at < since => past_the_end = true,
+                (Some(created_at), _) => found.extend(listed(resource, &message, created_at)),
+                // A call that waits for its turn may have no date yet: it has only just been made.
+                (None, Resource::Call) => found.extend(listed(resource, &message, since)),
+                (None, Resource::Message) => {}
             }
         }
         if past_the_end || found.len() >= limit {
@@ -76,9 +82,9 @@ pub(super) async fn list(
     Err(UNAVAILABLE)
 }
 
-/// The list's first page. Not filtered by `DateSent`: a message that waits to be sent has none yet.
+/// The list's first page. Not filtered by `DateSent` or `StartTime`: what waits to be sent or dialled has none yet.
 fn first_page(client: &RestClient, channel: Channel, to: &PhoneNumber, limit: usize) -> Url {
-    let mut url = client.account_url("/Messages.json");
+    let mut url = client.account_url(&format!("/{}.json", Resource::of(channel).path()));
     {
         let mut query = url.query_pairs_mut();
         query.append_pair("To", &address(channel, to));
@@ -102,34 +108,50 @@ fn next_page(base: &Url, uri: &str) -> Option<Url> {
 }
 
 #[derive(Deserialize)]
-struct Page {
-    messages: Vec<MessageJson>,
+struct PageJson {
+    messages: Option<Vec<MessageJson>>,
+    calls: Option<Vec<MessageJson>>,
     #[serde(default)]
     next_page_uri: Option<String>,
 }
 
-async fn read_page(client: &RestClient, url: Url) -> Result<Page, LookUpError> {
+struct Page {
+    messages: Vec<MessageJson>,
+    next_page_uri: Option<String>,
+}
+
+async fn read_page(client: &RestClient, resource: Resource, url: Url) -> Result<Page, LookUpError> {
     let answer = looked_up(client.http.get(url, PAGE_BYTES_MAX).await).map_err(|error| match error {
         // A list that is not there means that the account is not.
         LookUpError::NotFound => LookUpError::Refused { code: Some(20404) },
         LookUpError::Unavailable { .. } | LookUpError::Refused { .. } => error,
     })?;
     tracing::debug!(http_status = answer.status, twilio_request_id = answer.request_id.as_deref(), "messages listed",);
-    serde_json::from_slice(answer.bytes()).map_err(|_| UNAVAILABLE)
+    let page: PageJson = serde_json::from_slice(answer.bytes()).map_err(|_| UNAVAILABLE)?;
+    let messages = match resource {
+        Resource::Message => page.messages,
+        Resource::Call => page.calls,
+    };
+    // An answer that is no list must not pass for an empty one.
+    Ok(Page { messages: messages.ok_or(UNAVAILABLE)?, next_page_uri: page.next_page_uri })
 }
 
 fn created_at(message: &MessageJson) -> Option<Timestamp> {
     rfc2822::DateTimeParser::new().parse_timestamp(message.date_created.as_str()?).ok()
 }
 
-/// The message, unless it is none of ours (an inbound status) or Twilio's words are new.
-fn listed(message: &MessageJson, created_at: Timestamp) -> Option<ListedMessage> {
+/// The message or call, unless it is none of ours (an inbound one) or Twilio's words are new.
+fn listed(resource: Resource, message: &MessageJson, created_at: Timestamp) -> Option<ListedMessage> {
+    if resource == Resource::Call && message.direction.as_str() != Some("outbound-api") {
+        return None;
+    }
     let body = message.body.as_str().unwrap_or("").to_owned();
-    Some(ListedMessage { receipt: read_receipt(message)?, created_at, body })
+    Some(ListedMessage { receipt: read_receipt(resource, message)?, created_at, body })
 }
 
-fn read_receipt(message: &MessageJson) -> Option<Receipt> {
-    Some(receipt(message.provider_id()?, message.message_status()?, code_of(&message.error_code)))
+fn read_receipt(resource: Resource, message: &MessageJson) -> Option<Receipt> {
+    let (id, status) = (message.provider_id(resource)?, message.message_status(resource)?);
+    Some(receipt(id, status, code_of(&message.error_code)))
 }
 
 #[cfg(test)]

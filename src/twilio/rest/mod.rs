@@ -1,17 +1,18 @@
 //! Twilio's REST API over HTTP: the one [`TwilioClient`] of production.
 //!
-//! One call is one HTTP request: no retry, no redirect, no cache. Twilio has no idempotency key for messages, so a
+//! One call is one HTTP request: no retry, no redirect, no cache. Twilio has no idempotency key for messages and calls, so a
 //! second request could be a second message; whether to ask again is decided where the alert's state is known.
 //!
 //! Who and what a message is for stays inside this module: logs carry the attempt's ids, the HTTP status, Twilio's
 //! request id and error code, and nothing else.
 //!
-//! - `config`: the settings and their shape · `http`: one bounded request · `answer`: what an answer means
+//! - `call`: what a call asks for · `config`: the settings and their shape · `http`: one bounded request · `answer`: what an answer means
 //! - `look_up`: how far messages got · `check`: whether credentials, senders and templates are usable
 //!
 //! Source: Twilio's OpenAPI description of API 2010-04-01 (2.6.7) and its documentation, read in November 2026.
 
 mod answer;
+mod call;
 mod check;
 mod config;
 mod http;
@@ -25,6 +26,7 @@ use jiff::Timestamp;
 use serde::Serializer as _;
 use url::Url;
 
+use self::answer::Resource;
 use self::http::{Answer, Http, Transport};
 use super::callback::status_callback_url;
 use super::error_codes::classify_sync;
@@ -90,18 +92,32 @@ impl RestClient {
                 (None, Some(from)) => Some(("From", from.address().to_owned())),
                 (None, None) => None,
             },
-            // A call is another resource.
-            Channel::Voice => None,
+            Channel::Voice => Some(("From", self.config.voice_from.as_ref()?.expose().to_owned())),
         }
     }
 
     /// The create call's form, fields in the order of Twilio's own examples.
     fn form(&self, request: &MessageRequest) -> Result<String, ProviderFault> {
-        let sender = self.sender(request.channel).ok_or_else(|| classify_sync(400, None))?;
+        let unusable = || classify_sync(400, None);
+        let sender = self.sender(request.channel).ok_or_else(unusable)?;
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("To", &address(request.channel, &request.to));
         form.append_pair(sender.0, &sender.1);
-        match &request.content {
+        let text = match (request.channel, &request.content) {
+            (Channel::Whatsapp | Channel::Sms, MessageContent::Body(_) | MessageContent::Template { .. }) => {
+                &request.content
+            }
+            (Channel::Voice, MessageContent::Call) => {
+                // Without an address of ours, and a case that it is about, there is nothing that the call could say.
+                let base = self.config.status_callback_base.as_ref().ok_or_else(unusable)?;
+                let attempt = request.attempt.as_ref().ok_or_else(unusable)?;
+                call::append(&mut form, &self.config, base, attempt);
+                return Ok(form.finish());
+            }
+            (Channel::Voice, MessageContent::Body(_) | MessageContent::Template { .. })
+            | (Channel::Whatsapp | Channel::Sms, MessageContent::Call) => return Err(unusable()),
+        };
+        match text {
             MessageContent::Body(body) => {
                 form.append_pair("Body", body);
             }
@@ -111,6 +127,7 @@ impl RestClient {
                     form.append_pair("ContentVariables", &numbered(variables));
                 }
             }
+            MessageContent::Call => {}
         }
         if let (Some(base), Some(attempt)) = (&self.config.status_callback_base, &request.attempt) {
             form.append_pair("StatusCallback", &status_callback_url(base, attempt));
@@ -150,8 +167,10 @@ impl TwilioClient for RestClient {
             Ok(form) => form,
             Err(fault) => return SendOutcome::Refused(fault),
         };
-        let answer = self.http.post_form(self.account_url("/Messages.json"), form, ANSWER_MAX).await;
-        let outcome = answer::outcome(&answer);
+        let resource = Resource::of(request.channel);
+        let url = self.account_url(&format!("/{}.json", resource.path()));
+        let answer = self.http.post_form(url, form, ANSWER_MAX).await;
+        let outcome = answer::outcome(resource, &answer);
         log_create(request, &answer, &outcome);
         outcome
     }

@@ -9,6 +9,7 @@ use super::canaries::{self as say, Surface};
 use super::life::Life;
 use crate::relay::{ADMIN, Relay};
 
+const CALL: &str = "CA0123456789abcdef0123456789abcdef";
 const SID: &str = "SM0123456789abcdef0123456789abcdef";
 
 impl Life<'_> {
@@ -45,7 +46,26 @@ impl Life<'_> {
                 ("From", stranger.as_str()),
             ]
         };
+        let called = say::in_full(say::further_calls());
+        let call = |sid, word, to, digits| {
+            vec![
+                ("CallSid", sid),
+                ("AccountSid", account.as_str()),
+                ("CallStatus", word),
+                ("AnsweredBy", word),
+                ("To", to),
+                ("From", stranger.as_str()),
+                ("Digits", digits),
+                ("CallerName", words),
+            ]
+        };
         for (path, form, expected) in [
+            ("voice/answer", call(CALL, "in-progress", &called, ""), 200),
+            ("voice/answer", call(CALL, words, words, words), 200),
+            ("voice/key", call(CALL, "in-progress", &called, "1"), 200),
+            ("voice/key", call(CALL, "in-progress", &called, words), 200),
+            ("voice/status", call(CALL, "completed", &called, ""), 204),
+            ("voice/status", call(words, words, words, words), 400),
             ("incoming", incoming(SID, &account, &hidden), 200),
             ("incoming", incoming(SID, &account, &long), 400),
             ("incoming", incoming(words, &account, &stranger), 400),

@@ -97,6 +97,10 @@ canaries! {
     ops_phone = number "+91{}", "the number of a phone of the operator's", [TwilioTo];
     contact_name = words "Dr. {}", "what a contact is called", [Revealed];
     contact_number = number "+91{}", "a contact's number", [Revealed, TwilioTo];
+    texts = number "+91{}", "the counsellor's number for text messages", [TwilioTo];
+    calls = number "+91{}", "the counsellor's number for calls", [TwilioTo];
+    further_texts = number "+91{}", "a further contact's number for text messages", [TwilioTo];
+    further_calls = number "+91{}", "a further contact's number for calls", [TwilioTo];
     service_key = words "{}-and-more", "a backend's API key", [];
     auditor_key = words "{}-and-more", "an auditor's API key", [];
     wrong_key = words "{}", "a key that nobody has", [];

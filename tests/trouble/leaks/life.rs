@@ -51,6 +51,12 @@ pub(crate) fn setting(twilio: &str) -> Setting {
         .with("MASTER_KEY", &data_encoding::BASE64.encode(say::in_full(say::master_key()).as_bytes()))
         .with("COUNSELLOR_WHATSAPP_TO", &say::in_full(say::counsellor()))
         .with("TWILIO_SMS_FROM", "+14155550143")
+        .with("COUNSELLOR_SMS_TO", &say::in_full(say::texts()))
+        .with("COUNSELLOR_VOICE_TO", &say::in_full(say::calls()))
+        .with("TWILIO_VOICE_FROM", "+14155238886")
+        .with("CRISIS_RELAY__TWILIO__SMS_PER_SECOND", "100")
+        .with("CRISIS_RELAY__TWILIO__CALLS_PER_SECOND", "100")
+        .with("CRISIS_RELAY_CONFIG", &ladder())
         .with("API_KEY_SERVICE_SHA256", &ApiKeyHash::of(&say::in_full(say::service_key())).to_string())
         .with("API_KEY_AUDITOR_SHA256", &ApiKeyHash::of(&say::in_full(say::auditor_key())).to_string())
         .with("CRISIS_RELAY__TWILIO__REQUEST_TIMEOUT", "1s")
@@ -61,6 +67,27 @@ pub(crate) fn setting(twilio: &str) -> Setting {
         .with("CRISIS_RELAY__POLICY__REPEAT_EVERY", "10s")
         .with("CRISIS_RELAY__POLICY__ROUNDS", "100")
         .with("CRISIS_RELAY__RATE_LIMITS__FAILED_AUTH_PER_MINUTE", "10000")
+}
+
+/// Everybody is told over everything, one right after the other. The file lies where nobody looks for leaks.
+fn ladder() -> String {
+    let (texts, calls) = (say::in_full(say::further_texts()), say::in_full(say::further_calls()));
+    let rung = |contact: &str, channel: &str| {
+        format!("[[policy.steps]]\nafter = \"1s\"\ncontacts = [\"{contact}\"]\nchannels = [\"{channel}\"]\n")
+    };
+    let rungs = [
+        ("counsellor", "whatsapp"),
+        ("colleague", "voice"),
+        ("counsellor", "voice"),
+        ("colleague", "sms"),
+        ("counsellor", "sms"),
+    ];
+    let person =
+        format!("[[contacts]]\nid = \"colleague\"\nrole = \"lead\"\nsms_to = \"{texts}\"\nvoice_to = \"{calls}\"\n");
+    let text = person + &rungs.map(|(contact, channel)| rung(contact, channel)).concat();
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ladder-of-{}.toml", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
 }
 
 /// Where backends post.
@@ -321,7 +348,8 @@ impl Life<'_> {
             self.hear(Surface::Answers, "a body that is too long", &answer.expect(413));
         }
         let form = format!("Body={0}&From=whatsapp%3A%2B91{1}&{0}={0}", say::forged(), say::stranger());
-        for path in ["/webhooks/twilio/incoming", "/webhooks/twilio/status"] {
+        for hook in ["incoming", "status", "voice/answer", "voice/key", "voice/status"] {
+            let path = &format!("/webhooks/twilio/{hook}");
             for (kind, status) in
                 [("application/x-www-form-urlencoded", 403), ("application/json", 403), (say::forged(), 403)]
             {

@@ -110,7 +110,7 @@ impl<'a> Changing<'a, '_> {
                         let code = fault.and_then(|fault| fault.code);
                         self.out.alarms.push(Alarm::ProviderRefused { class, code });
                     }
-                    (FailureReason::Refused | FailureReason::NotComposable, _) => {}
+                    (FailureReason::Refused | FailureReason::NotComposable | FailureReason::NotReached, _) => {}
                 }
             }
             Settled::Cancelled => {

@@ -1,10 +1,9 @@
 //! What time makes due: stages, leases that ran out, look-ups, polls, and claims.
 
 use super::Changing;
-use crate::domain::alert::{Action, Alarm, AlertState, Deed, DeliveryDeed, Facts, FollowUp, Kind};
+use crate::domain::alert::{Action, Alarm, AlertState, Deed, DeliveryDeed, FollowUp, Kind};
 use crate::domain::audit::Actor;
 use crate::domain::delivery::{Delivery, DeliveryState, Disclosed, FailureReason, Lease, Settled, later, nearer};
-use crate::domain::event::Score;
 use crate::domain::ids::AttemptNo;
 use crate::domain::message::Composed;
 use crate::domain::policy::Stage;
@@ -188,7 +187,7 @@ impl Changing<'_, '_> {
                 continue;
             };
             let ground = ground.kind();
-            match self.cx.composer.compose(&self.facts(delivery)) {
+            match self.cx.composer.compose(&self.alert.facts(delivery, self.taken_by())) {
                 Some(message) => self.claim(place, lease.clone(), ground, message),
                 None => {
                     let no = delivery.no;
@@ -197,21 +196,6 @@ impl Changing<'_, '_> {
                     self.note(no, AttemptNo(0), settled);
                 }
             }
-        }
-    }
-
-    fn facts<'d>(&self, delivery: &'d Delivery) -> Facts<'d> {
-        Facts {
-            reference: self.alert.reference,
-            score: delivery.score,
-            severity: delivery.score.unwrap_or(Score::HIGHEST),
-            at: self.alert.trigger.received_at,
-            respond_by: later(delivery.planned_at, self.alert.policy.respond_within),
-            drill: matches!(self.alert.kind, Kind::Drill),
-            channel: delivery.channel,
-            language: &delivery.language,
-            purpose: delivery.purpose,
-            taken_by: self.taken_by(),
         }
     }
 

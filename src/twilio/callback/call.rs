@@ -1,0 +1,78 @@
+//! What Twilio posts about a call: how it goes, that somebody has answered, and which key was pressed.
+
+use url::Url;
+
+use super::{CONNECTION_OVERRIDES, CallbackError, Form, attempt_of, attempt_query, receipt};
+use crate::domain::contact::PhoneNumber;
+use crate::domain::ids::{AttemptRef, ProviderId};
+use crate::domain::provider::{MessageStatus, Receipt};
+use crate::twilio::sid::call_sid;
+
+/// Which of our addresses Twilio posts to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallHook {
+    /// Somebody has answered: what is to be said?
+    Answer,
+    /// A key was pressed.
+    Key,
+    /// The call has got further.
+    Status,
+}
+
+impl CallHook {
+    /// Where it is, below the public base URL.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Answer => "/webhooks/twilio/voice/answer",
+            Self::Key => "/webhooks/twilio/voice/key",
+            Self::Status => "/webhooks/twilio/voice/status",
+        }
+    }
+}
+
+/// The URL that Twilio is asked to post to about an attempt's call, below `base` (the service's public base URL). It carries
+/// the attempt, so that whatever comes finds it even if the answer to the create call was lost; nothing personal.
+pub fn call_url(base: &Url, hook: CallHook, attempt: &AttemptRef) -> String {
+    let mut url = base.clone();
+    url.set_path(&format!("{}{}", base.path().trim_end_matches('/'), hook.path()));
+    url.set_query(Some(&attempt_query(attempt)));
+    url.set_fragment(Some(CONNECTION_OVERRIDES));
+    url.into()
+}
+
+/// What Twilio posted about a call. `Debug` shows the end of a number only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallEvent {
+    /// The attempt, from the URL's query; `None` for a call that was made without it.
+    pub attempt: Option<AttemptRef>,
+    /// Twilio's id of the call.
+    pub call: ProviderId,
+    /// How far it got; `None` for a status word that is new at Twilio.
+    pub receipt: Option<Receipt>,
+    /// The phone that was called.
+    pub to: Option<PhoneNumber>,
+    /// The keys that were pressed, where any were: at most four characters.
+    pub digits: Option<String>,
+    /// Whose call it is: to be compared with the configured account.
+    pub account_sid: String,
+}
+
+impl CallEvent {
+    /// Reads what Twilio posted about a call, if its signature holds. `raw_query` is the URL's.
+    ///
+    /// # Errors
+    /// A field without which it means nothing is missing or malformed.
+    pub fn read(form: &Form, raw_query: &str) -> Result<Self, CallbackError> {
+        let call = call_sid(form.need("CallSid")?).ok_or(CallbackError::Malformed("CallSid"))?;
+        let status = MessageStatus::of_call(form.need("CallStatus")?, form.get("AnsweredBy"));
+        let code = form.get("ErrorCode").and_then(|code| code.parse().ok());
+        Ok(Self {
+            attempt: attempt_of(raw_query),
+            receipt: status.map(|status| receipt(call.clone(), status, code)),
+            call,
+            to: form.get("To").and_then(|to| to.parse().ok()),
+            digits: form.get("Digits").map(|digits| digits.chars().take(4).collect()),
+            account_sid: form.account_sid()?,
+        })
+    }
+}

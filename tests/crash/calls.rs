@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use crisis_relay::clock::{SeededEntropy, SystemClock};
 use crisis_relay::domain::alert::{AckVia, AlertState};
+use crisis_relay::domain::contact::Channel;
 use crisis_relay::domain::ids::AlertId;
+use crisis_relay::domain::message::Purpose;
 use crisis_relay::http::auth::ApiKeyHash;
 use crisis_relay::simulator::{CallbackMode, Fault, FaultRule, SimCall, Simulator, SimulatorConfig};
 use serde_json::json;
@@ -203,7 +205,7 @@ fn judge(twilio: &Simulator, disk: &Snapshot, cases: &BTreeSet<AlertId>) -> Stri
     assert_eq!(disk.alerts.keys().copied().collect::<BTreeSet<_>>(), *cases, "a case for each student, and no other");
     let mut seen = HashSet::new();
     for request in twilio.handle().requests() {
-        // Questions name none.
+        // Questions and written messages name none.
         let Some(attempt) = attempt_of(request.get("Url")) else { continue };
         assert!(seen.insert(attempt), "{attempt:?} was called twice");
     }
@@ -211,8 +213,14 @@ fn judge(twilio: &Simulator, disk: &Snapshot, cases: &BTreeSet<AlertId>) -> Stri
         let AlertState::Acknowledged { via: AckVia::Keypress, at, .. } = alert.state else {
             panic!("{} was not taken by a key: {:?}", alert.id, alert.state);
         };
-        let begun = alert.deliveries.iter().flat_map(|delivery| &delivery.attempts).map(|attempt| attempt.begun_at);
+        // Who was told before hears afterwards that it is taken, in writing; nobody is called.
+        let calls = alert.deliveries.iter().filter(|delivery| delivery.channel == Channel::Voice);
+        let begun = calls.flat_map(|delivery| &delivery.attempts).map(|attempt| attempt.begun_at);
         assert!(begun.max().is_some_and(|last| last <= at), "{} was called after it was taken", alert.id);
+        let written = alert.deliveries.iter().filter(|delivery| delivery.channel != Channel::Voice);
+        for delivery in written {
+            assert_eq!(delivery.purpose, Purpose::TakenNotice, "{} asked somebody in writing: {delivery:?}", alert.id);
+        }
     }
     let pressed = calls.iter().filter(|call| !call.keys.is_empty()).count();
     format!(

@@ -6,6 +6,9 @@
 mod descriptors;
 mod disk;
 mod flood;
+#[path = "../crash/front.rs"]
+#[expect(dead_code, reason = "no process is without a front here")]
+mod front;
 mod hang;
 mod leaks;
 mod locked;

@@ -17,7 +17,10 @@ use parking_lot::Mutex;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::watch;
 use url::Url;
+
+use crate::front::Front;
 
 /// The phone of the configured counsellor.
 pub(crate) const COUNSELLOR: &str = "+919800000017";
@@ -111,6 +114,7 @@ pub(crate) struct Setting {
     /// A command that runs the one that follows it.
     through: Vec<String>,
     folder: Arc<TempDir>,
+    front: Option<Arc<Front>>,
 }
 
 impl Setting {
@@ -133,7 +137,13 @@ impl Setting {
         for (role, key) in keys {
             environment.insert(format!("API_KEY_{role}_SHA256"), ApiKeyHash::of(key).to_string());
         }
-        Self { environment, through: Vec::new(), folder: Arc::new(tempfile::tempdir().unwrap()) }
+        Self { environment, through: Vec::new(), folder: Arc::new(tempfile::tempdir().unwrap()), front: None }
+    }
+
+    /// Under an address that is known before it listens, as a service that makes calls must be.
+    pub(crate) async fn with_front(self) -> Self {
+        let front = Arc::new(Front::start().await);
+        Self { front: Some(front.clone()), ..self }.with("TWILIO_WEBHOOK_BASE_URL", front.url())
     }
 
     /// Sets an environment variable.
@@ -211,6 +221,11 @@ impl Setting {
         let mut relay = Relay { setting: self, child, base, client, stdout, stderr, listeners };
         until("it listens", async || relay.told_address().is_some() || relay.has_ended()).await;
         relay.base = relay.told_address().unwrap_or_else(|| panic!("it does not start: {}", relay.log()));
+        if let Some(front) = &relay.setting.front {
+            let address = relay.base.socket_addrs(|| None).unwrap()[0];
+            front.lead_to(watch::channel(Some(address)).1);
+            relay.base = front.url().parse().unwrap();
+        }
         twilio.set_inbound_url(relay.base.join("webhooks/twilio/incoming").unwrap().as_str());
         relay
     }

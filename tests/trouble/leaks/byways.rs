@@ -98,12 +98,23 @@ impl Life<'_> {
 }
 
 /// Puts another key in the place of those that are wrapped for these people, and gives those that were there.
-fn swap(setting: &Setting, whose: &str, wrapped: &str) -> String {
+fn swap(setting: &Setting, whose: &str, wrapped: &str) -> Vec<(Vec<u8>, String)> {
     let connection = Connection::open(setting.database()).unwrap();
-    let before = connection.query_row(&format!("SELECT wrapped FROM data_keys WHERE {whose}"), [], |row| row.get(0));
-    let changed = connection.execute(&format!("UPDATE data_keys SET wrapped = ?1 WHERE {whose}"), [wrapped]).unwrap();
-    assert_eq!(changed, 1, "{whose}");
-    before.unwrap()
+    let mut query = connection.prepare(&format!("SELECT person, wrapped FROM data_keys WHERE {whose}")).unwrap();
+    let before: Vec<(Vec<u8>, String)> =
+        query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect();
+    assert!(!before.is_empty(), "{whose}");
+    put(setting, &before.iter().map(|(person, _)| (person.clone(), wrapped.to_owned())).collect::<Vec<_>>());
+    before
+}
+
+/// Wraps these keys so.
+fn put(setting: &Setting, keys: &[(Vec<u8>, String)]) {
+    let connection = Connection::open(setting.database()).unwrap();
+    for (person, wrapped) in keys {
+        let sql = "UPDATE data_keys SET wrapped = ?1 WHERE person = ?2";
+        assert_eq!(connection.execute(sql, (wrapped, person)).unwrap(), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,6 +123,7 @@ async fn nothing_that_a_person_said_or_owns_gets_out_where_callers_are_turned_aw
     let sim = simulator.handle();
     let wire = Middleman::before(simulator.address()).await;
     let setting = life::setting(&wire.url())
+        .await
         .with("CRISIS_RELAY__RATE_LIMITS__SERVICE_PER_SECOND", "1")
         .with("CRISIS_RELAY__RATE_LIMITS__PERSON_PER_SECOND", "1")
         .with("CRISIS_RELAY__RATE_LIMITS__FAILED_AUTH_PER_MINUTE", "1");
@@ -135,7 +147,7 @@ async fn nothing_that_a_person_said_or_owns_gets_out_where_keys_do_not_open() {
     let simulator = talkative_twilio().await;
     let sim = simulator.handle();
     let wire = Middleman::before(simulator.address()).await;
-    let setting = life::setting(&wire.url());
+    let setting = life::setting(&wire.url()).await;
     let mut life = Life { sim: &sim, wire: &wire, exhibits: Vec::new(), sent: Vec::new() };
     let mut relay = setting.clone().start(&sim).await;
     let reference = life.posts(&relay, say::student(), 0.93, "withheld_no_consent").await.reference();
@@ -149,14 +161,14 @@ async fn nothing_that_a_person_said_or_owns_gets_out_where_keys_do_not_open() {
     let reveal = format!("{alert}/reveal");
     life.ask(&relay, Method::POST, &reveal, &admin, Some(&json!({}))).await.expect(409);
 
-    // The counsellor's: nobody can be called, which nobody may tell by the number.
+    // Those of whom is told: nobody can be reached, which nobody may tell by the number.
     let of_contacts = "person NOT IN (SELECT subject FROM alerts)";
-    let key = swap(&setting, of_contacts, UNOPENABLE);
+    let keys = swap(&setting, of_contacts, UNOPENABLE);
     let stated = json!({ "emergency_override": life::stated() });
     let escalate = format!("{alert}/escalate");
     life.ask(&relay, Method::POST, &escalate, &admin, Some(&stated)).await.expect(200);
     until("the number was not read", async || relay.logged("a recipient's number cannot be read") > 0).await;
-    swap(&setting, of_contacts, &key);
+    put(&setting, &keys);
     let phone = say::in_full(say::counsellor());
     until("the phone has been told", async || !sim.messages_to(&phone).is_empty()).await;
 

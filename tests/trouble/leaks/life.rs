@@ -37,8 +37,10 @@ pub(crate) fn token(role: &str, seconds: i64) -> String {
 }
 
 /// The most talkative service that there can be, with secrets of its own.
-pub(crate) fn setting(twilio: &str) -> Setting {
+pub(crate) async fn setting(twilio: &str) -> Setting {
     Setting::new(twilio)
+        .with_front()
+        .await
         .with("RUST_LOG", "trace")
         .with("TWILIO_AUTH_TOKEN", &say::in_full(say::auth_token()))
         .with("JWT_SECRET", &say::in_full(say::jwt_secret()))

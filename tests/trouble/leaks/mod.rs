@@ -90,7 +90,7 @@ async fn nothing_that_a_person_said_or_owns_gets_out_through_faults_a_kill_and_a
     let simulator = talkative_twilio().await;
     let sim = simulator.handle();
     let wire = Middleman::before(simulator.address()).await;
-    let setting = life::setting(&wire.url());
+    let setting = life::setting(&wire.url()).await;
     let mut life = Life { sim: &sim, wire: &wire, exhibits: Vec::new(), sent: Vec::new() };
     life.exhibits.extend(commands::of_the_settings(&setting));
 

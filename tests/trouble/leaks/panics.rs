@@ -166,11 +166,13 @@ async fn a_service_of_brittle_parts() {
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
     let keyring = BrittleKeyring {
         inner: Arc::new(app::open_keyring(&config, entropy.clone()).unwrap()),
-        known: [&config.counsellor.whatsapp_to, &config.twilio.whatsapp_from, &config.twilio.sms_from]
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect(),
+        known: {
+            let (counsellor, twilio) = (&config.counsellor, &config.twilio);
+            let counsellor = [&counsellor.whatsapp_to, &counsellor.sms_to, &counsellor.voice_to];
+            let senders = [&twilio.whatsapp_from, &twilio.sms_from, &twilio.voice_from];
+            let others = config.contacts.iter().flat_map(|contact| &contact.methods).map(|(_, number)| number);
+            counsellor.into_iter().chain(senders).flatten().chain(others).cloned().collect()
+        },
         opened_number: Once::default(),
     };
     let twilio = BrittleTwilio {
@@ -205,6 +207,7 @@ async fn nothing_that_a_person_said_or_owns_gets_out_through_panics() {
     let exe = std::env::current_exe().unwrap();
     let played = [exe.to_str().unwrap(), "--exact", PLAYED, "--ignored", "--nocapture"];
     let setting = life::setting(&wire.url())
+        .await
         .with(IS_PLAYED, "1")
         .with("CRISIS_RELAY__DELIVERY__LEASE", "3s")
         .with("CRISIS_RELAY__WORKER__POLL", "100ms")

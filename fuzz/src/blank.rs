@@ -57,12 +57,7 @@ impl Store for Blank {
     async fn last_case_of(&self, _: &OrganisationId, _: AddressKey) -> Result<Option<Alert>, StoreError> {
         Ok(None)
     }
-    async fn escalating_alerts_of(
-        &self,
-        _: &OrganisationId,
-        _: AddressKey,
-        _: usize,
-    ) -> Result<Vec<Alert>, StoreError> {
+    async fn cases_of(&self, _: &OrganisationId, _: AddressKey, _: usize) -> Result<Vec<Alert>, StoreError> {
         Ok(Vec::new())
     }
     async fn due_alerts(&self, _: Timestamp, _: usize) -> Result<Vec<AlertId>, StoreError> {

@@ -159,8 +159,29 @@ pub enum AlertState {
 pub struct FollowUp {
     /// When it is due.
     pub due_at: Timestamp,
-    /// Whether that time has come, and somebody was reminded if anybody could be.
+    /// Whether somebody is being reminded, or was; or whether it was tried for long enough.
     pub is_told: bool,
+    /// When it was begun to remind people, the last time that it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_at: Option<Timestamp>,
+    /// When it is tried again, after nobody could be reminded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again_at: Option<Timestamp>,
+    /// How often nobody could be.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub in_vain: u32,
+}
+
+impl FollowUp {
+    /// One that is still to come.
+    pub const fn due(due_at: Timestamp) -> Self {
+        Self { due_at, is_told: false, begun_at: None, again_at: None, in_vain: 0 }
+    }
+
+    /// When somebody must be reminded.
+    pub fn next_at(&self) -> Option<Timestamp> {
+        (!self.is_told).then(|| self.again_at.unwrap_or(self.due_at))
+    }
 }
 
 /// Why nobody was told.
@@ -181,6 +202,14 @@ impl AlertState {
             Self::Escalating { .. } => StateName::Escalating,
             Self::Acknowledged { .. } => StateName::Acknowledged,
             Self::Resolved { .. } => StateName::Resolved,
+        }
+    }
+
+    /// Whether the phones that were told can still say something that changes it: somebody is wanted for it, or has it.
+    pub const fn hears_phones(&self) -> bool {
+        match self {
+            Self::Escalating { .. } | Self::Acknowledged { .. } => true,
+            Self::Withheld { .. } | Self::Resolved { .. } => false,
         }
     }
 }
@@ -273,8 +302,8 @@ impl Alert {
         let own = match &self.state {
             AlertState::Escalating { next_step_at, .. } => Some(*next_step_at),
             AlertState::Acknowledged { action_due_at, .. } => Some(*action_due_at),
-            AlertState::Resolved { follow_up: Some(FollowUp { due_at, is_told: false }), .. } => Some(*due_at),
-            AlertState::Withheld { .. } | AlertState::Resolved { .. } => None,
+            AlertState::Resolved { follow_up, .. } => follow_up.as_ref().and_then(FollowUp::next_at),
+            AlertState::Withheld { .. } => None,
         };
         self.deliveries.iter().filter_map(Delivery::next_action_at).chain(own).min()
     }
@@ -548,7 +577,7 @@ pub struct Transition {
     pub decision: Option<Decision>,
     /// Whether somebody is told again because of it.
     pub paged: bool,
-    /// Whether a human took the case, or closed it, by it.
+    /// Whether a human took the case, or closed it, by it; or a drill came to its end: alarms about it are over.
     pub in_human_hands: bool,
     /// Whether the case left the ladder in it: somebody took it, or closed it.
     pub left_ladder: bool,
@@ -566,7 +595,8 @@ impl Transition {
 
     /// The numbers whose last case this is from now on: those that were told, where somebody took the case or closed it.
     pub fn last_case_of(&self) -> Vec<AddressKey> {
-        if !self.left_ladder {
+        // What is said after a drill is about no student.
+        if !self.left_ladder || self.alert.is_exercise() {
             return Vec::new();
         }
         let alerts = self.alert.deliveries.iter().filter(|delivery| delivery.purpose.is_alert());

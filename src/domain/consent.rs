@@ -87,6 +87,14 @@ impl Ground {
         }
     }
 
+    /// The channels that the student's own word covers; none where it rests on none.
+    pub fn consented(&self) -> &[Channel] {
+        match self {
+            Self::Consent { channels, .. } => channels,
+            Self::EmergencyOverride { .. } | Self::Drill { .. } => &[],
+        }
+    }
+
     /// The ground's kind, as in the API and in the audit.
     pub const fn kind(&self) -> &'static str {
         match self {

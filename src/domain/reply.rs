@@ -110,9 +110,41 @@ impl Command {
     }
 }
 
+/// The reference that words begin with. Any word of eight letters may look like one.
+pub fn leading_reference(text: &str) -> Option<Reference> {
+    text.split_whitespace().next()?.trim_matches(|c: char| c.is_ascii_punctuation()).parse().ok()
+}
+
 /// What is said back to a reply. Only ever said after the commit. It is kept, so that a reply that is posted again hears
 /// the same; nothing personal stands in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// The answer.
+    #[serde(flatten)]
+    pub answer: Answer,
+    /// What must be said beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<Note>,
+}
+
+impl From<Answer> for Said {
+    fn from(answer: Answer) -> Self {
+        Self { answer, note: None }
+    }
+}
+
+/// What must be said beside an answer, so that a drill and a live case are not taken for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Note {
+    /// It is about a drill.
+    Drill,
+    /// It is about a live case, while a drill waits for the same phone.
+    NotTheDrill,
+}
+
+/// What a reply came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "said", content = "reference", rename_all = "snake_case")]
 pub enum Answer {
     /// Taken: the case is theirs.
@@ -134,13 +166,17 @@ pub enum Answer {
     /// How it ended must be one of the known words.
     WhichOutcome,
     /// Their words are kept for the team, and the case waits still.
-    KeptAndHelp,
+    KeptAndWaits(Reference),
     /// Their words are kept for the team.
     Kept(Reference),
     /// It is closed.
     Closed(Reference),
-    /// Cases wait, and it is not clear which is meant: they must say.
-    WhichOne,
+    /// These are open, newest first, and it is not clear which is meant: they must say.
+    WhichOf(Vec<Reference>),
+    /// These are open, newest first, and it is not clear which their words are about: nothing was kept.
+    WhoseWords(Vec<Reference>),
+    /// The case goes on: the number is nobody's any more.
+    NotSetUp(Reference),
     /// Not understood, but a case waits.
     Help,
     /// No case waits for this person.
@@ -149,43 +185,81 @@ pub enum Answer {
     Nothing,
 }
 
-/// The words of an answer: harmless ones, with a reference at the most. `None`: nothing is said.
-pub fn text(answer: Answer) -> Option<String> {
-    match answer {
+/// The words of an answer: harmless ones, with references at the most. `None`: nothing is said.
+pub fn text(said: &Said) -> Option<String> {
+    let words = match (&said.answer, said.note) {
+        (Answer::Taken(reference), Some(Note::Drill)) => {
+            format!("your answer to ref {reference} is noted. Nothing more is needed from you.")
+        }
+        (answer, _) => answer_text(answer)?,
+    };
+    Some(match said.note {
+        Some(Note::Drill) => format!("DRILL: {words}"),
+        Some(Note::NotTheDrill) => format!("{words} This is a real case, not the drill."),
+        None => words,
+    })
+}
+
+fn answer_text(answer: &Answer) -> Option<String> {
+    const HELP: &str = "Reply 1 to take the case or 2 to pass it on, and its reference if several wait.";
+    let text = match answer {
         Answer::Taken(reference) => {
-            Some(format!("Ref {reference} is yours. Please close it on the dashboard when it is done."))
+            format!("Ref {reference} is yours. Please close it on the dashboard when it is done.")
         }
-        Answer::PassedOn(reference) => Some(format!("Ref {reference} is passed on. The next person is being told.")),
+        Answer::PassedOn(reference) => format!("Ref {reference} is passed on. The next person is being told."),
         Answer::NobodyElse(reference) => {
-            Some(format!("Ref {reference} cannot be passed on: you are the only one. Reply 1 to take it."))
+            format!("Ref {reference} cannot be passed on: you are the only one. Reply 1 to take it.")
         }
-        Answer::TakenBefore(reference) => {
-            Some(format!("Ref {reference} was taken already. Nothing is needed from you."))
-        }
+        Answer::TakenBefore(reference) => format!("Ref {reference} was taken already. Nothing is needed from you."),
         Answer::CheckedIn(reference) => {
-            Some(format!("Noted: ref {reference} is still yours. Please close it on the dashboard when it is done."))
+            format!("Noted: ref {reference} is still yours. Please close it on the dashboard when it is done.")
         }
-        Answer::Done(reference) => Some(format!("Ref {reference} is closed. Thank you.")),
-        Answer::TakeFirst(reference) => Some(format!("Ref {reference} is not yours yet. Reply 1 to take it.")),
-        Answer::CloseOnDashboard(reference) => Some(format!("Please close ref {reference} on the dashboard.")),
+        Answer::Done(reference) => format!("Ref {reference} is closed. Thank you."),
+        Answer::TakeFirst(reference) => format!("Ref {reference} is not yours yet. Reply 1 to take it."),
+        Answer::CloseOnDashboard(reference) => format!("Please close ref {reference} on the dashboard."),
         Answer::WhichOutcome => {
             let mut words: Vec<&str> = OUTCOMES.iter().map(|(word, _)| *word).collect();
             words.dedup();
-            Some(format!("How did it end? Reply done and one of these words: {}.", words.join(", ")))
+            format!("How did it end? Reply done and one of these words: {}.", words.join(", "))
         }
-        Answer::KeptAndHelp => {
-            let help = "Reply 1 to take the case or 2 to pass it on, and its reference if several wait.";
-            Some(format!("Your words are noted for the team. {help}"))
+        Answer::KeptAndWaits(reference) => {
+            format!("Your words are noted for the team, with ref {reference}, which waits still. {HELP}")
         }
-        Answer::Kept(reference) => Some(format!("Your words are noted for the team, with ref {reference}.")),
-        Answer::NoCase => Some("No case waits for you. Nothing is needed from you.".to_owned()),
-        Answer::Closed(reference) => Some(format!("Ref {reference} is closed. Nothing is needed from you.")),
-        Answer::WhichOne => Some("Several cases wait. Reply 1 and the reference, such as: 1 K7Q4TX3M".to_owned()),
-        Answer::Help => {
-            Some("Reply 1 to take the case or 2 to pass it on, and its reference if several wait.".to_owned())
+        Answer::Kept(reference) => format!("Your words are noted for the team, with ref {reference}."),
+        Answer::NoCase => "No case waits for you. Nothing is needed from you.".to_owned(),
+        Answer::Closed(reference) => format!("Ref {reference} is closed. Nothing is needed from you."),
+        Answer::WhichOf(references) => {
+            format!("{} Reply with the reference, such as: 1 {}", open_cases(references)?, references.first()?)
         }
-        Answer::Nothing => None,
-    }
+        Answer::WhoseWords(references) => format!(
+            "{} Your words are not kept: send them again with the reference in front, such as: {} and your words",
+            open_cases(references)?,
+            references.first()?
+        ),
+        Answer::NotSetUp(reference) => {
+            format!(
+                "This number is not set up any more, and ref {reference} goes on without it. Please use the dashboard."
+            )
+        }
+        Answer::Help => HELP.to_owned(),
+        Answer::Nothing => return None,
+    };
+    Some(text)
+}
+
+/// How many open cases an answer names.
+const NAMED: usize = 5;
+
+fn open_cases(references: &[Reference]) -> Option<String> {
+    let (last, before) = references.get(..NAMED.min(references.len()))?.split_last()?;
+    let more = if references.len() > NAMED { " and others" } else { "" };
+    Some(match before {
+        [] => format!("Ref {last} is open for you."),
+        before => {
+            let before: Vec<String> = before.iter().map(Reference::to_string).collect();
+            format!("Refs {} and {last}{more} are open for you.", before.join(", "))
+        }
+    })
 }
 
 #[cfg(test)]
@@ -228,7 +302,7 @@ mod tests {
         }
         for (word, outcome) in OUTCOMES {
             assert_eq!(Command::parse(&format!("done {word}")), Command::Done(outcome, None));
-            assert!(text(Answer::WhichOutcome).unwrap().contains(word), "{word} is told to nobody");
+            assert!(text(&Answer::WhichOutcome.into()).unwrap().contains(word), "{word} is told to nobody");
         }
     }
 

@@ -8,15 +8,15 @@
 //! and the key together are the key of the answer, which is kept as the one to a reply is: in the same commit.
 
 use super::people::address_key;
-use super::replies::{is_taken_by, recipient};
+use super::replies::{Kept, is_taken_by, recipient};
 use super::{Service, ServiceError};
-use crate::domain::alert::{AckVia, Alert, AlertState, TakenBy};
+use crate::domain::alert::{AckVia, Alert, AlertState, Kind, TakenBy};
 use crate::domain::contact::{Channel, PhoneNumber};
 use crate::domain::delivery::{Attempt, Delivery};
 use crate::domain::ids::{AttemptRef, IdempotencyKey, ProviderId};
 use crate::domain::message::Speech;
 use crate::domain::provider::{MessageStatus, Receipt};
-use crate::domain::reply::Answer;
+use crate::domain::reply::{self, Answer, Note};
 use crate::ports::HashPurpose;
 
 /// A call, as Twilio speaks of it.
@@ -66,7 +66,7 @@ pub enum Said {
     /// The message, and which keys there are.
     Prompt(Speech),
     /// An answer, then the call ends; after some answers the message is said again.
-    Answer(Speech, Answer),
+    Answer(Speech, reply::Said),
     /// The message, to a machine.
     Voicemail(Speech),
     /// Nothing: the call is none of ours, or nobody is to hear of the case any more.
@@ -86,6 +86,7 @@ impl Service {
         self.note_answered(call, status).await;
         let Some(speech) = self.speech(&alert, &delivery)? else { return Ok(Said::Nothing) };
         let by_machine = status == MessageStatus::Machine;
+        let said = |answer| reply::Said { answer, note: note(&alert) };
         Ok(match &alert.state {
             AlertState::Escalating { .. } if by_machine => Said::Voicemail(speech),
             AlertState::Escalating { .. } => Said::Prompt(speech),
@@ -95,11 +96,11 @@ impl Service {
                 Said::Nothing
             }
             AlertState::Acknowledged { .. } if is_taken_by(&alert, &recipient(&delivery)) => {
-                Said::Answer(speech, Answer::Taken(alert.reference))
+                Said::Answer(speech, said(Answer::Taken(alert.reference)))
             }
-            AlertState::Acknowledged { .. } => Said::Answer(speech, Answer::TakenBefore(alert.reference)),
+            AlertState::Acknowledged { .. } => Said::Answer(speech, said(Answer::TakenBefore(alert.reference))),
             AlertState::Resolved { .. } | AlertState::Withheld { .. } => {
-                Said::Answer(speech, Answer::Closed(alert.reference))
+                Said::Answer(speech, said(Answer::Closed(alert.reference)))
             }
         })
     }
@@ -109,10 +110,10 @@ impl Service {
     pub async fn key_pressed(&self, call: &Call, key: Key) -> Result<Said, ServiceError> {
         let Some(About { alert, delivery }) = self.about(call).await? else { return Ok(Said::Nothing) };
         let Some(speech) = self.speech(&alert, &delivery)? else { return Ok(Said::Nothing) };
-        let kept = self.keypress_key(&call.id, key);
-        let answer = match (self.answer_given(kept).await?, key) {
+        let kept = Kept { key: self.keypress_key(&call.id, key), note: note(&alert) };
+        let answer = match (self.answer_given(kept.key).await?, key) {
             (Some(answer), _) => answer,
-            (None, Key::Other) => Answer::Help,
+            (None, Key::Other) => kept.said(Answer::Help),
             (None, Key::Take) => self.take(alert, &recipient(&delivery), AckVia::Keypress, kept).await?,
             (None, Key::PassOn) => self.pass_on(alert, &recipient(&delivery), kept).await?,
         };
@@ -149,5 +150,12 @@ impl Service {
     fn keypress_key(&self, call: &ProviderId, key: Key) -> IdempotencyKey {
         let parts = [b"keypress".as_slice(), call.as_str().as_bytes(), key.name()];
         IdempotencyKey::from_bytes(self.keyring.hash(HashPurpose::Idempotency, &parts))
+    }
+}
+
+fn note(alert: &Alert) -> Option<Note> {
+    match alert.kind {
+        Kind::Drill => Some(Note::Drill),
+        Kind::Live => None,
     }
 }

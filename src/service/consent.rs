@@ -110,7 +110,11 @@ impl Service {
             let consent = self.store.consent(&alert.organisation, alert.subject).await?;
             let consent_version = Some(consent_version(consent.as_ref()));
             let live = self.live(&alert.organisation)?;
-            let ground = ground_for(consent.as_ref(), None, &alert.policy.channels_that_reach(&live.directory));
+            // What stands is held against what the student grants, not against who can be reached just now: a number that is
+            // being changed takes back no word.
+            let mut channels = alert.policy.channels_that_reach(&live.directory);
+            channels.extend(alert.ground.iter().flat_map(Ground::consented));
+            let ground = ground_for(consent.as_ref(), None, &channels);
             let (id, input) = (alert.id, Input::ConsentJudged { ground });
             // The judgement is checked as well: a late one must not put back what a later word has taken away.
             let along = Along { consent_version, ..Along::default() };

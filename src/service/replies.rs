@@ -5,8 +5,9 @@
 //! commit as the acknowledgement, or by itself where nothing was taken; whoever posts the reply again hears it again,
 //! and nothing else happens. It is kept for as long as answers to `Idempotency-Key` are.
 //!
-//! A reply takes a case of its own phone and channel only. A quote says which case is meant; who replies is said by the
-//! number, and by the quote alone only where WhatsApp hides the number.
+//! A reply is about a case that its own phone was told of, over that channel. A quote or a reference says which; without
+//! either it must be clear ([`meant_by`]), else the phone is asked. Who replies is said by the number, and by the
+//! quote alone only where WhatsApp hides the number: whoever has that number now, not whoever had it when it was told.
 
 use jiff::SignedDuration;
 
@@ -14,13 +15,13 @@ use super::people::address_key;
 use super::{Along, Changed, Service, ServiceError, TRIES};
 use crate::alarm::board::About;
 use crate::alarm::kind::Kind;
-use crate::domain::alert::{AckVia, Alert, AlertState, Input, Outcome, Rejection};
+use crate::domain::alert::{self, AckVia, Alert, AlertState, Input, Outcome, Rejection};
 use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, PhoneNumber};
 use crate::domain::delivery::Delivery;
 use crate::domain::event::{EventDetails, ReplyOrigin};
-use crate::domain::ids::{AddressKey, EventId, IdempotencyKey, OrganisationId, ProviderId, Reference};
-use crate::domain::reply::{Answer, Command};
+use crate::domain::ids::{AddressKey, ContactId, EventId, IdempotencyKey, OrganisationId, ProviderId, Reference};
+use crate::domain::reply::{self, Answer, Command, Note, Said};
 use crate::domain::roster::OptOutBy;
 use crate::ports::{HashPurpose, IdempotencyRecord, SealedField, StoreError, random};
 use crate::secret::Secret;
@@ -44,14 +45,38 @@ pub struct Reply {
 
 /// Which case a reply means.
 enum Meant {
-    /// This one, which was told to the person who replies.
-    Case(Box<Alert>, Actor),
-    /// Cases wait for this phone, and it is not clear which is meant. The newest of them.
-    Unclear(Option<(Box<Alert>, Actor)>),
-    /// None waits; somebody has taken or closed the last that this phone was told of, which is this one.
-    Past(Box<Alert>, Actor),
-    /// None waits for this phone. Whether it is the phone of somebody who can be told.
+    /// This one.
+    Case(Box<Case>),
+    /// Cases are open for this phone, and it is not clear which is meant. Their references, the newest first.
+    Unclear(Vec<Reference>),
+    /// None is open for this phone. Whether it is the phone of somebody who can be told.
     None { is_known: bool },
+}
+
+/// A case that a phone was told of.
+struct Case {
+    alert: Alert,
+    /// Who has the phone now; where nobody has, who had it when it was told.
+    actor: Actor,
+    /// Whether somebody has it now.
+    is_theirs: bool,
+    /// Whether the phone waits for a drill, too, which it might be thought to mean.
+    beside_drill: bool,
+}
+
+impl Case {
+    fn is_live(&self) -> bool {
+        matches!(self.alert.kind, alert::Kind::Live)
+    }
+
+    fn is_held(&self) -> bool {
+        is_taken_by(&self.alert, &self.actor)
+    }
+
+    /// Whether whoever has it was asked for a sign, and has not given one.
+    fn awaits_sign(&self) -> bool {
+        matches!(self.alert.state, AlertState::Acknowledged { reminded_at: Some(_), .. }) && self.is_held()
+    }
 }
 
 /// A phone, as a college knows it.
@@ -60,23 +85,36 @@ type Phone = (OrganisationId, AddressKey);
 /// Who replies.
 struct Sender {
     phones: Vec<Phone>,
-    /// Our message to them that they quote.
-    own_quote: Option<(Alert, Delivery)>,
+    /// The case of a message of ours to them that they quote.
+    own_quote: Option<Alert>,
     /// Whether they quote a message of ours that was not sent to them.
     quotes_another: bool,
+}
+
+/// Under which key an answer is kept, and what is said beside it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kept {
+    pub(super) key: IdempotencyKey,
+    pub(super) note: Option<Note>,
+}
+
+impl Kept {
+    pub(super) fn said(self, answer: Answer) -> Said {
+        Said { answer, note: self.note }
+    }
 }
 
 /// What came of a reply that asks for a change.
 enum ByReply {
     /// It is durable, and this is the answer that is kept with it.
-    Answered(Answer),
+    Answered(Said),
     /// It does not fit the case's state.
     Rejected(Rejection),
 }
 
 /// For how long after its end words are still about a case.
 const WORDS_BELONG_FOR: SignedDuration = SignedDuration::from_hours(24);
-/// How many waiting cases of one phone are looked at to find out whether a reply that names none is clear.
+/// How many open cases of one phone are looked at to find out whether a reply that names none is clear.
 const CASES_LOOKED_AT: usize = 1000;
 
 /// The status of every answer to a reply.
@@ -85,10 +123,10 @@ const OK: u16 = 200;
 impl Service {
     /// A reply from a phone. When this returns `Ok`, whatever it came to is durable, and so is the answer: a reply that
     /// comes again changes nothing and is answered alike.
-    pub async fn record_reply(&self, reply: &Reply) -> Result<Answer, ServiceError> {
+    pub async fn record_reply(&self, reply: &Reply) -> Result<Said, ServiceError> {
         let key = self.reply_key(&reply.message);
-        if let Some(answer) = self.answer_given(key).await? {
-            return Ok(answer);
+        if let Some(said) = self.answer_given(key).await? {
+            return Ok(said);
         }
         if reply.command.is_silent() {
             match reply.command {
@@ -101,43 +139,46 @@ impl Service {
                 | Command::Keyword
                 | Command::Other => {}
             }
-            return self.keep_reply(key, Answer::Nothing).await;
+            return self.keep_reply(key, Answer::Nothing.into()).await;
         }
         let is_about_a_case = reply.command.is_about_a_case();
-        let answer = match self.meant(reply).await? {
-            Meant::None { is_known: true } if is_about_a_case => Answer::NoCase,
-            Meant::None { .. } => Answer::Nothing,
-            Meant::Unclear(_) if is_about_a_case => Answer::WhichOne,
-            Meant::Unclear(Some((alert, actor))) => return self.keep_words(*alert, &actor, reply, key).await,
-            Meant::Unclear(None) => Answer::Help,
-            // Words of long ago are about something else.
-            Meant::Case(alert, _) | Meant::Past(alert, _) if !is_about_a_case && self.is_long_past(&alert) => {
-                Answer::Nothing
-            }
-            Meant::Case(alert, actor) | Meant::Past(alert, actor) => {
-                return self.do_as_told(*alert, &actor, reply, key).await;
+        let said = match self.meant(reply).await? {
+            Meant::None { is_known: true } if is_about_a_case => Said::from(Answer::NoCase),
+            Meant::None { .. } => Said::from(Answer::Nothing),
+            Meant::Unclear(references) if is_about_a_case => Said::from(Answer::WhichOf(references)),
+            Meant::Unclear(references) => Said::from(Answer::WhoseWords(references)),
+            Meant::Case(case) => {
+                let note = match case.alert.kind {
+                    alert::Kind::Drill => Some(Note::Drill),
+                    alert::Kind::Live => case.beside_drill.then_some(Note::NotTheDrill),
+                };
+                return self.answer_about(*case, reply, Kept { key, note }).await;
             }
         };
-        self.keep_reply(key, answer).await
+        self.keep_reply(key, said).await
     }
 
-    async fn do_as_told(
-        &self,
-        alert: Alert,
-        actor: &Actor,
-        reply: &Reply,
-        key: IdempotencyKey,
-    ) -> Result<Answer, ServiceError> {
+    async fn answer_about(&self, case: Case, reply: &Reply, under: Kept) -> Result<Said, ServiceError> {
+        let Case { alert, actor, is_theirs, .. } = case;
+        let asks = reply.command.is_about_a_case();
         let answer = match reply.command {
-            Command::Take(_) => return self.take(alert, actor, AckVia::Reply, key).await,
-            Command::PassOn(_) => return self.pass_on(alert, actor, key).await,
-            Command::Done(outcome, _) => return self.done_by_reply(alert, actor, outcome, key).await,
+            // Words of long ago are about something else.
+            Command::Other if self.is_long_past(&alert) => Answer::Nothing,
+            Command::Other => return self.keep_words(alert, &actor, reply, under).await,
+            // The phone may be lost, or its owner gone: the case goes on to others.
+            _ if asks && !is_theirs && alert.state.hears_phones() => {
+                tracing::warn!(alert = %alert.id, "a reply from a number that nobody has any more was not heeded");
+                Answer::NotSetUp(alert.reference)
+            }
+            Command::Take(_) => return self.take(alert, &actor, AckVia::Reply, under).await,
+            Command::PassOn(_) => return self.pass_on(alert, &actor, under).await,
+            Command::Done(outcome, _) => return self.done_by_reply(alert, &actor, outcome, under).await,
+            Command::DoneUnclear if !alert.state.hears_phones() => Answer::Closed(alert.reference),
             Command::DoneUnclear if alert.policy.resolve_by_reply => Answer::WhichOutcome,
             Command::DoneUnclear => Answer::CloseOnDashboard(alert.reference),
-            Command::Other => return self.keep_words(alert, actor, reply, key).await,
             Command::OptOut | Command::OptIn | Command::Keyword => Answer::Nothing,
         };
-        self.keep_reply(key, answer).await
+        self.keep_reply(under.key, under.said(answer)).await
     }
 
     fn is_long_past(&self, alert: &Alert) -> bool {
@@ -153,51 +194,48 @@ impl Service {
         alert: Alert,
         actor: &Actor,
         via: AckVia,
-        key: IdempotencyKey,
-    ) -> Result<Answer, ServiceError> {
+        under: Kept,
+    ) -> Result<Said, ServiceError> {
         let (id, reference) = (alert.id, alert.reference);
-        let taken = Answer::Taken(reference);
-        let along = Along { idempotency: Some(self.reply_record(key, taken)), ..Along::default() };
+        let taken = under.said(Answer::Taken(reference));
+        let along = Along { idempotency: Some(self.reply_record(under.key, &taken)), ..Along::default() };
         let answer = match self.change_along(alert, Input::Acknowledge { via }, actor, &along).await {
             Ok(Changed::Made(transition)) => {
                 self.acknowledged(&transition, via);
                 return Ok(taken);
             }
-            Ok(Changed::AnsweredBefore) => return self.answer_of_another(key).await,
+            Ok(Changed::AnsweredBefore) => return self.answer_of_another(under.key).await,
             Ok(Changed::Nothing | Changed::ConsentOutdated | Changed::NoPlace) => return Err(ServiceError::Busy),
             // The person may say it twice: then it must not sound as if somebody else had the case.
             Err(ServiceError::Rejected(Rejection::AlreadyAcknowledged)) => {
                 let alert = self.load(id).await?;
                 if is_taken_by(&alert, actor) {
-                    return self.check_in_by_reply(alert, actor, key).await;
+                    return self.check_in_by_reply(alert, actor, under).await;
                 }
                 Answer::TakenBefore(reference)
             }
             Err(ServiceError::Rejected(_)) => Answer::Closed(reference),
             Err(error) => return Err(error),
         };
-        self.keep_reply(key, answer).await
+        self.keep_reply(under.key, under.said(answer)).await
     }
 
     /// Who has the case says `1` again: they are on it.
-    async fn check_in_by_reply(
-        &self,
-        alert: Alert,
-        actor: &Actor,
-        key: IdempotencyKey,
-    ) -> Result<Answer, ServiceError> {
+    async fn check_in_by_reply(&self, alert: Alert, actor: &Actor, under: Kept) -> Result<Said, ServiceError> {
         let reference = alert.reference;
         let id = alert.id;
-        match self.by_reply(alert, Input::CheckIn, actor, key, Answer::CheckedIn(reference), None).await? {
-            ByReply::Answered(answer) => {
+        match self.by_reply(alert, Input::CheckIn, actor, under, Answer::CheckedIn(reference), None).await? {
+            ByReply::Answered(said) => {
                 tracing::info!(alert = %id, "checked in by a reply");
-                Ok(answer)
+                Ok(said)
             }
             // It was handed on or closed meanwhile.
             ByReply::Rejected(Rejection::AlreadyAcknowledged) => {
-                self.keep_reply(key, Answer::TakenBefore(reference)).await
+                self.keep_reply(under.key, under.said(Answer::TakenBefore(reference))).await
             }
-            ByReply::Rejected(Rejection::AlreadyResolved) => self.keep_reply(key, Answer::Closed(reference)).await,
+            ByReply::Rejected(Rejection::AlreadyResolved) => {
+                self.keep_reply(under.key, under.said(Answer::Closed(reference))).await
+            }
             ByReply::Rejected(_) => Err(ServiceError::Busy),
         }
     }
@@ -208,18 +246,18 @@ impl Service {
         alert: Alert,
         actor: &Actor,
         outcome: Outcome,
-        key: IdempotencyKey,
-    ) -> Result<Answer, ServiceError> {
+        under: Kept,
+    ) -> Result<Said, ServiceError> {
         let (id, reference) = (alert.id, alert.reference);
         let answer = match &alert.state {
             AlertState::Resolved { .. } => Answer::Closed(reference),
             AlertState::Acknowledged { by, .. } if by != actor => Answer::TakenBefore(reference),
             AlertState::Acknowledged { .. } if alert.policy.resolve_by_reply => {
                 let closing = Input::Resolve { outcome, note: None, follow_up_at: None };
-                match self.by_reply(alert, closing, actor, key, Answer::Done(reference), None).await? {
-                    ByReply::Answered(answer) => {
+                match self.by_reply(alert, closing, actor, under, Answer::Done(reference), None).await? {
+                    ByReply::Answered(said) => {
                         tracing::info!(alert = %id, ?outcome, "alert resolved by a reply");
-                        return Ok(answer);
+                        return Ok(said);
                     }
                     ByReply::Rejected(Rejection::AlreadyResolved) => Answer::Closed(reference),
                     ByReply::Rejected(_) => Answer::WhichOutcome,
@@ -228,23 +266,17 @@ impl Service {
             AlertState::Acknowledged { .. } => Answer::CloseOnDashboard(reference),
             AlertState::Escalating { .. } | AlertState::Withheld { .. } => Answer::TakeFirst(reference),
         };
-        self.keep_reply(key, answer).await
+        self.keep_reply(under.key, under.said(answer)).await
     }
 
     /// Words that ask for nothing are kept beside the case, under the student's seal: whoever works on it should see them.
-    async fn keep_words(
-        &self,
-        alert: Alert,
-        actor: &Actor,
-        reply: &Reply,
-        key: IdempotencyKey,
-    ) -> Result<Answer, ServiceError> {
+    async fn keep_words(&self, alert: Alert, actor: &Actor, reply: &Reply, under: Kept) -> Result<Said, ServiceError> {
         let (id, reference, channel) = (alert.id, alert.reference, reply.channel);
         let help = waits(&alert);
         let data_key = self.person_data_key_if_any(&alert.organisation, alert.subject.into()).await?;
         let (Some(data_key), Actor::Contact { contact }) = (data_key, actor) else {
             self.words_were_lost(id).await;
-            return self.keep_reply(key, if help { Answer::Help } else { Answer::Nothing }).await;
+            return self.keep_reply(under.key, under.said(if help { Answer::Help } else { Answer::Nothing })).await;
         };
         let now = self.clock.now();
         let details = EventDetails {
@@ -254,14 +286,14 @@ impl Service {
             message: Some(data_key.seal(SealedField::Message, reply.words.expose())),
             metadata: None,
         };
-        let kept = if help { Answer::KeptAndHelp } else { Answer::Kept(reference) };
-        match self.by_reply(alert, Input::Replied { channel }, actor, key, kept, Some(details)).await? {
-            ByReply::Answered(answer) => {
+        let kept = if help { Answer::KeptAndWaits(reference) } else { Answer::Kept(reference) };
+        match self.by_reply(alert, Input::Replied { channel }, actor, under, kept, Some(details)).await? {
+            ByReply::Answered(said) => {
                 tracing::info!(alert = %id, "words of a reply are kept");
-                Ok(answer)
+                Ok(said)
             }
             // A machine may be answering us: it is not talked to for ever.
-            ByReply::Rejected(_) => self.keep_reply(key, Answer::Nothing).await,
+            ByReply::Rejected(_) => self.keep_reply(under.key, Answer::Nothing.into()).await,
         }
     }
 
@@ -271,14 +303,15 @@ impl Service {
         alert: Alert,
         input: Input,
         actor: &Actor,
-        key: IdempotencyKey,
+        under: Kept,
         answer: Answer,
         event: Option<EventDetails>,
     ) -> Result<ByReply, ServiceError> {
-        let along = Along { idempotency: Some(self.reply_record(key, answer)), event, ..Along::default() };
+        let said = under.said(answer);
+        let along = Along { idempotency: Some(self.reply_record(under.key, &said)), event, ..Along::default() };
         match self.change_along(alert, input, actor, &along).await {
-            Ok(Changed::Made(_)) => Ok(ByReply::Answered(answer)),
-            Ok(Changed::AnsweredBefore) => Ok(ByReply::Answered(self.answer_of_another(key).await?)),
+            Ok(Changed::Made(_)) => Ok(ByReply::Answered(said)),
+            Ok(Changed::AnsweredBefore) => Ok(ByReply::Answered(self.answer_of_another(under.key).await?)),
             Ok(Changed::Nothing | Changed::ConsentOutdated | Changed::NoPlace) => Err(ServiceError::Busy),
             Err(ServiceError::Rejected(rejection)) => Ok(ByReply::Rejected(rejection)),
             Err(error) => Err(error),
@@ -286,25 +319,20 @@ impl Service {
     }
 
     /// The next person is told at once, on the ground as it stands now. The answer is kept as in [`Self::take`].
-    pub(super) async fn pass_on(
-        &self,
-        alert: Alert,
-        actor: &Actor,
-        key: IdempotencyKey,
-    ) -> Result<Answer, ServiceError> {
+    pub(super) async fn pass_on(&self, alert: Alert, actor: &Actor, under: Kept) -> Result<Said, ServiceError> {
         let (id, reference) = (alert.id, alert.reference);
-        let passed = Answer::PassedOn(reference);
+        let passed = under.said(Answer::PassedOn(reference));
         let mut alert = alert;
         for _ in 0..TRIES {
             let judged = self.judge(alert).await?;
-            let idempotency = Some(self.reply_record(key, passed));
+            let idempotency = Some(self.reply_record(under.key, &passed));
             let along = Along { idempotency, consent_version: judged.consent_version, ..Along::default() };
             let answer = match self.change_along(judged.alert, Input::PassOn, actor, &along).await {
                 Ok(Changed::Made(_)) => {
                     tracing::info!(alert = %id, "passed on");
                     return Ok(passed);
                 }
-                Ok(Changed::AnsweredBefore) => return self.answer_of_another(key).await,
+                Ok(Changed::AnsweredBefore) => return self.answer_of_another(under.key).await,
                 Ok(Changed::Nothing | Changed::NoPlace) => return Err(ServiceError::Busy),
                 // The student has spoken since.
                 Ok(Changed::ConsentOutdated) => {
@@ -319,7 +347,7 @@ impl Service {
                 Err(ServiceError::Rejected(_)) => Answer::Closed(reference),
                 Err(error) => return Err(error),
             };
-            return self.keep_reply(key, answer).await;
+            return self.keep_reply(under.key, under.said(answer)).await;
         }
         Err(ServiceError::Busy)
     }
@@ -341,8 +369,9 @@ impl Service {
             self.opt_out(organisation, reply.channel, *address, OptOutBy::Reply).await?;
             let Some(contact) = live.directory.contact_at(reply.channel, *address) else { continue };
             let phone = [(organisation.clone(), *address)];
-            let waiting = self.waiting(&phone, reply.channel, None).await?;
-            let alerts: Vec<String> = waiting.iter().map(|(alert, _)| alert.id.to_string()).collect();
+            let mut open = self.open_for(&phone, reply.channel).await?;
+            open.retain(|case| waits(&case.alert));
+            let alerts: Vec<String> = open.iter().map(|case| case.alert.id.to_string()).collect();
             let kind = Kind::ContactOptedOut;
             tracing::error!(contact = %contact.id, alerts = ?alerts, alarm = kind.name(), "operator alarm");
             self.alarms.raise_unlogged(kind, About::Contact(contact.id.clone()));
@@ -352,43 +381,133 @@ impl Service {
 
     // -- which case -------------------------------------------------------------------------------------------------
 
-    /// The quoted message's case first, unless the text names another; then number and reference; then the number
-    /// alone, if one case waits. A code that was typed counts for more than a message that was tapped, if that case was
-    /// told to the same phone.
+    /// The quoted message's case first, unless the text names another; then number and reference; then the number alone, if
+    /// it is clear. A code that was typed counts for more than a message that was tapped, if that case was told to the same
+    /// phone.
     async fn meant(&self, reply: &Reply) -> Result<Meant, ServiceError> {
-        let typed = reply.command.reference();
         let Sender { phones, own_quote, quotes_another } = self.sender(reply).await?;
-        if let Some((alert, delivery)) = &own_quote
+        let typed = reply.command.reference();
+        if let Some(alert) = &own_quote
             && typed.is_none_or(|typed| typed == alert.reference)
+            && let Some(case) = self.told_to(alert, &phones, reply.channel).await?
         {
-            return Ok(Meant::Case(Box::new(alert.clone()), recipient(delivery)));
+            return self.quoted_case(case, reply, &phones).await;
         }
-        let mut cases = self.waiting(&phones, reply.channel, typed).await?;
-        let quoted_waits = own_quote.is_some_and(|(alert, _)| waits(&alert));
-        if typed.is_none() && quotes_another && !cases.is_empty() {
-            // They point at a message that was not sent to them: whatever they mean, it is not clear.
-            return Ok(Meant::Unclear(newest(cases)));
+        if let Some(typed) = typed {
+            if let Some(case) = self.named(typed, &phones, reply.channel).await? {
+                return Ok(Meant::Case(Box::new(case)));
+            }
+            return Ok(match own_quote.filter(waits) {
+                Some(alert) => Meant::Unclear(vec![alert.reference]),
+                None => Meant::None { is_known: self.knows(&phones, reply.channel) },
+            });
         }
-        if cases.len() > 1 {
-            return Ok(Meant::Unclear(newest(cases)));
+        let open = self.open_for(&phones, reply.channel).await?;
+        if reply.command == Command::Other
+            && let Some(typed) = reply::leading_reference(reply.words.expose())
+            && open.iter().any(|case| case.alert.reference == typed)
+        {
+            let named = open.into_iter().find(|case| case.alert.reference == typed);
+            return Ok(named.map_or(Meant::None { is_known: true }, |case| Meant::Case(Box::new(case))));
         }
-        Ok(match cases.pop() {
-            Some((alert, actor)) => Meant::Case(Box::new(alert), actor),
-            None if quoted_waits => Meant::Unclear(None),
-            None if typed.is_none() => self.past(&phones, reply.channel).await?,
-            None => Meant::None { is_known: self.knows(&phones, reply.channel) },
-        })
+        let fits = meant_by(reply.command, &open);
+        // Where they point at a message that was not sent to them, it is not clear, however few there are.
+        if fits.len() > 1 || (quotes_another && !fits.is_empty()) {
+            return Ok(Meant::Unclear(fits.iter().map(|case| case.alert.reference).collect()));
+        }
+        match fits.first().map(|case| (case.alert.id, case.is_live())) {
+            Some((id, is_live)) => {
+                let beside_drill = is_live && open.iter().any(|case| !case.is_live() && waits(&case.alert));
+                let case = open.into_iter().find(|case| case.alert.id == id);
+                Ok(case.map_or(Meant::None { is_known: true }, |case| {
+                    Meant::Case(Box::new(Case { beside_drill, ..case }))
+                }))
+            }
+            None => self.past(&phones, reply.channel).await,
+        }
+    }
+
+    /// The case of a message that was tapped. A wrong tap must not send anybody back to sleep while another case waits.
+    async fn quoted_case(&self, case: Case, reply: &Reply, phones: &[Phone]) -> Result<Meant, ServiceError> {
+        if reply.command.is_about_a_case() && !waits(&case.alert) && !case.is_held() {
+            let open = self.open_for(phones, reply.channel).await?;
+            let others = meant_by(reply.command, &open).into_iter().filter(|other| other.alert.id != case.alert.id);
+            let others: Vec<Reference> = others.map(|other| other.alert.reference).collect();
+            if !others.is_empty() {
+                return Ok(Meant::Unclear(others));
+            }
+        }
+        Ok(Meant::Case(Box::new(case)))
     }
 
     /// The last case that this phone was told of and that somebody took or closed.
     async fn past(&self, phones: &[Phone], channel: Channel) -> Result<Meant, ServiceError> {
         for (organisation, address) in phones {
             let Some(alert) = self.store.last_case_of(organisation, *address).await? else { continue };
-            if let Some(actor) = told_by(&alert, *address, channel) {
-                return Ok(Meant::Past(Box::new(alert), actor));
+            if let Some(case) = self.told_to(&alert, phones, channel).await? {
+                return Ok(Meant::Case(Box::new(case)));
             }
         }
         Ok(Meant::None { is_known: self.knows(phones, channel) })
+    }
+
+    /// The case of this reference, whatever has become of it, if one of these phones was told of it.
+    async fn named(
+        &self,
+        reference: Reference,
+        phones: &[Phone],
+        channel: Channel,
+    ) -> Result<Option<Case>, ServiceError> {
+        for (organisation, _) in phones {
+            let Some(alert) = self.store.alert_by_reference(organisation, reference).await? else { continue };
+            if let Some(case) = self.told_to(&alert, phones, channel).await? {
+                return Ok(Some(case));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The open cases that one of these phones was told of over this channel, newest first.
+    async fn open_for(&self, phones: &[Phone], channel: Channel) -> Result<Vec<Case>, ServiceError> {
+        let mut cases = Vec::new();
+        for (organisation, address) in phones {
+            for alert in self.store.cases_of(organisation, *address, CASES_LOOKED_AT).await? {
+                cases.extend(self.told_to(&alert, phones, channel).await?);
+            }
+        }
+        Ok(cases)
+    }
+
+    /// A case, if one of these phones was told of it over this channel, with whoever has that phone.
+    async fn told_to(&self, alert: &Alert, phones: &[Phone], channel: Channel) -> Result<Option<Case>, ServiceError> {
+        let told = |delivery: &&Delivery| {
+            let is_phone = |(organisation, address): &Phone| {
+                *organisation == alert.organisation && *address == delivery.address_key
+            };
+            delivery.channel == channel && delivery.purpose.is_alert() && phones.iter().any(is_phone)
+        };
+        let Some(delivery) = alert.deliveries.iter().rev().find(told) else { return Ok(None) };
+        let owner = self.owner(&alert.organisation, channel, delivery.address_key).await?;
+        let is_theirs = owner.is_some();
+        let actor = owner.map_or_else(|| recipient(delivery), |contact| Actor::Contact { contact });
+        Ok(Some(Case { alert: alert.clone(), actor, is_theirs, beside_drill: false }))
+    }
+
+    /// Who has this number now, verified or opted out, if they are active.
+    async fn owner(
+        &self,
+        organisation: &OrganisationId,
+        channel: Channel,
+        address: AddressKey,
+    ) -> Result<Option<ContactId>, ServiceError> {
+        if let Some(known) = self.live(organisation)?.owner_of(channel, address) {
+            return Ok(Some(known));
+        }
+        // Another instance may have changed it a moment ago.
+        if !self.store.is_exclusive() {
+            self.read_roster_again(organisation).await?;
+        }
+        Ok(self.live(organisation)?.owner_of(channel, address))
     }
 
     /// Whether somebody who can be told has this phone.
@@ -407,7 +526,8 @@ impl Service {
             (None, Some((alert, delivery))) => vec![(alert.organisation.clone(), delivery.address_key)],
             (None, None) => Vec::new(),
         };
-        Ok(Sender { phones, quotes_another: is_quoted && own_quote.is_none(), own_quote })
+        let quotes_another = is_quoted && own_quote.is_none();
+        Ok(Sender { phones, quotes_another, own_quote: own_quote.map(|(alert, _)| alert) })
     }
 
     /// The message of ours that a reply quotes.
@@ -436,29 +556,6 @@ impl Service {
         self.organisations.iter().map(|organisation| known(&organisation.id)).collect()
     }
 
-    /// The cases that wait and were told to one of these phones over this channel, newest first; of one reference, where it
-    /// is typed: that one is found however many others wait, and whatever has become of it.
-    async fn waiting(
-        &self,
-        phones: &[Phone],
-        channel: Channel,
-        typed: Option<Reference>,
-    ) -> Result<Vec<(Alert, Actor)>, ServiceError> {
-        let mut cases = Vec::new();
-        for (organisation, address) in phones {
-            let alerts = match typed {
-                Some(reference) => self.store.alert_by_reference(organisation, reference).await?.into_iter().collect(),
-                None => self.store.escalating_alerts_of(organisation, *address, CASES_LOOKED_AT).await?,
-            };
-            for alert in alerts {
-                if let Some(actor) = told_by(&alert, *address, channel) {
-                    cases.push((alert, actor));
-                }
-            }
-        }
-        Ok(cases)
-    }
-
     // -- answers that are kept --------------------------------------------------------------------------------------
 
     fn reply_key(&self, message: &ProviderId) -> IdempotencyKey {
@@ -466,33 +563,33 @@ impl Service {
         IdempotencyKey::from_bytes(self.keyring.hash(HashPurpose::Idempotency, &parts))
     }
 
-    fn reply_record(&self, key: IdempotencyKey, answer: Answer) -> IdempotencyRecord {
+    fn reply_record(&self, key: IdempotencyKey, said: &Said) -> IdempotencyRecord {
         IdempotencyRecord {
             key,
             // Twilio's id names one message for ever: there is no other body to tell it from.
             body: *key.as_bytes(),
             status: OK,
-            answer: serde_json::to_string(&answer).unwrap_or_default(),
+            answer: serde_json::to_string(said).unwrap_or_default(),
             created_at: self.clock.now(),
         }
     }
 
-    pub(super) async fn answer_given(&self, key: IdempotencyKey) -> Result<Option<Answer>, ServiceError> {
+    pub(super) async fn answer_given(&self, key: IdempotencyKey) -> Result<Option<Said>, ServiceError> {
         let Some(record) = self.store.answer(key).await? else { return Ok(None) };
         let unreadable = |_| StoreError::Corrupt { what: "the kept answer to a reply".to_owned() };
         Ok(Some(serde_json::from_str(&record.answer).map_err(unreadable)?))
     }
 
     /// Keeps the answer of a reply that took nothing.
-    async fn keep_reply(&self, key: IdempotencyKey, answer: Answer) -> Result<Answer, ServiceError> {
-        if self.store.keep_answer(self.reply_record(key, answer)).await? {
-            return Ok(answer);
+    async fn keep_reply(&self, key: IdempotencyKey, said: Said) -> Result<Said, ServiceError> {
+        if self.store.keep_answer(self.reply_record(key, &said)).await? {
+            return Ok(said);
         }
         self.answer_of_another(key).await
     }
 
     /// The same reply is being answered by somebody else: what they say holds.
-    async fn answer_of_another(&self, key: IdempotencyKey) -> Result<Answer, ServiceError> {
+    async fn answer_of_another(&self, key: IdempotencyKey) -> Result<Said, ServiceError> {
         self.answer_given(key).await?.ok_or(ServiceError::Busy)
     }
 }
@@ -501,15 +598,27 @@ fn waits(alert: &Alert) -> bool {
     matches!(alert.state, AlertState::Escalating { .. })
 }
 
-/// Whose phone this is, if the case was told to it over this channel.
-fn told_by(alert: &Alert, address: AddressKey, channel: Channel) -> Option<Actor> {
-    let told = |delivery: &&Delivery| delivery.address_key == address && delivery.channel == channel;
-    alert.deliveries.iter().find(told).map(recipient)
-}
-
-/// Cases come newest first.
-fn newest(cases: Vec<(Alert, Actor)>) -> Option<(Box<Alert>, Actor)> {
-    cases.into_iter().next().map(|(alert, actor)| (Box::new(alert), actor))
+/// What a reply without a reference may mean, of what is open for its phone; newest first. One: it is clear.
+///
+/// A drill stands back where a live case is open. Who was asked for a sign of a case that they have may mean that one or
+/// another that waits; who was not means the one that waits. Only who has a case can say how it ended. Words may be about
+/// anything.
+fn meant_by(command: Command, open: &[Case]) -> Vec<&Case> {
+    let concerns = |case: &&Case| waits(&case.alert) || case.is_held();
+    let live = open.iter().filter(concerns).any(Case::is_live);
+    let those = |fits: &dyn Fn(&Case) -> bool| -> Vec<&Case> {
+        open.iter().filter(concerns).filter(|case| case.is_live() == live && fits(case)).collect()
+    };
+    let first = |preferred: Vec<_>, other: &dyn Fn(&Case) -> bool| {
+        if preferred.is_empty() { those(other) } else { preferred }
+    };
+    match command {
+        Command::Take(_) | Command::PassOn(_) => {
+            first(those(&|case| waits(&case.alert) || case.awaits_sign()), &Case::is_held)
+        }
+        Command::Done(..) | Command::DoneUnclear => first(those(&Case::is_held), &|case| waits(&case.alert)),
+        Command::Other | Command::OptOut | Command::OptIn | Command::Keyword => those(&|_| true),
+    }
 }
 
 pub(super) fn is_taken_by(alert: &Alert, actor: &Actor) -> bool {

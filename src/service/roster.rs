@@ -14,8 +14,8 @@ use tokio::sync::Mutex;
 use super::caller::Deadline;
 use super::{Organisation, Service, ServiceError, TRIES};
 use crate::domain::audit::Actor;
-use crate::domain::contact::Directory;
-use crate::domain::ids::OrganisationId;
+use crate::domain::contact::{Channel, Directory};
+use crate::domain::ids::{AddressKey, ContactId, OrganisationId};
 use crate::domain::policy::Ladders;
 use crate::domain::roster::{Change, Rejection, Roster, Situation, Transition};
 use crate::ports::{RosterCommit, StoreError};
@@ -39,6 +39,13 @@ impl Live {
         let directory = roster.directory(&organisation.directory);
         let ladders = roster.ladders(&organisation.ladders);
         Self { roster, directory, ladders }
+    }
+
+    /// Who has this number on this channel, even if they do not want to be told there; nobody who is set aside.
+    pub(crate) fn owner_of(&self, channel: Channel, address: AddressKey) -> Option<ContactId> {
+        let configured = self.directory.contact_at(channel, address).map(|contact| contact.id.clone());
+        let of_the_roster = || self.roster.contact_at(channel, address).filter(|contact| contact.active);
+        configured.or_else(|| of_the_roster().map(|contact| contact.id.clone()))
     }
 }
 
@@ -97,6 +104,13 @@ impl Service {
                 tracing::warn!(organisation = %organisation.id, %error, "the roster cannot be read; the one that is known stands");
             }
         }
+    }
+
+    /// Reads one again, however lately that was done.
+    pub(crate) async fn read_roster_again(&self, id: &OrganisationId) -> Result<(), ServiceError> {
+        let place = self.organisations.iter().position(|known| known.id == *id);
+        let view = place.and_then(|place| self.views.get(place)).ok_or(ServiceError::UnknownOrganisation)?;
+        self.read_view(self.organisation(id)?, view).await
     }
 
     async fn read_view(&self, organisation: &Organisation, view: &View) -> Result<(), ServiceError> {

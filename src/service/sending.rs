@@ -81,7 +81,7 @@ impl Service {
         since: Timestamp,
     ) -> Result<bool, ServiceError> {
         let (store, organisation) = (&self.store, &alert.organisation);
-        let mut cases = store.escalating_alerts_of(organisation, delivery.address_key, WAITING_LOOKED_AT).await?;
+        let mut cases = store.cases_of(organisation, delivery.address_key, WAITING_LOOKED_AT).await?;
         // Where there are more cases than can be looked at, nobody knows.
         let too_many = cases.len() >= WAITING_LOOKED_AT;
         for state in [StateName::Acknowledged, StateName::Resolved, StateName::Withheld] {

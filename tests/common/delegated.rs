@@ -17,7 +17,7 @@ macro_rules! delegate_store {
                 organisation: &crisis_relay::domain::ids::OrganisationId,
                 reference: crisis_relay::domain::ids::Reference
             ) -> Option<crisis_relay::domain::alert::Alert>;
-            escalating_alerts_of(
+            cases_of(
                 organisation: &crisis_relay::domain::ids::OrganisationId,
                 address: crisis_relay::domain::ids::AddressKey,
                 limit: usize

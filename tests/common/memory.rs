@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use crisis_relay::domain::alert::{Alert, AlertState, StateName};
+use crisis_relay::domain::alert::{Alert, StateName};
 use crisis_relay::domain::audit::{AuditEntry, AuditHead, AuditStream};
 use crisis_relay::domain::consent::ConsentRecord;
 use crisis_relay::domain::event::EventDetails;
@@ -29,7 +29,7 @@ struct Row {
     alert: Alert,
     /// Kept beside the alert, as an index would.
     next_action_at: Option<Timestamp>,
-    /// The numbers it has told while it was escalating.
+    /// The numbers it has told, until it is closed.
     told: BTreeSet<AddressKey>,
     spoilt: bool,
 }
@@ -173,7 +173,7 @@ impl Data {
         let numbers = last_case_of.into_iter().map(|address| ((alert.organisation.clone(), address), id));
         self.last_cases.extend(numbers);
         let mut told = self.alerts.remove(&id).map(|row| row.told).unwrap_or_default();
-        if matches!(alert.state, AlertState::Escalating { .. }) {
+        if alert.state.hears_phones() {
             told.extend(alert.deliveries.iter().map(|delivery| delivery.address_key));
         } else {
             told.clear();
@@ -334,7 +334,7 @@ impl Store for MemoryStore {
         alert.and_then(|alert| data.alerts.get(alert)).map(Row::read).transpose()
     }
 
-    async fn escalating_alerts_of(
+    async fn cases_of(
         &self,
         organisation: &OrganisationId,
         address: AddressKey,

@@ -17,6 +17,9 @@
 
 #[path = "../common/emulator.rs"]
 mod emulator;
+#[path = "../crash/front.rs"]
+#[expect(dead_code, reason = "troubles of one process are another binary's")]
+mod front;
 mod gate;
 mod hold;
 mod installation;

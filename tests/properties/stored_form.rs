@@ -89,7 +89,7 @@ fn alerts() -> Vec<Alert> {
             by: person(),
             outcome: Outcome::SafeInPerson,
             at: start_plus(5),
-            follow_up: Some(FollowUp { due_at: start_plus(7), is_told: true }),
+            follow_up: Some(FollowUp { is_told: true, ..FollowUp::due(start_plus(7)) }),
         },
         AlertState::Acknowledged {
             by: Actor::Contact { contact: contact_id(2) },

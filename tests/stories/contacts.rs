@@ -541,3 +541,76 @@ async fn a_person_of_the_roster_is_answered_as_one_of_the_configuration_and_a_st
     let said = world.sim().reply(PHONE, "1").await.unwrap();
     assert_eq!(said.answers, Vec::<String>::new(), "they are nobody here any more");
 }
+
+/// Two people of the roster are on the ladder, one after the other; the first has left their number to the second.
+#[tokio::test]
+async fn who_has_the_number_now_takes_the_case_and_is_not_told_to_stand_down() {
+    let mut world = World::new().await;
+    let first = proven(&world, PHONE).await;
+    world.pass(s(5)).await;
+    let second = proven(&world, OTHER).await;
+    told_by(&world, &first, "student-1").await;
+    let reference = world.event(&event("student-1", 0.93)).await.expect(202).text_at("/reference");
+    world.work().await;
+    assert_eq!(alerts_on(&world, PHONE, &reference), 1);
+    // They swap their phones, by way of a third number.
+    change(&world, Method::PUT, &first, "\"1\"", Some(&person("+919811223366"))).await.expect(200);
+    change(&world, Method::PUT, &second, "\"1\"", Some(&person(PHONE))).await.expect(200);
+    world.pass(s(120)).await;
+    send_code(&world, &second, "sms").await.expect(202);
+    confirm(&world, &second, "sms", &code_on(&world, PHONE)).await.expect(200);
+    let said = world.sim().reply(PHONE, &format!("1 {reference}")).await.unwrap();
+    assert!(said.answers.concat().contains("is yours"), "{said:?}");
+    world.work().await;
+    world.pass_in_steps(s(60), s(10)).await;
+    let detail = &world.alert(&reference).await["detail"];
+    assert_eq!(detail["by"]["id"], json!(id_of(&second).to_string()), "{detail}");
+    let stood_down = world.sim().messages_to(PHONE).iter().any(|message| message.body.contains("in the hands of"));
+    assert!(!stood_down, "who has it is not told that somebody else has");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_number_that_was_taken_away_takes_no_case_and_the_case_goes_on() {
+    let mut world = World::new().await;
+    let path = proven(&world, PHONE).await;
+    told_by(&world, &path, "student-1").await;
+    let reference = world.event(&event("student-1", 0.93)).await.expect(202).text_at("/reference");
+    world.work().await;
+    let_go(&world).await;
+    change(&world, Method::DELETE, &path, "\"1\"", None).await.expect(200);
+    for text in [format!("1 {reference}"), "1".to_owned(), format!("done safe {reference}")] {
+        let said = world.sim().reply(PHONE, &text).await.unwrap().answers.concat();
+        assert!(said.contains("is not set up any more"), "{text}: {said}");
+    }
+    assert_eq!(world.alert(&reference).await["state"], "escalating");
+    // Their words do no harm.
+    let said = world.sim().reply(PHONE, "I lost this phone").await.unwrap().answers.concat();
+    assert!(said.contains("noted for the team"), "{said}");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_number_that_is_changed_takes_no_word_of_the_students_back() {
+    let mut world = World::new().await;
+    let path = proven(&world, PHONE).await;
+    told_by(&world, &path, "student-1").await;
+    let said = json!({ "whatsapp": false, "sms": true, "source": "story" });
+    let preferences = "/api/v1/messaging/preferences/student-1";
+    world.request(Method::PUT, preferences, Some(SERVICE), Some(&said)).await.expect(200);
+    let reference = world.event(&event("student-1", 0.93)).await.expect(202).text_at("/reference");
+    world.work().await;
+    assert_eq!(alerts_on(&world, PHONE, &reference), 1);
+    change(&world, Method::PUT, &path, "\"1\"", Some(&person(OTHER))).await.expect(200);
+    world.pass_in_steps(s(2 * 3600), s(60)).await;
+    let alert = world.alert(&reference).await;
+    assert_eq!(alert["state"], "escalating", "the student has taken nothing back: {alert}");
+    send_code(&world, &path, "sms").await.expect(202);
+    confirm(&world, &path, "sms", &code_on(&world, OTHER)).await.expect(200);
+    world.pass_in_steps(s(3600), s(60)).await;
+    assert!(alerts_on(&world, OTHER, &reference) > 0, "the case has followed them");
+    let stream = AuditStream::Alert(world.stored(&reference).await.id);
+    let entries = world.store().audit_entries(&stream, 0, 1000).await.unwrap();
+    assert!(!entries.iter().any(|entry| entry.canonical.contains("consent_withdrawn")));
+    world.holds_its_promises().await;
+}

@@ -82,11 +82,12 @@ async fn a_reply_that_twilio_posts_twice_is_confirmed_twice_and_counts_once() {
 #[tokio::test]
 async fn where_several_cases_wait_the_phone_is_asked_which_one() {
     let (mut world, first) = told().await;
+    world.pass(Duration::from_secs(1)).await;
     let second = world.escalated("student-2").await.text_at("/reference");
     world.work().await;
     world.expect_told(&second);
     let reply = writes(&world, COUNSELLOR, "1").await;
-    assert!(reply.answers[0].contains("Several cases wait"), "{reply:?}");
+    assert!(reply.answers[0].contains(&format!("Refs {second} and {first} are open for you")), "{reply:?}");
     assert_eq!((state(&world, &first).await, state(&world, &second).await), ("escalating".into(), "escalating".into()));
 
     let reply = writes(&world, COUNSELLOR, &format!("1 {first}")).await;

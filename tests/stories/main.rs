@@ -48,6 +48,7 @@ mod replies;
 mod roles;
 mod rota;
 mod run_due;
+mod several_cases;
 mod store_faults;
 mod store_two_instances;
 mod tokens;

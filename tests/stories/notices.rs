@@ -1,6 +1,7 @@
 //! What is said beside the ladder: that somebody has the case, that an outcome is missing, that a follow-up is due.
 
 use crisis_relay::service::report::report;
+use crisis_relay::simulator::{Fault, FaultRule};
 use jiff::SignedDuration;
 use serde_json::json;
 
@@ -246,6 +247,45 @@ async fn a_follow_up_that_was_planned_at_closing_is_called_to_mind_once() {
     world.pass_in_steps(s(3600), s(600)).await;
     assert_eq!(reminded(&world), [0, 1, 0], "whoever was told last");
     assert_eq!(world.alert(&reference).await["state"], "resolved");
+    world.holds_its_promises().await;
+}
+
+/// What was accepted comes to nothing, and Twilio says so.
+async fn told_of_failures(world: &mut World) {
+    world.receipts().await;
+    world.receipts().await;
+    world.pass_in_steps(s(60), s(10)).await;
+}
+
+#[tokio::test]
+async fn a_follow_up_whose_reminder_fails_goes_to_somebody_else() {
+    let mut world = ladder().start().await;
+    closed_with_follow_up(&mut world, SignedDuration::from_hours(48)).await;
+    world.goes_wrong(FaultRule::once(Fault::FailsLater { code: 63024, failed: true }));
+    world.pass(s(49 * 3600)).await;
+    told_of_failures(&mut world).await;
+    let reminded = [COUNSELLOR, LEAD, MANAGER].map(|phone| notices(&world, phone, "a follow-up is due"));
+    assert_eq!(reminded.iter().sum::<usize>(), 2, "the first did not get it: {reminded:?}");
+    assert_eq!(world.alarms("follow_up_untold").await, 0.0);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_follow_up_that_reaches_nobody_alarms_the_operator_and_is_tried_again() {
+    let mut world = ladder().start().await;
+    closed_with_follow_up(&mut world, SignedDuration::from_hours(48)).await;
+    world.goes_wrong(FaultRule::always(Fault::FailsLater { code: 63024, failed: true }));
+    world.pass(s(48 * 3600 + 60)).await;
+    for _ in 0..3 {
+        told_of_failures(&mut world).await;
+    }
+    assert_eq!(world.alarms("follow_up_untold").await, 1.0);
+    world.sim().clear_faults();
+    world.pass_in_steps(s(3700), s(60)).await;
+    told_of_failures(&mut world).await;
+    let reminded = [COUNSELLOR, LEAD, MANAGER].map(|phone| notices(&world, phone, "a follow-up is due"));
+    assert_eq!(reminded.iter().sum::<usize>(), 4, "three in vain, and then one: {reminded:?}");
+    assert_eq!(world.alarms("follow_up_untold").await, 1.0);
     world.holds_its_promises().await;
 }
 

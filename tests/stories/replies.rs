@@ -114,12 +114,11 @@ async fn the_same_reply_posted_at_the_same_time_takes_one_case_and_both_hear_so(
     let permits = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
     let held = std::sync::Arc::clone(&permits);
     gate.set(move |call| match call.name {
-        "escalating_alerts_of" => Fate::Wait(std::sync::Arc::clone(&held)),
+        "cases_of" => Fate::Wait(std::sync::Arc::clone(&held)),
         _ => Fate::Pass,
     });
-    let both_wait = world.until("both have looked", async |_| {
-        gate.calls().iter().filter(|call| call.name == "escalating_alerts_of").count() == 2
-    });
+    let both_wait = world
+        .until("both have looked", async |_| gate.calls().iter().filter(|call| call.name == "cases_of").count() == 2);
     let go = async {
         both_wait.await;
         permits.add_permits(2);
@@ -234,7 +233,7 @@ async fn a_typed_code_beats_a_quote_only_if_that_case_was_told_to_the_same_phone
         // A code of no case, or of one that this phone was not told of, is all one.
         let reply = Inbound::new(from, "1 ZZZZZZZZ").quoting(Quote::Sid(quoted.clone()));
         let reply = world.sim().receive(&reply).await.unwrap();
-        assert!(reply.answers.concat().contains("Reply 1 and the reference"), "{from}: {reply:?}");
+        assert!(reply.answers.concat().contains("Reply with the reference"), "{from}: {reply:?}");
     }
     assert_eq!((state(&world, &first).await, state(&world, &second).await), ("escalating".into(), "escalating".into()));
     // Hidden as they are, the quote says whose phone it is; the code, which of its cases.

@@ -44,7 +44,12 @@ async fn words_are_kept_for_the_team_and_stand_in_no_other_place() {
     let mut world = two_people().start().await;
     let reference = case(&mut world).await;
     let said = says(&mut world, LEAD, WORDS).await;
-    assert!(said.starts_with("Your words are noted for the team. Reply 1 to take the case"), "{said}");
+    assert!(
+        said.starts_with(&format!(
+            "Your words are noted for the team, with ref {reference}, which waits still. Reply 1"
+        )),
+        "{said}"
+    );
     assert_eq!(world.alert(&reference).await["replies"], 1);
     assert_eq!(world.alert(&reference).await["state"], "escalating", "they take nothing");
     let opened = revealed(&world, &reference).await;

@@ -1,5 +1,6 @@
 //! The alert's changes. Each takes the alert by value and gives back what it has become, with what to commit and do.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -288,6 +289,12 @@ impl<'a, 'b> Changing<'a, 'b> {
         if self.something_failed {
             self.hurry_if_all_failed();
         }
+        if self.alert.is_exercise() {
+            // That nobody answers a drill is told by one alarm, which says that it is one.
+            self.out
+                .alarms
+                .retain(|alarm| !matches!(alarm, Alarm::LadderExhausted | Alarm::NobodyToTell | Alarm::NobodyOnCall));
+        }
         self.drop_oldest();
         if self.changed {
             self.alert.version += 1;
@@ -424,10 +431,14 @@ impl<'a, 'b> Changing<'a, 'b> {
         if !self.alert.is_open() && self.alert.next_action_at().is_none() {
             return;
         }
-        let still = |channel: &super::Channel| now.is_some_and(|ground| ground.allows(*channel));
+        let same = |ground: &Ground| {
+            let now: BTreeSet<_> = ground.consented().iter().collect();
+            now == channels.iter().collect()
+        };
         match now {
-            Some(Ground::Consent { .. }) if channels.iter().all(still) => {}
-            // What is planned and no longer covered is cancelled when its time comes to be claimed.
+            Some(ground @ Ground::Consent { .. }) if same(ground) => {}
+            // What is planned and no longer covered is cancelled when its time comes to be claimed; a channel by which people
+            // can be reached only now is covered from now on.
             Some(other) => self.set_ground(other.clone()),
             None => {
                 self.record(&Deed::ConsentWithdrawn);

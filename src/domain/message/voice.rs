@@ -6,7 +6,7 @@ use super::values::{Actions, Values, Words};
 use super::walk::{Faults, Section};
 use super::{ComposeError, Purpose};
 use crate::domain::contact::Channel;
-use crate::domain::reply::Answer;
+use crate::domain::reply::{Answer, Note, Said};
 
 /// The most characters that a call says at a time, which takes about a minute.
 pub(super) const SPEECH_MAX: usize = 700;
@@ -28,6 +28,7 @@ pub(super) struct Phrases {
     closed: String,
     passed_on: String,
     nobody_else: String,
+    drill_answered: String,
     no_key: String,
 }
 
@@ -63,8 +64,11 @@ impl Speech {
     }
 
     /// What is said after a key. `None`: the key means nothing, and the person hears the message again.
-    pub fn answer(&self, answer: Answer) -> Option<&str> {
-        match answer {
+    pub fn answer(&self, said: &Said) -> Option<&str> {
+        match &said.answer {
+            Answer::Taken(_) | Answer::Closed(_) if said.note == Some(Note::Drill) => {
+                Some(&self.phrases.drill_answered)
+            }
             Answer::Taken(_) | Answer::CheckedIn(_) => Some(&self.phrases.taken),
             Answer::TakenBefore(_) => Some(&self.phrases.taken_before),
             Answer::PassedOn(_) => Some(&self.phrases.passed_on),
@@ -72,11 +76,13 @@ impl Speech {
             Answer::Closed(_) | Answer::Done(_) | Answer::NoCase | Answer::Nothing => Some(&self.phrases.closed),
             // No key comes to one of these but `Help`: they answer words.
             Answer::Help
-            | Answer::WhichOne
+            | Answer::WhichOf(_)
+            | Answer::WhoseWords(_)
+            | Answer::NotSetUp(_)
             | Answer::TakeFirst(_)
             | Answer::CloseOnDashboard(_)
             | Answer::WhichOutcome
-            | Answer::KeptAndHelp
+            | Answer::KeptAndWaits(_)
             | Answer::Kept(_) => None,
         }
     }
@@ -149,8 +155,8 @@ impl VoiceDraft {
 pub(super) fn read_speaking(mut section: Section, faults: &mut Faults) -> Option<(Speaker, Phrases)> {
     let language = name_at_twilio(&mut section, "language", "en-IN", faults);
     let voice = name_at_twilio(&mut section, "voice", "Polly.Aditi", faults);
-    let [taken, taken_before, closed, passed_on, nobody_else, no_key] =
-        ["taken", "taken_before", "closed", "passed_on", "nobody_else", "no_key"]
+    let [taken, taken_before, closed, passed_on, nobody_else, drill_answered, no_key] =
+        ["taken", "taken_before", "closed", "passed_on", "nobody_else", "drill_answered", "no_key"]
             .map(|name| section.phrase(name, faults));
     section.finish(faults);
     let phrases = Phrases {
@@ -159,6 +165,7 @@ pub(super) fn read_speaking(mut section: Section, faults: &mut Faults) -> Option
         closed: closed?,
         passed_on: passed_on?,
         nobody_else: nobody_else?,
+        drill_answered: drill_answered?,
         no_key: no_key?,
     };
     Some((Speaker { language: language?, voice: voice? }, phrases))

@@ -141,9 +141,9 @@ fn verbs(said: &Said, key_url: &str) -> Vec<Verb> {
         Said::Voicemail(speech) => {
             vec![Verb::Pause { seconds: MACHINE_PAUSE_S }, say(&speech.speaker, &speech.voicemail), Verb::Hangup]
         }
-        Said::Answer(speech, answer) => {
-            let told = speech.answer(*answer).map(|text| say(&speech.speaker, text));
-            let rest = if ends(*answer) { vec![Verb::Hangup] } else { prompt(speech, key_url) };
+        Said::Answer(speech, said) => {
+            let told = speech.answer(said).map(|text| say(&speech.speaker, text));
+            let rest = if ends(&said.answer) { vec![Verb::Hangup] } else { prompt(speech, key_url) };
             told.into_iter().chain(rest).collect()
         }
         Said::Nothing => vec![Verb::Hangup],
@@ -151,7 +151,7 @@ fn verbs(said: &Said, key_url: &str) -> Vec<Verb> {
 }
 
 /// Whether nothing is left to be said after this.
-fn ends(answer: Answer) -> bool {
+fn ends(answer: &Answer) -> bool {
     match answer {
         Answer::Taken(_)
         | Answer::CheckedIn(_)
@@ -164,11 +164,13 @@ fn ends(answer: Answer) -> bool {
         // They can take it still.
         Answer::NobodyElse(_)
         | Answer::Help
-        | Answer::WhichOne
+        | Answer::WhichOf(_)
+        | Answer::WhoseWords(_)
+        | Answer::NotSetUp(_)
         | Answer::TakeFirst(_)
         | Answer::CloseOnDashboard(_)
         | Answer::WhichOutcome
-        | Answer::KeptAndHelp
+        | Answer::KeptAndWaits(_)
         | Answer::Kept(_) => false,
     }
 }

@@ -11,7 +11,7 @@ use super::client::Client;
 use super::documents::{self, Fields, Names, array, boolean, count, field, fields, int, micros, name, shard, text};
 use super::records;
 use super::stamps::Stamp;
-use crate::domain::alert::{Alert, AlertState};
+use crate::domain::alert::Alert;
 use crate::domain::ids::AlertId;
 use crate::ports::{AlertCommit, Committed, StoreError};
 use crate::store::json;
@@ -78,12 +78,12 @@ impl AlertChange {
         let alert = &self.commit.alert;
         let name = self.touched.alert.clone();
         let mut fields = alert_fields(alert, documents::body(self.body.clone())?)?;
-        let told = matches!(alert.state, AlertState::Escalating { .. }).then(|| told(alert));
+        let told = alert.state.hears_phones().then(|| told(alert));
         let Some(before) = before else {
             fields.extend(told.map(|told| (field::TOLD.to_owned(), array(told))));
             return Ok(create(name, fields, &self.number));
         };
-        // Whom it has told stays until it is taken, even where the delivery is no longer kept: so it is added to.
+        // Whom it has told stays until it is closed, even where the delivery is no longer kept: so it is added to.
         let cleared: Vec<&str> =
             SOMETIMES.iter().copied().filter(|&field| field != field::TOLD || told.is_none()).collect();
         let mut write = replace(name, fields, &cleared, before.update_time, &self.number);

@@ -67,7 +67,7 @@ pub const INDEXES: &[Index] = &[
     Index {
         collection: collection::ALERTS,
         fields: &[(field::ORGANISATION, Ascending), (field::TOLD, Contains), (field::ALERT_ID, Descending)],
-        serves: "escalating_alerts_of",
+        serves: "cases_of",
     },
     Index {
         collection: collection::ALERTS,

@@ -270,13 +270,13 @@ impl Store for FirestoreStore {
         self.alert_by(self.client.names.last_case(organisation, address)).await
     }
 
-    async fn escalating_alerts_of(
+    async fn cases_of(
         &self,
         organisation: &OrganisationId,
         address: AddressKey,
         limit: usize,
     ) -> Result<Vec<Alert>, StoreError> {
-        let query = queries::escalating_of(organisation, address, limit);
+        let query = queries::cases_of(organisation, address, limit);
         let found = self.find(query, limit).await?;
         found.iter().map(|found| records::alert(&self.client, found)).collect()
     }

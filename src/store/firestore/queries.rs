@@ -101,7 +101,7 @@ pub(super) fn list(
 }
 
 /// Not split into parts: no more alerts can tell one number than Twilio takes messages for it.
-pub(super) fn escalating_of(organisation: &OrganisationId, address: AddressKey, limit: usize) -> StructuredQuery {
+pub(super) fn cases_of(organisation: &OrganisationId, address: AddressKey, limit: usize) -> StructuredQuery {
     let filters = vec![
         filter(field::ORGANISATION, Operator::Equal, text(organisation.as_str())),
         filter(field::TOLD, Operator::ArrayContains, text(address.to_string())),
@@ -205,7 +205,7 @@ mod tests {
             unfinished(None, 1),
             unfinished(Some(id), 1),
             list(&organisation, None, Some(cursor), 1),
-            escalating_of(&organisation, AddressKey::from_bytes([1; 32]), 1),
+            cases_of(&organisation, AddressKey::from_bytes([1; 32]), 1),
             answers_before(Timestamp::UNIX_EPOCH, 1),
             named(collection::EVENTS, "a", None, 1),
             every(collection::ALERTS, None, 1),

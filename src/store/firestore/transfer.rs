@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::client::Client;
 use super::documents::{self, Read, array, collection, corrupt, field, fields, text, turned};
 use super::{FirestoreStore, alerts, change, queries, records};
-use crate::domain::alert::{Alert, AlertState};
+use crate::domain::alert::Alert;
 use crate::domain::audit::AuditStream;
 use crate::domain::ids::{AddressKey, AlertId, OrganisationId, PersonKey};
 use crate::ports::StoreError;
@@ -149,7 +149,7 @@ fn alert_writes(
 ) -> Result<Vec<Write>, StoreError> {
     let names = &client.names;
     let mut fields = alerts::alert_fields(alert, documents::body(body.to_owned())?)?;
-    if matches!(alert.state, AlertState::Escalating { .. }) {
+    if alert.state.hears_phones() {
         let told = told.iter().map(|address| text(address.to_string())).collect();
         fields.insert(field::TOLD.to_owned(), array(told));
     }

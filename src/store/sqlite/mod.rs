@@ -363,7 +363,7 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn escalating_alerts_of(
+    async fn cases_of(
         &self,
         organisation: &OrganisationId,
         address: AddressKey,
@@ -373,7 +373,7 @@ impl Store for SqliteStore {
         self.readers
             .read(move |connection| {
                 let values = params![organisation.as_str(), address.as_bytes(), rows::bound(limit)];
-                rows::all(connection, sql::ESCALATING_ALERTS_OF, values, rows::json_column)
+                rows::all(connection, sql::CASES_OF, values, rows::json_column)
             })
             .await
     }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use serde::de::DeserializeOwned;
 
 use super::sql;
-use crate::domain::alert::{Alert, AlertState, StateName};
+use crate::domain::alert::{Alert, StateName};
 use crate::domain::audit::{AuditEntry, AuditHash, AuditHead, AuditStream};
 use crate::domain::consent::ConsentRecord;
 use crate::domain::event::EventDetails;
@@ -223,7 +223,7 @@ fn update_alert(connection: &Connection, alert: &Alert, from_version: u64, body:
 fn write_addresses(connection: &Connection, commit: &AlertCommit) -> Result<()> {
     let alert = &commit.alert;
     let id = alert.id.0.as_bytes();
-    if matches!(alert.state, AlertState::Escalating { .. }) {
+    if alert.state.hears_phones() {
         let sql = "INSERT OR IGNORE INTO alert_addresses (alert, address, organisation) VALUES (?1, ?2, ?3)";
         let mut insert = connection.prepare_cached(sql)?;
         let mut last = None;

@@ -15,9 +15,9 @@ pub(super) const ALERT_OF_MESSAGE: &str =
 pub(super) const LAST_CASE: &str = "SELECT a.body FROM last_cases l JOIN alerts a ON a.id = l.alert \
     WHERE l.organisation = ?1 AND l.address = ?2";
 
-pub(super) const ESCALATING_ALERTS_OF: &str = "\
+pub(super) const CASES_OF: &str = "\
     SELECT a.body FROM alert_addresses d JOIN alerts a ON a.id = d.alert \
-    WHERE d.organisation = ?1 AND d.address = ?2 AND a.state = 'escalating' ORDER BY d.alert DESC LIMIT ?3";
+    WHERE d.organisation = ?1 AND d.address = ?2 AND a.state IN ('escalating', 'acknowledged') ORDER BY d.alert DESC LIMIT ?3";
 
 pub(super) const DUE_ALERTS: &str = "SELECT id FROM alerts WHERE next_action_at <= ?1 ORDER BY next_action_at LIMIT ?2";
 

@@ -44,7 +44,7 @@ async fn no_statement_walks_through_a_table_that_grows() {
         (sql::OPEN_ALERT, "INDEX alerts_open_subject (organisation=? AND subject=?"),
         (sql::ALERT_BY_REFERENCE, "INDEX alerts_reference (organisation=? AND reference=?"),
         (sql::ALERT_OF_MESSAGE, "PRIMARY KEY (provider_id=?"),
-        (sql::ESCALATING_ALERTS_OF, "INDEX alert_addresses_by_address (organisation=? AND address=?"),
+        (sql::CASES_OF, "INDEX alert_addresses_by_address (organisation=? AND address=?"),
         (sql::DUE_ALERTS, "INDEX alerts_due (next_action_at<?"),
         (sql::list(None), "INDEX alerts_newest (organisation=? AND (opened_at,id)<(?,?)"),
         (

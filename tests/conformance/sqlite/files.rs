@@ -203,13 +203,14 @@ async fn what_cannot_be_written_is_refused_in_clear_words() {
 }
 
 #[tokio::test]
-async fn a_case_that_was_taken_is_not_in_the_way_of_looking_up_replies() {
+async fn a_case_that_was_closed_is_not_in_the_way_of_looking_up_replies() {
     let place = SqlitePlace::fresh();
     let store: Arc<dyn Store> = place.store();
     let college = College::new("north");
     for number in 0..3 {
         let opened = commit(&store, college.open(number, at(0))).await;
-        commit(&store, college.acknowledge(&opened, at(1))).await;
+        let taken = commit(&store, college.acknowledge(&opened, at(1))).await;
+        commit(&store, college.resolve(&taken, at(2))).await;
     }
     commit(&store, college.open(3, at(0))).await;
 

@@ -109,7 +109,7 @@ async fn assert_cases(store: &Arc<dyn Store>, version: usize) {
     }
     let told = store.alert_of_message(&provider_id(100)).await.unwrap().map(|alert| alert.reference);
     assert_eq!(told, Some(reference(1)));
-    let telling = store.escalating_alerts_of(&north, address(1), 10).await.unwrap();
+    let telling = store.cases_of(&north, address(1), 10).await.unwrap();
     assert_eq!(telling.iter().map(|alert| alert.reference).collect::<Vec<_>>(), [reference(1)]);
     // The resolved one was closed with a message in hand, whose outcome is still to be learnt.
     assert_eq!(store.due_alerts(at(1_000_000), 10).await.unwrap().len(), 3);

@@ -98,7 +98,7 @@ pub(crate) async fn a_closed_store_answers_unavailable<P: Place>() {
         ("alert", store.alert(opened.id).await.err()),
         ("alert_by_reference", store.alert_by_reference(org, reference(1)).await.err()),
         ("alert_of_message", store.alert_of_message(&provider_id(1)).await.err()),
-        ("escalating_alerts_of", store.escalating_alerts_of(org, address(1), 1).await.err()),
+        ("cases_of", store.cases_of(org, address(1), 1).await.err()),
         ("due_alerts", store.due_alerts(at(0), 1).await.err()),
         ("unfinished_alerts", store.unfinished_alerts(None, 1).await.err()),
         ("list_alerts", store.list_alerts(org, None, None, 1).await.err()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Changing;
-use crate::domain::alert::{Alarm, CancelReason, Deed, DeliveryDeed};
+use crate::domain::alert::{CancelReason, Deed, DeliveryDeed};
 use crate::domain::audit::Actor;
 use crate::domain::delivery::{Delivery, Settled};
 use crate::domain::message::Purpose;
@@ -40,7 +40,7 @@ impl Changing<'_, '_> {
                 let what = DeliveryDeed::FellOver { channel, next };
                 self.record_as(&Actor::Service, &Deed::Delivery { delivery: no, what });
             }
-            None if purpose == Purpose::FollowUpReminder => self.out.alarms.push(Alarm::FollowUpUntold),
+            None if purpose == Purpose::FollowUpReminder => self.pass_follow_up_on(),
             None => self.something_failed |= purpose.is_alert(),
         }
     }

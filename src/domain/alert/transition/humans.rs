@@ -38,6 +38,7 @@ impl Changing<'_, '_> {
         let by = self.cx.actor.clone();
         self.alert.state = AlertState::Resolved { by, outcome: Outcome::Drill, at: self.cx.now, follow_up: None };
         self.cancel_outstanding();
+        self.out.in_human_hands = true;
         self.out.alarms.push(Alarm::DrillUnanswered);
     }
 
@@ -86,7 +87,7 @@ impl Changing<'_, '_> {
         }
         self.record(&Deed::Resolved { outcome, note, follow_up_at });
         let was_taken = matches!(self.alert.state, AlertState::Acknowledged { .. });
-        let follow_up = follow_up_at.map(|due_at| FollowUp { due_at, is_told: false });
+        let follow_up = follow_up_at.map(FollowUp::due);
         let by = self.cx.actor.clone();
         self.alert.state = AlertState::Resolved { by, outcome, at: self.cx.now, follow_up };
         self.out.in_human_hands = true;

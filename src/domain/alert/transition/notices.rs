@@ -4,6 +4,9 @@
 //! A notice asks nobody to take a case, so nothing depends on it: it is tried as any message, over one channel, and
 //! where it fails there is no other. But it stands on the same ground, and is recorded alike.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::Changing;
@@ -14,6 +17,11 @@ use crate::domain::delivery::{Delivery, DeliveryState, later};
 use crate::domain::ids::{ContactId, DeliveryNo};
 use crate::domain::message::Purpose;
 use crate::domain::policy::Stage;
+
+/// After how long people are reminded of a follow-up again, where nobody could be.
+const FOLLOW_UP_AGAIN: Duration = Duration::from_secs(3600);
+/// How often that is tried: for a day.
+const FOLLOW_UP_TRIES: u32 = 24;
 
 impl Changing<'_, '_> {
     /// Everybody else who was told hears that the case is in somebody's hands.
@@ -42,10 +50,21 @@ impl Changing<'_, '_> {
         let is_notice = |delivery: &&Delivery| {
             delivery.purpose == Purpose::TakenNotice && delivery.contact == *contact && delivery.planned_at >= since
         };
-        if takes || self.alert.deliveries.iter().any(|delivery| is_notice(&delivery)) {
+        if takes || self.alert.deliveries.iter().any(|delivery| is_notice(&delivery)) || self.is_phone_of(by, contact) {
             return;
         }
         self.plan_notice(Purpose::TakenNotice, contact);
+    }
+
+    /// Whether what would be said to this person would be said to a phone of whoever has the case.
+    fn is_phone_of(&self, taker: &Actor, contact: &ContactId) -> bool {
+        let Actor::Contact { contact: taker } = taker else { return false };
+        let known = self.cx.directory.contact(contact).and_then(|contact| self.method_for_notice(contact));
+        let taker = self.cx.directory.contact(taker);
+        let theirs = |method: &ContactMethod| {
+            taker.is_some_and(|taker| taker.methods.iter().any(|theirs| theirs.address_key == method.address_key))
+        };
+        known.is_some_and(theirs)
     }
 
     /// Who has the case, or has closed it, and since when.
@@ -117,21 +136,41 @@ impl Changing<'_, '_> {
 
     /// A follow-up is due: who closed the case is reminded, or whoever was told of it, or whoever can be.
     pub(super) fn remind_of_follow_up(&mut self) {
-        let AlertState::Resolved { follow_up: Some(follow_up), by, .. } = &mut self.alert.state else { return };
-        let due_at = follow_up.due_at;
-        *follow_up = FollowUp { is_told: true, ..*follow_up };
-        let closer = match by {
+        let AlertState::Resolved { follow_up: Some(follow_up), .. } = &mut self.alert.state else { return };
+        *follow_up = FollowUp { begun_at: Some(self.cx.now), again_at: None, ..*follow_up };
+        self.pass_follow_up_on();
+    }
+
+    /// Who was reminded of a follow-up cannot be reached: the next one is reminded. Where there is none, the operator hears
+    /// of it, and all are tried again later.
+    pub(super) fn pass_follow_up_on(&mut self) {
+        let AlertState::Resolved { follow_up: Some(follow_up), by, .. } = &self.alert.state else { return };
+        let (before, closer) = (*follow_up, by);
+        let closer = match closer {
             Actor::Contact { contact } => Some(contact.clone()),
             Actor::Person { .. } | Actor::Machine { .. } | Actor::Provider | Actor::Service => None,
         };
+        let was_tried = |delivery: &&Delivery| {
+            delivery.purpose == Purpose::FollowUpReminder
+                && before.begun_at.is_some_and(|begun| delivery.planned_at >= begun)
+        };
+        let tried = self.alert.deliveries.iter().filter(was_tried).map(|delivery| &delivery.contact);
+        let tried: BTreeSet<ContactId> = tried.cloned().collect();
         let told = self.alert.deliveries.iter().filter(|delivery| is_told(delivery)).rev();
         let candidates: Vec<ContactId> = closer
             .into_iter()
             .chain(told.map(|delivery| delivery.contact.clone()))
             .chain(self.cx.directory.people().map(|contact| contact.id.clone()))
+            .filter(|contact| !tried.contains(contact))
             .collect();
         let told = candidates.iter().find_map(|contact| self.plan_notice(Purpose::FollowUpReminder, contact)).is_some();
-        self.record(&Deed::FollowUpDue { due_at, told });
+        let in_vain = before.in_vain + u32::from(!told);
+        let is_told = told || in_vain >= FOLLOW_UP_TRIES;
+        let again_at = (!is_told).then(|| later(self.cx.now, FOLLOW_UP_AGAIN));
+        if let AlertState::Resolved { follow_up: Some(follow_up), .. } = &mut self.alert.state {
+            *follow_up = FollowUp { is_told, again_at, in_vain, ..before };
+        }
+        self.record(&Deed::FollowUpDue { due_at: before.due_at, told });
         if !told {
             self.out.alarms.push(Alarm::FollowUpUntold);
         }

@@ -90,7 +90,8 @@ impl<'a> Changing<'a, '_> {
         self.out.settled.push((no, settled));
         let delivery = self.alert.deliveries.iter().find(|delivery| delivery.no == no);
         let fault = delivery.and_then(|delivery| delivery.attempt(attempt)).and_then(|attempt| attempt.fault);
-        let is_alert = delivery.is_some_and(|delivery| delivery.purpose.is_alert());
+        let purpose = delivery.map(|delivery| delivery.purpose);
+        let is_alert = purpose.is_some_and(|purpose| purpose.is_alert());
         match settled {
             Settled::Retry { at } => {
                 self.record_delivery(no, DeliveryDeed::RetryPlanned { attempt, due_at: at, fault })
@@ -103,7 +104,9 @@ impl<'a> Changing<'a, '_> {
                 self.record_delivery(no, DeliveryDeed::Failed { reason, fault });
                 self.something_failed = true;
                 match (reason, class) {
-                    // Nothing depends on a notice.
+                    // The student who was to be looked after again must not be forgotten because one phone is out of order.
+                    _ if purpose == Some(Purpose::FollowUpReminder) => self.pass_follow_up_on(),
+                    // Nothing depends on the other notices.
                     _ if !is_alert => {}
                     (FailureReason::Exhausted, _) => self.out.alarms.push(Alarm::DeliveryExhausted),
                     (_, Some(class @ (ErrorClass::Config | ErrorClass::Template | ErrorClass::OptOut))) => {

@@ -1,11 +1,11 @@
 //! What time makes due: stages, leases that ran out, look-ups, polls, and claims.
 
 use super::Changing;
-use crate::domain::alert::{Action, Alarm, AlertState, Deed, DeliveryDeed, FollowUp, Kind};
+use crate::domain::alert::{Action, Alarm, AlertState, Deed, DeliveryDeed, Kind};
 use crate::domain::audit::Actor;
 use crate::domain::delivery::{Delivery, DeliveryState, Disclosed, FailureReason, Lease, Settled, later, nearer};
 use crate::domain::ids::AttemptNo;
-use crate::domain::message::Composed;
+use crate::domain::message::{Composed, Purpose};
 use crate::domain::policy::Stage;
 use crate::domain::provider::UnknownCause;
 
@@ -30,8 +30,8 @@ impl Changing<'_, '_> {
                     self.reopen();
                 }
             }
-            AlertState::Resolved { follow_up: Some(FollowUp { due_at, is_told: false }), .. }
-                if due_at <= self.cx.now =>
+            AlertState::Resolved { follow_up: Some(follow_up), .. }
+                if follow_up.next_at().is_some_and(|at| at <= self.cx.now) =>
             {
                 self.remind_of_follow_up();
             }
@@ -180,10 +180,13 @@ impl Changing<'_, '_> {
             }
             let Some(ground) = self.alert.ground.as_ref().filter(|ground| ground.allows(delivery.channel)) else {
                 // Planned on a ground that another has replaced since. It must not be sent, nor wait for ever.
-                let no = delivery.no;
+                let (no, purpose) = (delivery.no, delivery.purpose);
                 self.alert.deliveries[place].cancel(self.cx.now);
                 self.something_failed = true;
                 self.note(no, AttemptNo(0), Settled::Cancelled);
+                if purpose == Purpose::FollowUpReminder {
+                    self.pass_follow_up_on();
+                }
                 continue;
             };
             let ground = ground.kind();

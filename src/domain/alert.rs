@@ -151,6 +151,9 @@ pub enum AlertState {
         /// What is still to follow.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         follow_up: Option<FollowUp>,
+        /// How somebody had taken it, if anybody had.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        taken_via: Option<AckVia>,
     },
 }
 

@@ -2,8 +2,9 @@
 //!
 //! A drill runs the whole path, ladder, channels, receipts and answers included, in a lane behind live alerts. Its kind,
 //! its ground and its texts say what it is, and neither can turn into the other: it stands on [`Ground::Drill`], which no
-//! live case can have, and belongs to a subject that no student can be. It ends when somebody takes it, or, unlike
-//! a live one, when every round was in vain.
+//! live case can have, and belongs to a subject that no student can be: the same for every drill of a college, so that one
+//! runs at a time, as one case of a student does. It ends when somebody takes it, or, unlike a live one, when every round was
+//! in vain.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::caller::Caller;
+use super::caller::{Caller, Deadline};
 use super::people::subject_key;
 use super::{Along, Organisation, Service, ServiceError, TRIES};
 use crate::domain::alert::{Alert, Kind, NewAlert};
@@ -28,6 +29,8 @@ const PAGE: usize = 200;
 /// A daily drill that was missed by more than this is left out: nobody expects it at another hour.
 const LATE_MAX: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
 const CREATED: u16 = 201;
+/// Whom every drill is about. No user id can begin like this: a NUL is refused in those.
+const NOBODY: &str = "\0drill";
 
 /// When a drill starts every day.
 #[derive(Debug, Clone)]
@@ -62,7 +65,7 @@ impl Service {
     pub async fn start_drill(&self, caller: &Caller, score: Option<Score>) -> Result<DrillStarted, ServiceError> {
         let organisation = self.organisation(&caller.organisation)?;
         let actor = caller.actor(self.keyring.as_ref(), None);
-        let started = self.drill(organisation, &actor, score, None).await?;
+        let started = self.drill(organisation, &actor, score, None, caller.deadline).await?;
         started.ok_or(ServiceError::Busy)
     }
 
@@ -72,7 +75,12 @@ impl Service {
             let parts = [b"daily-drill".as_slice(), organisation.id.as_str().as_bytes(), &day.to_string().into_bytes()];
             let key = IdempotencyKey::from_bytes(self.keyring.hash(HashPurpose::Idempotency, &parts));
             if self.store.answer(key).await?.is_none() {
-                self.drill(organisation, &Actor::Service, None, Some(key)).await?;
+                match self.drill(organisation, &Actor::Service, None, Some(key), None).await {
+                    Ok(_) => {}
+                    // One that was started by hand: after it, the day's own is started, unless its hour is over.
+                    Err(ServiceError::DrillRuns(_)) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(())
@@ -85,17 +93,33 @@ impl Service {
         actor: &Actor,
         score: Option<Score>,
         key: Option<IdempotencyKey>,
+        deadline: Option<Deadline>,
     ) -> Result<Option<DrillStarted>, ServiceError> {
         self.refresh_rosters().await;
         let live = self.live(&organisation.id)?;
+        let subject = subject_key(self.keyring.as_ref(), &organisation.id, NOBODY);
         for _ in 0..TRIES {
             let now = self.clock.now();
+            let known = self.store.intake_context(&organisation.id, subject, key).await?;
+            if known.idempotency.is_some() {
+                return Ok(None);
+            }
+            if let Some(running) = known.open_alert {
+                return Err(ServiceError::DrillRuns(running.reference));
+            }
             let id = AlertId::new(now, random(self.entropy.as_ref()));
             let reference = Reference::new(random(self.entropy.as_ref()));
-            // No user id can begin like this: a NUL is refused in those.
-            let nobody = format!("\0drill/{id}");
-            let subject = subject_key(self.keyring.as_ref(), &organisation.id, &nobody);
-            let (wrapped, data_key) = self.keyring.new_data_key(&organisation.id, subject.into(), now);
+            let (wrapped, data_key) = match known.data_key {
+                Some(wrapped) => match self.keyring.open_data_key(&wrapped) {
+                    Ok(key) => (None, key),
+                    // What is sealed of a drill is worth nothing: the drill is.
+                    Err(_) => (None, self.key_to_throw_away(&organisation.id, subject.into())),
+                },
+                None => {
+                    let (wrapped, key) = self.keyring.new_data_key(&organisation.id, subject.into(), now);
+                    (Some(wrapped), key)
+                }
+            };
             let trigger = Trigger {
                 event: EventId::new(now, random(self.entropy.as_ref())),
                 source: Source::Manual,
@@ -128,7 +152,7 @@ impl Service {
                 answer: serde_json::to_string(&started).unwrap_or_default(),
                 created_at: now,
             });
-            let along = Along { idempotency, data_key: Some(wrapped), ..Along::default() };
+            let along = Along { idempotency, data_key: wrapped, deadline, ..Along::default() };
             match self.commit(&transition, along).await? {
                 Committed::Committed => {
                     self.committed(transition, place);
@@ -148,6 +172,7 @@ impl Service {
 
     /// The drills among the newest thousand alerts, newest first.
     pub async fn drills(&self, organisation: &OrganisationId, limit: usize) -> Result<Vec<Alert>, ServiceError> {
+        let organisation = &self.organisation(organisation)?.id;
         let (mut drills, mut after, mut seen) = (Vec::new(), None, 0);
         while seen < LOOKED_THROUGH && drills.len() < limit {
             let page = self.store.list_alerts(organisation, None, after, PAGE).await?;

@@ -40,7 +40,7 @@ use crate::domain::contact::{Channel, Directory};
 use crate::domain::crowd::{Crowd, PhonePace};
 use crate::domain::delivery::Lease;
 use crate::domain::event::{EventDetails, Score};
-use crate::domain::ids::{AddressKey, AlertId, OrganisationId};
+use crate::domain::ids::{AddressKey, AlertId, OrganisationId, Reference};
 use crate::domain::policy::Ladders;
 use crate::metrics::Metrics;
 use crate::ports::{
@@ -96,6 +96,9 @@ pub enum ServiceError {
     /// There is no way to send a code.
     #[error("{0}")]
     CannotVerify(&'static str),
+    /// A drill of this reference is running: one at a time.
+    #[error("the drill {0} is running; a college has one at a time")]
+    DrillRuns(Reference),
     /// The idempotency key was used for another body.
     #[error("the idempotency key was used for another request")]
     IdempotencyKeyReused,

@@ -90,6 +90,7 @@ fn passes(error: &ServiceError) -> bool {
         | ServiceError::Rejected(_)
         | ServiceError::Roster(_)
         | ServiceError::CannotVerify(_)
+        | ServiceError::DrillRuns(_)
         | ServiceError::IdempotencyKeyReused
         | ServiceError::Forbidden(_)
         | ServiceError::UnknownOrganisation

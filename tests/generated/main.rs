@@ -86,7 +86,7 @@ operations! {
     list_alerts: "GET" "/api/v1/crisis/alerts" -> 200 400 401 403 422;
     get_alert: "GET" "/api/v1/crisis/alerts/{id}" -> 200 400 401 403 404 422;
     acknowledge: "POST" "/api/v1/crisis/alerts/{id}/acknowledge" -> 200 401 403 404 409 422;
-    start_drill: "POST" "/api/v1/crisis/drills" -> 201 401 403 422;
+    start_drill: "POST" "/api/v1/crisis/drills" -> 201 401 403 409 422;
     list_drills: "GET" "/api/v1/crisis/drills" -> 200 401 403;
     get_drill: "GET" "/api/v1/crisis/drills/{id}" -> 401 403 404 422;
     check_in: "POST" "/api/v1/crisis/alerts/{id}/check-in" -> 200 401 403 404 409 422;

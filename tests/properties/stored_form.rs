@@ -90,6 +90,7 @@ fn alerts() -> Vec<Alert> {
             outcome: Outcome::SafeInPerson,
             at: start_plus(5),
             follow_up: Some(FollowUp { is_told: true, ..FollowUp::due(start_plus(7)) }),
+            taken_via: None,
         },
         AlertState::Acknowledged {
             by: Actor::Contact { contact: contact_id(2) },

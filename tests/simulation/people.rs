@@ -63,6 +63,7 @@ fn word<T>(result: &Result<T, ServiceError>) -> &'static str {
         Err(
             ServiceError::Roster(_)
             | ServiceError::CannotVerify(_)
+            | ServiceError::DrillRuns(_)
             | ServiceError::Forbidden(_)
             | ServiceError::UnknownOrganisation
             | ServiceError::CannotSeal(_)
@@ -225,7 +226,8 @@ impl People {
         self.tasks.push(tokio::spawn(async move {
             let result = service.record_reply(&reply).await;
             hub.note(format_args!("reply {}: {}", crate::twilio::short(&reply.message), word(&result)));
-            let Ok(answer) = result else { return };
+            let Ok(said) = result else { return };
+            let answer = said.answer;
             hub.see(format!("reply {}", format!("{answer:?}").split('(').next().unwrap_or_default()));
             let Answer::Taken(reference) = answer else { return };
             let taken = memory.alerts().into_iter().any(|(alert, _)| {
@@ -244,7 +246,8 @@ impl People {
         self.tasks.push(tokio::spawn(async move {
             let result = service.key_pressed(&call, key).await;
             hub.note(format_args!("{key:?} in the call {}: {}", crate::twilio::short(&call.id), word(&result)));
-            let Ok(Said::Answer(_, answer)) = result else { return };
+            let Ok(Said::Answer(_, said)) = result else { return };
+            let answer = said.answer;
             hub.see(format!("key {}", format!("{answer:?}").split('(').next().unwrap_or_default()));
             let Answer::Taken(_) = answer else { return };
             let said = memory.chain(&AuditStream::Alert(call.attempt.alert));

@@ -116,15 +116,47 @@ async fn a_drill_and_a_live_case_go_side_by_side_and_a_reply_must_say_which() {
 }
 
 #[tokio::test]
+async fn one_drill_runs_at_a_time_and_asking_again_starts_no_second() {
+    let mut world = ladder().start().await;
+    let first = started(&mut world).await;
+    let refused = world.post("/api/v1/crisis/drills", ADMIN, &json!({})).await.expect(409);
+    assert_eq!(refused.text_at("/code"), "conflict");
+    assert!(refused.text.contains(&first), "{refused:?}");
+    assert_eq!(world.query("SELECT count(*) FROM alerts"), 1);
+    let path = format!("/api/v1/crisis/alerts/{first}/resolve");
+    world.post(&path, ADMIN, &json!({ "outcome": "drill" })).await.expect(200);
+    assert_eq!(result(&world, &first).await["result"], "closed");
+    let second = started(&mut world).await;
+    assert_ne!(second, first);
+    assert_eq!(world.query("SELECT count(*) FROM data_keys WHERE person IN (SELECT subject FROM alerts)"), 1);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_drill_that_is_taken_at_the_dashboard_is_answered() {
+    let mut world = ladder().start().await;
+    let reference = started(&mut world).await;
+    world.pass(s(30)).await;
+    let path = format!("/api/v1/crisis/alerts/{reference}/acknowledge");
+    world.post(&path, COUNSELLOR_KEY, &json!({})).await.expect(200);
+    let shown = result(&world, &reference).await;
+    let told = (&shown["result"], &shown["answered_via"], &shown["answered_by"]);
+    assert_eq!(told, (&json!("answered"), &json!("api"), &Value::Null), "{shown}");
+    assert!(shown["seconds_to_answer"].as_f64().unwrap() >= 30.0, "{shown}");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
 async fn drills_are_listed_newest_first_and_live_cases_are_not_among_them() {
     let mut world = ladder().start().await;
     let first = started(&mut world).await;
+    assert!(world.sim().reply(COUNSELLOR, "1").await.unwrap().answers.concat().starts_with("DRILL"));
     world.told("student-1", 0.93).await;
     world.pass(s(60)).await;
     let second = started(&mut world).await;
     let listed = world.get("/api/v1/crisis/drills", AUDITOR).await.expect(200).json();
     let references: Vec<&str> =
-        listed.as_array().unwrap().iter().map(|one| one["reference"].as_str().unwrap()).collect();
+        listed["drills"].as_array().unwrap().iter().map(|one| one["reference"].as_str().unwrap()).collect();
     assert_eq!(references, [second, first]);
 }
 
@@ -133,7 +165,7 @@ async fn the_daily_drill_starts_once_at_its_hour_whatever_restarts_and_others_do
     // The stories begin at 08:35 UTC, 14:05 in Kolkata.
     let mut world = ladder().with("CRISIS_RELAY__DRILLS__DAILY_AT", "14:30").start().await;
     let drills = async |world: &World| {
-        world.get("/api/v1/crisis/drills", ADMIN).await.expect(200).json().as_array().unwrap().len()
+        world.get("/api/v1/crisis/drills", ADMIN).await.expect(200).json()["drills"].as_array().unwrap().len()
     };
     world.pass_in_steps(s(24 * 60), s(60)).await;
     assert_eq!(drills(&world).await, 0);

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use super::alerts::alert_name;
 use super::to_its_end;
-use crate::domain::alert::{Alert, AlertState, Kind};
+use crate::domain::alert::{AckVia, Alert, AlertState, Kind};
 use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, ContactRole};
 use crate::domain::delivery::Delivery;
@@ -20,8 +20,8 @@ use crate::domain::event::Score;
 use crate::domain::ids::{AlertId, ContactId, Reference};
 use crate::http::auth::{Authenticated, Role};
 use crate::http::json::{StrictJson, StrictPath, Validate};
-use crate::http::problem::{BodyProblems, CommonProblems, FieldError, Problem, ProblemCode};
-use crate::http::state::{AppState, caller};
+use crate::http::problem::{BodyProblems, CommonProblems, FieldError, Problem, ProblemCode, StateProblems};
+use crate::http::state::{AppState, WaitedFor, caller};
 
 /// Who starts drills.
 const STARTING: &[Role] = &[Role::Admin];
@@ -68,7 +68,7 @@ struct DrillView {
     /// Its code.
     #[schema(value_type = String, example = "K7Q4TX3M")]
     reference: Reference,
-    /// `running`, `answered`, `unanswered`, or `closed` by somebody at the dashboard.
+    /// `running`, `answered`, `unanswered`, or `closed` at the dashboard before anybody had taken it.
     result: &'static str,
     /// When it was started.
     #[schema(value_type = String, format = "date-time")]
@@ -77,7 +77,10 @@ struct DrillView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "date-time")]
     ended_at: Option<Timestamp>,
-    /// Who answered.
+    /// How it was answered: `reply`, `keypress` or `api`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered_via: Option<AckVia>,
+    /// Who answered, if it was from a phone.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     answered_by: Option<ContactId>,
@@ -86,6 +89,13 @@ struct DrillView {
     seconds_to_answer: Option<f64>,
     /// What was sent, oldest first; the newest 32 at the most.
     messages: Vec<DrillMessageView>,
+}
+
+/// How drills went.
+#[derive(Serialize, utoipa::ToSchema)]
+struct DrillsView {
+    /// The newest first.
+    drills: Vec<DrillView>,
 }
 
 /// One message of a drill.
@@ -109,15 +119,22 @@ struct DrillMessageView {
 
 impl DrillView {
     fn of(alert: &Alert) -> Self {
-        let (result, ended_at, answered_by) = match &alert.state {
-            AlertState::Resolved { by: Actor::Contact { contact }, at, .. } => {
-                ("answered", Some(*at), Some(contact.clone()))
-            }
+        let (result, ended_at, answered_via) = match &alert.state {
+            AlertState::Resolved { at, taken_via: Some(via), .. } => ("answered", Some(*at), Some(*via)),
             AlertState::Resolved { by: Actor::Service, at, .. } => ("unanswered", Some(*at), None),
             AlertState::Resolved { at, .. } => ("closed", Some(*at), None),
             AlertState::Withheld { .. } | AlertState::Escalating { .. } | AlertState::Acknowledged { .. } => {
                 ("running", None, None)
             }
+        };
+        let answered_by = match &alert.state {
+            AlertState::Resolved { by: Actor::Contact { contact }, .. } if answered_via.is_some() => {
+                Some(contact.clone())
+            }
+            AlertState::Withheld { .. }
+            | AlertState::Escalating { .. }
+            | AlertState::Acknowledged { .. }
+            | AlertState::Resolved { .. } => None,
         };
         let seconds = |at: Timestamp| at.duration_since(alert.opened_at).as_secs_f64().max(0.0);
         let alerts = alert.deliveries.iter().filter(|delivery| delivery.purpose.is_alert());
@@ -127,8 +144,9 @@ impl DrillView {
             result,
             started_at: alert.opened_at,
             ended_at,
-            seconds_to_answer: ended_at.filter(|_| answered_by.is_some()).map(seconds),
+            seconds_to_answer: ended_at.filter(|_| answered_via.is_some()).map(seconds),
             answered_by,
+            answered_via,
             messages: alerts.map(DrillMessageView::of).collect(),
         }
     }
@@ -149,16 +167,18 @@ impl DrillMessageView {
 }
 
 /// Starts a drill: the whole path, marked as a drill everywhere, on the ladder of that urgency. It ends when somebody takes
-/// it, or when every round was in vain.
+/// it, or when every round was in vain; until then no other can be started.
 #[utoipa::path(post, path = "/api/v1/crisis/drills", tag = "drills", request_body = DrillRequest,
     security(("api_key" = []), ("bearer" = [])),
-    responses((status = 201, description = "started", body = DrillStartedView), CommonProblems, BodyProblems))]
+    responses((status = 201, description = "started", body = DrillStartedView),
+        CommonProblems, StateProblems, BodyProblems))]
 async fn start_drill(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
+    WaitedFor(deadline): WaitedFor,
     StrictJson { value, .. }: StrictJson<DrillRequest>,
 ) -> Result<(StatusCode, Json<DrillStartedView>), Problem> {
-    let caller = caller(principal, STARTING)?;
+    let caller = caller(principal, STARTING)?.until(deadline);
     let service = Arc::clone(&state.service);
     let score = value.score.and_then(Score::new);
     let started = to_its_end(async move { service.start_drill(&caller, score).await }).await?;
@@ -168,14 +188,14 @@ async fn start_drill(
 
 /// Lists the drills among the newest thousand alerts, newest first, at most 50.
 #[utoipa::path(get, path = "/api/v1/crisis/drills", tag = "drills", security(("api_key" = []), ("bearer" = [])),
-    responses((status = 200, description = "how they went", body = Vec<DrillView>), CommonProblems))]
+    responses((status = 200, description = "how they went", body = DrillsView), CommonProblems))]
 async fn list_drills(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
-) -> Result<Json<Vec<DrillView>>, Problem> {
+) -> Result<Json<DrillsView>, Problem> {
     let caller = caller(principal, SEEING)?;
     let drills = state.service.drills(&caller.organisation, LISTED).await?;
-    Ok(Json(drills.iter().map(DrillView::of).collect()))
+    Ok(Json(DrillsView { drills: drills.iter().map(DrillView::of).collect() }))
 }
 
 /// Shows how one drill went.

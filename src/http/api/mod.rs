@@ -70,6 +70,8 @@ impl From<ServiceError> for Problem {
             ServiceError::Rejected(rejection) => rejected(rejection),
             ServiceError::Roster(rejection) => contacts::rejected(rejection),
             ServiceError::CannotVerify(why) => Self::new(ProblemCode::Conflict).with_detail(why),
+            ServiceError::DrillRuns(reference) => Self::new(ProblemCode::Conflict)
+                .with_detail(format!("the drill {reference} is running: answer or close it first")),
             ServiceError::IdempotencyKeyReused => Self::of_field(
                 ProblemCode::IdempotencyKeyReused,
                 FieldError::new("Idempotency-Key", "must be new for a new body"),

@@ -36,7 +36,8 @@ impl Changing<'_, '_> {
     pub(super) fn end_drill(&mut self) {
         self.record(&Deed::Resolved { outcome: Outcome::Drill, note: None, follow_up_at: None });
         let by = self.cx.actor.clone();
-        self.alert.state = AlertState::Resolved { by, outcome: Outcome::Drill, at: self.cx.now, follow_up: None };
+        self.alert.state =
+            AlertState::Resolved { by, outcome: Outcome::Drill, at: self.cx.now, follow_up: None, taken_via: None };
         self.cancel_outstanding();
         self.out.in_human_hands = true;
         self.out.alarms.push(Alarm::DrillUnanswered);
@@ -86,13 +87,16 @@ impl Changing<'_, '_> {
             return Err(Rejection::WrongOutcome);
         }
         self.record(&Deed::Resolved { outcome, note, follow_up_at });
-        let was_taken = matches!(self.alert.state, AlertState::Acknowledged { .. });
+        let taken_via = match self.alert.state {
+            AlertState::Acknowledged { via, .. } => Some(via),
+            AlertState::Escalating { .. } | AlertState::Withheld { .. } | AlertState::Resolved { .. } => None,
+        };
         let follow_up = follow_up_at.map(FollowUp::due);
         let by = self.cx.actor.clone();
-        self.alert.state = AlertState::Resolved { by, outcome, at: self.cx.now, follow_up };
+        self.alert.state = AlertState::Resolved { by, outcome, at: self.cx.now, follow_up, taken_via };
         self.out.in_human_hands = true;
         self.cancel_outstanding();
-        if !was_taken {
+        if taken_via.is_none() {
             self.out.left_ladder = true;
             self.tell_others_that_it_is_taken();
         }

@@ -17,6 +17,9 @@
 
 #[path = "../common/emulator.rs"]
 mod emulator;
+#[path = "../crash/front.rs"]
+#[expect(dead_code, reason = "no process is without a front here")]
+mod front;
 mod gate;
 mod hold;
 mod installation;

@@ -25,7 +25,7 @@ use crate::domain::alert::Rules;
 use crate::domain::contact::{Channel, ContactRole, Directory, PhoneNumber};
 use crate::domain::delivery::DeliveryRules;
 use crate::domain::event::Score;
-use crate::domain::message::TemplateSet;
+use crate::domain::message::{TemplateSet, Texts};
 use crate::domain::policy::{Ladders, Policy, Step, Target};
 use crate::health::Health;
 use crate::http::auth::{
@@ -318,14 +318,32 @@ pub fn load_templates(config: &Config) -> Result<TemplateSet, StartError> {
     })
 }
 
+/// The texts, with the approved templates that go with them.
+///
+/// # Errors
+/// Every fault of every file; or else, in production, every language that lacks its approved template.
+pub fn texts(config: &Config) -> Result<Arc<Texts>, StartError> {
+    let reaches_phones = config.twilio.credentials.is_some();
+    let texts = config.templates.texts(load_templates(config)?, reaches_phones);
+    let [problem, remedy] = config::UNAPPROVED;
+    let faults: Vec<Fault> = match config.mode {
+        Mode::Production => config::unapproved(config, &texts)
+            .into_iter()
+            .map(|language| fault(&format!("templates.content_sids.{language}"), problem, remedy))
+            .collect(),
+        Mode::Development => Vec::new(),
+    };
+    if faults.is_empty() { Ok(Arc::new(texts)) } else { Err(StartError::Faults(faults)) }
+}
+
 /// Checks everything that goes into a message, and lists the languages that there are texts for.
 ///
 /// # Errors
 /// Every fault of the texts, or else of the values that go into them.
 pub fn check_texts(config: &Config) -> Result<String, StartError> {
-    let templates = load_templates(config)?;
-    let languages: Vec<String> = templates.languages().map(|(language, _)| language.to_string()).collect();
-    OrganisationComposer::new(config, templates)?;
+    let texts = texts(config)?;
+    let languages: Vec<String> = texts.set().languages().map(|(language, _)| language.to_string()).collect();
+    OrganisationComposer::new(config, texts)?;
     Ok(languages.join(", "))
 }
 
@@ -662,10 +680,15 @@ async fn organisation(
     keyring: &dyn Keyring,
     clock: &dyn Clock,
 ) -> Result<Organisation, StartError> {
-    let composer = OrganisationComposer::new(config, load_templates(config)?)?;
+    let texts = texts(config)?;
+    let composer = OrganisationComposer::new(config, Arc::clone(&texts))?;
     let id = config.organisation.id.clone();
     let mut contacts = Vec::new();
     for configured in configured_contacts(config, provider) {
+        if let Some(language) = texts.stands_in(&configured.language) {
+            let wanted = &configured.language;
+            tracing::warn!(contact = %configured.id, %wanted, used = %language, "there is no text in a person's language");
+        }
         contacts.push(enrol(store, keyring, clock.now(), &id, &configured).await?);
     }
     let text_number = match &provider.rest.sms_from {
@@ -685,6 +708,7 @@ async fn organisation(
         codes: code_texts(config, provider),
         ladders: Ladders::one(&Arc::new(policy(config)?), composer.bands()),
         threshold,
+        texts,
         composer: Arc::new(composer),
     })
 }

@@ -11,6 +11,7 @@ use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, Contact, ContactRole, Language, PhoneNumber};
 use crate::domain::delivery::Settled;
 use crate::domain::ids::{AddressKey, ContactId, OrganisationId, PersonKey, Reference};
+use crate::domain::message::Texts;
 use crate::domain::phone;
 use crate::domain::provider::ErrorClass;
 use crate::domain::roster::{
@@ -55,6 +56,26 @@ pub struct OpenedContact {
     pub name: Option<PersonName>,
     /// Their numbers, in the order of their methods; `None` where the seal does not open.
     pub numbers: Vec<Option<PhoneNumber>>,
+    /// What somebody should look at.
+    pub warnings: Vec<ContactWarning>,
+}
+
+/// What somebody should look at, though a person may be told all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContactWarning {
+    /// There is no text in their language: another stands in.
+    NoText,
+    /// They have WhatsApp, and the language that is used has no approved template.
+    NoTemplate,
+}
+
+impl ContactWarning {
+    fn of(texts: &Texts, language: &Language, mut channels: impl Iterator<Item = Channel>) -> Vec<Self> {
+        let over_whatsapp = channels.any(|channel| channel == Channel::Whatsapp);
+        let no_text = texts.stands_in(language).map(|_| Self::NoText);
+        let no_template = texts.unapproved(language).filter(|_| over_whatsapp).map(|_| Self::NoTemplate);
+        no_text.into_iter().chain(no_template).collect()
+    }
 }
 
 /// What became of somebody who was to be removed.
@@ -258,7 +279,9 @@ impl Service {
         let name = open(SealedField::ContactName, &contact.name).map(PersonName);
         let number = |sealed: &Sealed| open(SealedField::Address, sealed).and_then(|number| number.parse().ok());
         let numbers = contact.methods.iter().map(|method| number(&method.address)).collect();
-        Ok(OpenedContact { contact, name, numbers })
+        let channels = contact.methods.iter().map(|method| method.channel);
+        let warnings = ContactWarning::of(&self.organisation(organisation)?.texts, &contact.language, channels);
+        Ok(OpenedContact { contact, name, numbers, warnings })
     }
 
     async fn opened_configured(&self, contact: &Contact) -> Result<ConfiguredPerson, ServiceError> {
@@ -266,7 +289,10 @@ impl Service {
         let open = |sealed: &Sealed| key.as_ref().and_then(|key| key.open(SealedField::Address, sealed).ok());
         let number = |sealed: &Sealed| open(sealed).and_then(|number| number.parse().ok());
         let numbers = contact.methods.iter().map(|method| number(&method.address)).collect();
-        Ok(ConfiguredPerson { contact: contact.clone(), numbers })
+        let channels = contact.methods.iter().map(|method| method.channel);
+        let texts = &self.organisation(&contact.organisation)?.texts;
+        let warnings = ContactWarning::of(texts, &contact.language, channels);
+        Ok(ConfiguredPerson { contact: contact.clone(), numbers, warnings })
     }
 
     async fn contact_key(
@@ -290,6 +316,8 @@ pub struct ConfiguredPerson {
     pub contact: Contact,
     /// Their numbers, in the order of their methods; `None` where the seal does not open.
     pub numbers: Vec<Option<PhoneNumber>>,
+    /// What somebody should look at.
+    pub warnings: Vec<ContactWarning>,
 }
 
 /// An id that is drawn says nothing of the person, and is never drawn again for another.

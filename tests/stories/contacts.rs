@@ -541,3 +541,53 @@ async fn a_person_of_the_roster_is_answered_as_one_of_the_configuration_and_a_st
     let said = world.sim().reply(PHONE, "1").await.unwrap();
     assert_eq!(said.answers, Vec::<String>::new(), "they are nobody here any more");
 }
+
+const SID: &str = "0123456789abcdef0123456789abcdef";
+
+/// Messages would reach real phones: nothing is sent in such a story.
+fn with_credentials() -> Setting {
+    Setting::default()
+        .with("TWILIO_ACCOUNT_SID", &format!("AC{SID}"))
+        .with("TWILIO_AUTH_TOKEN", SID)
+        .with("TWILIO_WHATSAPP_FROM", "+4915112345678")
+        .with("TWILIO_WEBHOOK_BASE_URL", "https://relay.example.org")
+        .with("CRISIS_RELAY__TWILIO__WHATSAPP_PER_SECOND", "80")
+}
+
+#[tokio::test]
+async fn whoever_is_set_up_without_a_text_or_a_template_in_their_language_is_warned_of_at_once() {
+    let world = with_credentials().with("TWILIO_CONTENT_SID_EN", &format!("HX{SID}")).start().await;
+    for (language, channel, number, warned) in [
+        ("en", "whatsapp", "+919811223301", &[] as &[&str]),
+        ("hi", "sms", "+919811223302", &[]),
+        ("hi", "whatsapp", "+919811223303", &["template"]),
+        // They are told in English, of which there is one.
+        ("fr", "whatsapp", "+919811223304", &["English"]),
+    ] {
+        let mut body = person(number);
+        (body["language"], body["methods"][0]["channel"]) = (json!(language), json!(channel));
+        let answer = world.post(CONTACTS, ADMIN, &body).await.expect(201);
+        let path = format!("{CONTACTS}/{}", answer.text_at("/id"));
+        let changed = change(&world, Method::PUT, &path, "\"1\"", Some(&body)).await.expect(200);
+        for shown in [answer.json(), changed.json()] {
+            let warnings = shown["warnings"].as_array().unwrap();
+            assert_eq!(warnings.len(), warned.len(), "{language} over {channel}: {warnings:?}");
+            for (warning, word) in warnings.iter().zip(warned) {
+                assert_eq!(warning["field"], "language");
+                assert!(warning["rule"].as_str().unwrap().contains(word), "{language}: {warning}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_look_ahead_names_who_is_told_over_whatsapp_without_an_approved_template() {
+    let real = || with_credentials().with("COUNSELLOR_LANGUAGE", "fr");
+    let world = real().start().await;
+    let ahead = world.get("/api/v1/readiness", ADMIN).await.expect(200).json();
+    let missing =
+        json!({ "kind": "template_missing", "contact": "counsellor", "channel": "whatsapp", "language": "en" });
+    assert_eq!(ahead["obstacles"], json!([missing]), "they are told in English");
+    let world = real().with("TWILIO_CONTENT_SID_EN", &format!("HX{SID}")).start().await;
+    assert_eq!(world.get("/api/v1/readiness", ADMIN).await.expect(200).json()["obstacles"], json!([]));
+}

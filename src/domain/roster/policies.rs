@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Changing, FieldFault, Outcome, Rejection, Roster, SettingsDeed, Standing};
 use crate::domain::contact::Directory;
 use crate::domain::ids::{ContactId, PolicyId};
-use crate::domain::message::UrgencyBand;
+use crate::domain::message::{Texts, UrgencyBand};
 use crate::domain::policy::check::{Finding, Staff, check};
 use crate::domain::policy::{Ladders, Policy};
 use crate::domain::readiness::{IdleMethod, Readiness};
@@ -67,7 +67,7 @@ impl Roster {
     }
 
     /// Whether somebody would be there, from `now` on.
-    pub fn readiness(&self, configured: &Directory, ladders: &Ladders, now: Timestamp) -> Readiness {
+    pub fn readiness(&self, configured: &Directory, ladders: &Ladders, texts: &Texts, now: Timestamp) -> Readiness {
         let active = self.contacts.iter().filter(|contact| contact.active);
         let idle = active.flat_map(|contact| {
             contact.methods.iter().filter(|method| !method.standing.is_usable()).map(|method| IdleMethod {
@@ -76,8 +76,8 @@ impl Roster {
                 opted_out: matches!(method.standing, Standing::OptedOut { .. }),
             })
         });
-        let in_use = ladders.in_use();
-        Readiness::look(now, &self.directory(configured), &in_use, &idle.collect::<Vec<_>>())
+        let directory = self.directory(configured);
+        Readiness::look(now, &directory, &ladders.in_use(), &idle.collect::<Vec<_>>(), texts)
     }
 }
 

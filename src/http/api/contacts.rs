@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::policies::WarningView;
 use super::{check_text, to_its_end};
 use crate::domain::contact::{Channel, ContactRole, Language, PhoneNumber};
 use crate::domain::ids::ContactId;
@@ -26,7 +27,7 @@ use crate::http::problem::{
 use crate::http::state::{AppState, WaitedFor, caller};
 use crate::service::caller::Caller;
 use crate::service::codes::Confirmed;
-use crate::service::contacts::{ConfiguredPerson, ContactInput, OpenedContact, PersonName, Removal};
+use crate::service::contacts::{ConfiguredPerson, ContactInput, ContactWarning, OpenedContact, PersonName, Removal};
 
 /// Who may set people up, and see their numbers.
 const SETTERS: &[Role] = &[Role::Admin];
@@ -116,6 +117,20 @@ struct ContactView {
     active: bool,
     /// Whether they can be told now: active, and with a number that may be used.
     reachable: bool,
+    /// What somebody should look at.
+    warnings: Vec<WarningView>,
+}
+
+fn warning(warning: ContactWarning) -> WarningView {
+    WarningView::new(
+        "language",
+        match warning {
+            ContactWarning::NoText => "has no texts: they are told in English",
+            ContactWarning::NoTemplate => {
+                "has no approved WhatsApp template: nothing arrives there but within 24 hours of the person's own message"
+            }
+        },
+    )
 }
 
 /// How much of a person is shown.
@@ -145,7 +160,7 @@ impl Shown {
 
 impl ContactView {
     fn of(opened: OpenedContact, shown: Shown) -> Self {
-        let OpenedContact { contact, name, numbers } = opened;
+        let OpenedContact { contact, name, numbers, warnings } = opened;
         let usable = contact.methods.iter().any(|method| method.standing.is_usable());
         let methods = contact.methods.iter().zip(numbers);
         Self {
@@ -159,11 +174,12 @@ impl ContactView {
             language: contact.language,
             time_zone: Some(contact.time_zone),
             active: contact.active,
+            warnings: warnings.into_iter().map(warning).collect(),
         }
     }
 
     fn of_configured(person: ConfiguredPerson, shown: Shown) -> Self {
-        let ConfiguredPerson { contact, numbers } = person;
+        let ConfiguredPerson { contact, numbers, warnings } = person;
         let methods = contact.methods.iter().zip(numbers).map(|(method, number)| MethodView {
             channel: method.channel,
             number: shown.number(number),
@@ -183,6 +199,7 @@ impl ContactView {
             language: contact.language,
             time_zone: None,
             active: true,
+            warnings: warnings.into_iter().map(warning).collect(),
         }
     }
 }

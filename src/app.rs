@@ -17,7 +17,7 @@ use self::composer::OrganisationComposer;
 pub use self::rota::{RotaFindings, rota_findings};
 use crate::alarm::board::Rules as BoardRules;
 use crate::alarm::provider::ProviderRules;
-use crate::alarm::render::Source;
+use crate::alarm::render::{NamingKey, Source};
 use crate::alarm::{AlarmSettings, Alarms, Phones, Target as AlarmTarget};
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::{self, Config, Mode, StoreKind};
@@ -38,7 +38,7 @@ use crate::http::{ServeSettings, application, serve};
 use crate::keyring::{LocalKeyring, MasterKeys};
 use crate::metrics::Metrics;
 use crate::ports::transfer::{COPYING, MOVED_TO, Transfer};
-use crate::ports::{Clock, Entropy, Fault, Keyring, Store, TwilioClient, random};
+use crate::ports::{Clock, Entropy, Fault, HashPurpose, Keyring, Store, TwilioClient, random};
 use crate::secret::Secret;
 use crate::service::codes::{CodeTexts, WhatsappCode};
 use crate::service::dispatch::{Dispatch, Jobs};
@@ -458,7 +458,9 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         provider.rest.max_concurrency,
     ));
     let watched = Arc::clone(&metrics);
-    let alarms = alarms(config, &settings.instance, &metrics, &clock, &entropy, &courier)?;
+    let naming = keyring.hash(HashPurpose::Alarm, &[config.organisation.id.as_str().as_bytes()]);
+    let source = source(config, &settings.instance, NamingKey::from_bytes(naming));
+    let alarms = alarms(config, source, &metrics, &clock, &entropy, &courier)?;
     let service = Arc::new(Service::new(
         Arc::clone(&store),
         keyring,
@@ -528,13 +530,25 @@ pub fn alarms_to_try(config: &Config, provider: &Provider) -> Result<Arc<Alarms>
     let breaker = Breaker::new(breaker_limits(config));
     let calls = provider.rest.max_concurrency;
     let courier = Courier::new(twilio, Arc::clone(&clock), Arc::clone(&metrics), paces(config), breaker, calls);
-    alarms(config, "check", &metrics, &clock, &entropy, &Arc::new(courier))
+    // A test is about nobody.
+    let source = source(config, "check", NamingKey::from_bytes(random(entropy.as_ref())));
+    alarms(config, source, &metrics, &clock, &entropy, &Arc::new(courier))
+}
+
+/// Who tells of alarms.
+fn source(config: &Config, instance: &str, naming: NamingKey) -> Source {
+    Source {
+        name: config.ops.name.clone(),
+        instance: instance.to_owned(),
+        organisation: config.organisation.id.to_string(),
+        naming,
+    }
 }
 
 /// Whom alarms go to.
 fn alarms(
     config: &Config,
-    instance: &str,
+    source: Source,
     metrics: &Arc<Metrics>,
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
@@ -545,11 +559,7 @@ fn alarms(
     let url = ops.pagerduty_url.to_string();
     let pagerduty = ops.pagerduty_key.clone().map(|routing_key| AlarmTarget::PagerDuty { url, routing_key });
     let settings = AlarmSettings {
-        source: Source {
-            name: ops.name.clone(),
-            instance: instance.to_owned(),
-            organisation: config.organisation.id.to_string(),
-        },
+        source,
         targets: slack.into_iter().chain(pagerduty).chain(phones(ops)).collect(),
         rules: BoardRules {
             repeat_every: ops.repeat_every,

@@ -161,11 +161,23 @@ pub struct Roster {
     /// Who is told when.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<RosterPolicy>,
+    /// Numbers that take nothing from us, and that nobody has just now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub opted_out: Vec<OptedOutNumber>,
+    /// The highest version that a policy or schedule had which is no longer there: what is added begins above it, so that a
+    /// version that somebody read is never another one's.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub removed_at: u32,
     /// The codes of the last hour, for the limits.
     #[serde(default)]
     pub codes_sent: Vec<SentCode>,
     /// The head of the audit chain `settings/<organisation>`.
     pub audit_head: AuditHead,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_zero(version: &u32) -> bool {
+    *version == 0
 }
 
 /// What a change depends on besides the roster and the change itself.
@@ -379,6 +391,8 @@ impl Roster {
             contacts: Vec::new(),
             schedules: Vec::new(),
             policies: Vec::new(),
+            opted_out: Vec::new(),
+            removed_at: 0,
             codes_sent: Vec::new(),
             audit_head: AuditHead::EMPTY,
         }
@@ -469,6 +483,25 @@ impl Changing<'_, '_> {
         }
         const WHY: &str = "an escalation policy in use cannot do without this contact: change that first";
         self.refuse_new_faults(before, Rejection::StillNeeded(WHY))
+    }
+
+    /// The version of something that people save with `If-Match`: a policy or a schedule.
+    ///
+    /// `before` is its version if it is there, `from` the one that was looked at. What was removed and is added again begins
+    /// above every version that it had: whoever still holds one of these must not overwrite it.
+    fn next_version(&self, before: Option<u32>, from: Option<u32>, missing: Rejection) -> Result<u32, Rejection> {
+        match (before, from) {
+            (None, None) => Ok(self.roster.removed_at.saturating_add(1)),
+            (Some(_), None) => Err(Rejection::IdTaken),
+            (None, Some(_)) => Err(missing),
+            (Some(before), Some(from)) if before == from => Ok(from.saturating_add(1)),
+            (Some(_), Some(_)) => Err(Rejection::Outdated),
+        }
+    }
+
+    /// Something of this version goes.
+    fn version_goes(&mut self, version: u32) {
+        self.roster.removed_at = self.roster.removed_at.max(version);
     }
 
     fn place(&self, id: &ContactId) -> Result<usize, Rejection> {

@@ -180,6 +180,10 @@ struct Play {
     /// Wrong tries since the last code, by method.
     wrong: std::collections::BTreeMap<(ContactId, Channel), u32>,
     sent: Vec<(Timestamp, Channel, AddressKey)>,
+    /// Numbers whose phones said STOP while somebody had them, and have not said START since.
+    stopped: BTreeSet<(Channel, AddressKey)>,
+    /// Every policy and schedule that was ever kept, by what `If-Match` tells it by.
+    kept: BTreeSet<(String, u32)>,
 }
 
 impl Play {
@@ -192,6 +196,8 @@ impl Play {
             proven: BTreeSet::new(),
             wrong: std::collections::BTreeMap::new(),
             sent: Vec::new(),
+            stopped: BTreeSet::new(),
+            kept: BTreeSet::new(),
         }
     }
 
@@ -362,6 +368,23 @@ impl Play {
                 .is_some_and(|method| method.address_key == *key)
         };
         self.proven.retain(has);
+        self.versions_tell_apart(before)
+    }
+
+    /// Whoever names an id and a version means one thing for good, also where it was removed and added again.
+    fn versions_tell_apart(&mut self, before: &Roster) -> Result<(), TestCaseError> {
+        let policies = self.roster.policies.iter().map(|known| {
+            (format!("policy/{}", known.policy.id), known.policy.version, before.policies.contains(known))
+        });
+        let schedules = self
+            .roster
+            .schedules
+            .iter()
+            .map(|known| (format!("schedule/{}", known.id), known.version, before.schedules.contains(known)));
+        for (id, version, was_there) in policies.chain(schedules).collect::<Vec<_>>() {
+            let is_new = self.kept.insert((id.clone(), version));
+            prop_assert!(was_there || is_new, "{id} has the version {version} a second time");
+        }
         Ok(())
     }
 
@@ -384,6 +407,10 @@ impl Play {
                 prop_assert!(method.code.as_ref().is_none_or(|code| code.tries_left > 0));
             }
         }
+        let kept: BTreeSet<_> = roster.opted_out.iter().map(|known| (known.channel, known.address)).collect();
+        let of_nobody: BTreeSet<_> = self.stopped.difference(&numbers).copied().collect();
+        prop_assert_eq!(kept.len(), roster.opted_out.len(), "a number is kept twice");
+        prop_assert_eq!(kept, of_nobody);
         prop_assert!(roster.contacts.iter().filter(|contact| contact.active).count() <= ACTIVE_MAX);
         for person in roster.directory(&self.configured).people() {
             let Some(contact) = roster.contact(&person.id) else { continue };

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::caller::Caller;
-use super::people::{address_key, ensure_data_key};
+use super::people::address_key;
 use super::{Service, ServiceError};
 use crate::domain::alert;
 use crate::domain::audit::Actor;
@@ -120,11 +120,16 @@ impl Service {
         check_numbers(&input.methods).await?;
         let id = new_id(random(self.entropy.as_ref()));
         let person = self.person_of(&organisation, &id);
-        let now = self.clock.now();
-        let key = ensure_data_key(self.store.as_ref(), self.keyring.as_ref(), now, &organisation, person).await?;
+        let (wrapped, key) = self.keyring.new_data_key(&organisation, person, self.clock.now());
         let name = input.name.as_ref().map(|PersonName(name)| key.seal(SealedField::ContactName, name));
         let details = self.details(&organisation, key.as_ref(), name, &input);
         let change = Change::AddContact { id: id.clone(), person, details };
+        // What is refused leaves nothing behind, its key neither.
+        self.judge_change(caller, change.clone()).await?;
+        if !self.store.insert_data_key(wrapped).await? {
+            // Somebody had this id long ago.
+            return Err(ServiceError::Busy);
+        }
         let changed = self.change_as(caller, |_| Ok(change.clone())).await?;
         tracing::info!(contact = %id, "a contact was added");
         self.opened_of(changed.roster, &id).await
@@ -168,6 +173,16 @@ impl Service {
                 Ok(Removal::Kept(Box::new(self.opened_of(changed.roster, id).await?)))
             }
         }
+    }
+
+    /// Whether a change fits what is stored, before anything is done for it.
+    async fn judge_change(&self, caller: &Caller, change: Change) -> Result<(), ServiceError> {
+        let organisation = self.organisation(&caller.organisation)?;
+        let actor = caller.actor(self.keyring.as_ref(), None);
+        let situation = self.roster_situation(organisation, &actor);
+        let roster = self.stored_roster(&organisation.id).await?;
+        roster.on(change, &situation).map_err(ServiceError::Roster)?;
+        Ok(())
     }
 
     pub(crate) async fn change_as(

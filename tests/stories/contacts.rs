@@ -153,6 +153,21 @@ async fn whole_numbers_are_shown_to_an_admin_only_and_the_look_is_recorded_first
 }
 
 #[tokio::test]
+async fn a_person_who_is_refused_leaves_nothing_behind() {
+    let world = World::new().await;
+    added(&world, &person(PHONE)).await;
+    let keys = || -> i64 {
+        let file = rusqlite::Connection::open(world.database()).unwrap();
+        file.query_row("SELECT count(*) FROM data_keys", [], |row| row.get(0)).unwrap()
+    };
+    let before = (keys(), deeds(&world).await);
+    for number in [PHONE, LANDLINE] {
+        world.post(CONTACTS, ADMIN, &person(number)).await.expect(422);
+    }
+    assert_eq!((keys(), deeds(&world).await), before);
+}
+
+#[tokio::test]
 async fn of_two_admins_who_change_the_same_version_one_is_told_to_read_again() {
     let world = World::new().await;
     let path = added(&world, &person(PHONE)).await;

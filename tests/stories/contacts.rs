@@ -272,6 +272,23 @@ async fn a_code_may_be_tried_three_times_within_ten_minutes_and_asked_for_once_a
 }
 
 #[tokio::test]
+async fn a_phone_with_two_channels_gets_no_more_codes_than_one() {
+    let world = World::new().await;
+    let mut both = person(PHONE);
+    both["methods"] = json!([{ "channel": "sms", "number": PHONE }, { "channel": "whatsapp", "number": PHONE }]);
+    let path = added(&world, &both).await;
+    send_code(&world, &path, "sms").await.expect(202);
+    assert_eq!(send_code(&world, &path, "whatsapp").await.expect(429).headers["retry-after"], "60");
+    for channel in ["whatsapp", "sms", "whatsapp", "sms"] {
+        world.clock.advance(s(60));
+        send_code(&world, &path, channel).await.expect(202);
+    }
+    world.clock.advance(s(60));
+    send_code(&world, &path, "whatsapp").await.expect(429);
+    assert_eq!(world.sim().messages_to(PHONE).len(), 5, "five an hour");
+}
+
+#[tokio::test]
 async fn a_code_that_twilio_refuses_counts_no_more_and_a_recipient_who_opted_out_is_known() {
     let world = World::new().await;
     let path = added(&world, &person(PHONE)).await;

@@ -72,7 +72,7 @@ impl Changing<'_, '_> {
             return Err(Rejection::AlreadyVerified);
         }
         let address = method.address_key;
-        self.refuse_too_soon(channel, address)?;
+        self.refuse_too_soon(address)?;
         let code = PendingCode { hash, sent_at: self.cx.now, tries_left: CODE_TRIES };
         self.record(&SettingsDeed::CodeSent { contact: id, channel, address, until: code.until() });
         self.roster.codes_sent.push(SentCode { at: self.cx.now, channel, address });
@@ -80,15 +80,15 @@ impl Changing<'_, '_> {
         Ok(Outcome::Done)
     }
 
-    fn refuse_too_soon(&mut self, channel: Channel, address: AddressKey) -> Result<(), Rejection> {
+    fn refuse_too_soon(&mut self, address: AddressKey) -> Result<(), Rejection> {
         let now = self.cx.now;
         let ago = |code: &SentCode| now.duration_since(code.at).unsigned_abs();
         self.roster.codes_sent.retain(|code| ago(code) < LOOKED_BACK);
         let sent = &self.roster.codes_sent;
         // The longest ago comes first. A code of before the clock was set back counts as long as one of before that time.
         let wait = |since: &SentCode, span: Duration| span.saturating_sub(ago(since));
-        let same: Vec<&SentCode> =
-            sent.iter().filter(|code| (code.channel, code.address) == (channel, address)).collect();
+        // It is one phone that rings, whichever channel makes it.
+        let same: Vec<&SentCode> = sent.iter().filter(|code| code.address == address).collect();
         let apart = same.last().map(|last| wait(last, APART));
         let of_number = same.len().checked_sub(NUMBER_MAX).and_then(|first| same.get(first));
         let of_college = sent.len().checked_sub(COLLEGE_MAX).and_then(|first| sent.get(first));

@@ -24,7 +24,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use codes::{CODE_LASTS, CODE_TRIES, PendingCode, SentCode};
+pub use codes::{CODE_LASTS, CODE_TRIES, CodeTaken, PendingCode, SentCode};
 pub use contacts::{ContactDetails, MethodDetails, Number};
 pub use deed::{OptOutBy, SettingsDeed};
 pub use policies::{CONFIGURED, Findings, POLICIES_MAX, RosterPolicy};
@@ -245,6 +245,17 @@ pub enum Change {
         /// The provider's error code.
         fault: Option<u32>,
     },
+    /// The provider has a code, or may have it.
+    CodeTaken {
+        /// To whom.
+        id: ContactId,
+        /// Over which channel.
+        channel: Channel,
+        /// The number that it went to: the contact may have another one by now, or be gone.
+        address: AddressKey,
+        /// What was sent, and what came back.
+        taken: CodeTaken,
+    },
     /// Somebody says which code has come.
     ConfirmCode {
         /// To whom.
@@ -449,6 +460,7 @@ impl Roster {
             Change::RevealContact { id } => changing.reveal_contact(&id)?,
             Change::SendCode { id, channel, hash } => changing.send_code(&id, channel, hash)?,
             Change::CodeNotSent { id, channel, hash, fault } => changing.code_not_sent(&id, channel, hash, fault)?,
+            Change::CodeTaken { id, channel, address, taken } => changing.code_taken(&id, channel, address, &taken),
             Change::ConfirmCode { id, channel, hash } => changing.confirm_code(&id, channel, hash)?,
             Change::OptOut { channel, address, by } => changing.opt_out(channel, address, by),
             Change::OptIn { channel, address } => changing.opt_in(channel, address),

@@ -3,6 +3,9 @@
 use crisis_relay::domain::audit::AuditStream;
 use crisis_relay::domain::contact::Channel;
 use crisis_relay::domain::ids::ContactId;
+use crisis_relay::domain::message::text_sha256;
+use crisis_relay::domain::reply::Command;
+use crisis_relay::service::replies::Reply;
 use crisis_relay::simulator::{Fault, FaultRule};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -108,8 +111,18 @@ async fn a_number_is_used_once_its_code_came_back_and_the_audit_tells_it_all() {
     assert!(reachable(&world, &path, Channel::Sms));
     assert_eq!(confirm(&world, &path, "sms", &code).await.expect(409).text_at("/code"), "conflict", "it counts once");
 
-    let told = ["contact_added", "method_set", "code_sent", "code_wrong", "method_verified"];
+    let told = ["contact_added", "method_set", "code_sent", "code_accepted", "code_wrong", "method_verified"];
     assert_eq!(deeds(&world).await, told);
+    let message = &world.sim().messages_to(PHONE)[0];
+    let stream = AuditStream::Settings("default".parse().unwrap());
+    let accepted = world.store().audit_entries(&stream, 3, 1).await.unwrap()[0].canonical.clone();
+    let accepted: Value = serde_json::from_str(&accepted).unwrap();
+    assert_eq!(accepted["provider_id"], message.sid.as_str());
+    assert_eq!(
+        accepted["text_sha256"],
+        text_sha256(&message.body.replace(&code, "000000")),
+        "what was said, but the code"
+    );
     assert!(world.sim().messages_to(PHONE)[0].body.contains("10 minutes"));
     world.holds_its_promises().await;
 }
@@ -311,6 +324,7 @@ async fn a_code_whose_sending_is_in_doubt_counts_if_it_came() {
     let path = added(&world, &person(PHONE)).await;
     world.goes_wrong(FaultRule::once(Fault::DropAfterAccepting));
     assert_eq!(send_code(&world, &path, "sms").await.expect(202).text_at("/sending"), "unknown");
+    assert_eq!(deeds(&world).await[2..], ["code_sent", "code_unknown"]);
     confirm(&world, &path, "sms", &code_on(&world, PHONE)).await.expect(200);
 }
 
@@ -324,7 +338,41 @@ async fn a_phone_that_says_stop_is_told_nothing_until_it_says_start() {
     assert!((world.alarms("contact_opted_out").await - 1.0).abs() < f64::EPSILON);
     world.sim().reply(PHONE, "start").await.unwrap();
     assert!(reachable(&world, &path, Channel::Sms), "it is the phone that was proven");
-    assert_eq!(deeds(&world).await[4..], ["method_opted_out", "method_opted_in"]);
+    assert_eq!(deeds(&world).await[5..], ["method_opted_out", "method_opted_in"]);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_phone_that_said_stop_is_sent_no_code_whoever_gets_its_number() {
+    let world = World::new().await;
+    let path = proven(&world, PHONE).await;
+    world.sim().reply(PHONE, "STOP").await.unwrap();
+    let told = world.sim().messages_to(PHONE).len();
+    world.clock.advance(s(60));
+
+    // Taken out, and put in again.
+    let version = |answer: &Answer| answer.headers["etag"].to_str().unwrap().to_owned();
+    let mut without = person(PHONE);
+    without["methods"] = json!([]);
+    let now = version(&world.get(&path, ADMIN).await.expect(200));
+    let taken_out = change(&world, Method::PUT, &path, &now, Some(&without)).await.expect(200);
+    let again = change(&world, Method::PUT, &path, &version(&taken_out), Some(&person(PHONE))).await.expect(200);
+    assert_eq!(again.text_at("/methods/0/standing"), "opted_out");
+    assert_eq!(send_code(&world, &path, "sms").await.expect(409).text_at("/code"), "opted_out");
+
+    // Given to somebody else.
+    change(&world, Method::DELETE, &path, &version(&again), None).await.expect(200);
+    let other = added(&world, &person(PHONE)).await;
+    assert_eq!(send_code(&world, &other, "sms").await.expect(409).text_at("/code"), "opted_out");
+    change(&world, Method::DELETE, &other, "\"1\"", None).await.expect(204);
+    assert_eq!(world.sim().messages_to(PHONE).len(), told, "the phone was written to");
+
+    // START counts also while nobody has the number.
+    world.sim().reply(PHONE, "START").await.unwrap();
+    assert_eq!(deeds(&world).await.last().unwrap(), "method_opted_in");
+    let third = added(&world, &person(PHONE)).await;
+    assert_eq!(world.get(&third, ADMIN).await.expect(200).text_at("/methods/0/standing"), "unverified");
+    send_code(&world, &third, "sms").await.expect(202);
     world.holds_its_promises().await;
 }
 

@@ -61,7 +61,37 @@ pub struct SentCode {
     pub address: AddressKey,
 }
 
+/// What was sent as a code, and what the provider said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodeTaken {
+    /// The provider's id of the message; `None`: it did not answer, so that the code may come or not.
+    pub provider_id: Option<ProviderId>,
+    /// The approved template that was sent; its text is at the provider.
+    pub content_sid: Option<String>,
+    /// SHA-256 of the text that was sent, with zeros in the place of the code: of the text as it went out the code could be
+    /// found by trying a million.
+    pub text_sha256: Option<String>,
+}
+
 impl Changing<'_, '_> {
+    /// What came of sending a code, also where the contact is gone meanwhile: it was sent.
+    pub(super) fn code_taken(
+        &mut self,
+        contact: &ContactId,
+        channel: Channel,
+        address: AddressKey,
+        taken: &CodeTaken,
+    ) -> Outcome {
+        let (content_sid, text_sha256) = (taken.content_sid.as_deref(), taken.text_sha256.as_deref());
+        self.record(&match &taken.provider_id {
+            Some(provider_id) => {
+                SettingsDeed::CodeAccepted { contact, channel, address, provider_id, content_sid, text_sha256 }
+            }
+            None => SettingsDeed::CodeUnknown { contact, channel, address, content_sid, text_sha256 },
+        });
+        Outcome::Done
+    }
+
     pub(super) fn send_code(&mut self, id: &ContactId, channel: Channel, hash: CodeHash) -> Result<Outcome, Rejection> {
         let contact = &self.roster.contacts[self.place(id)?];
         let method = contact.method(channel).ok_or(Rejection::NoSuchMethod)?;

@@ -254,6 +254,8 @@ fn says_anything(deed: &SettingsDeed<'_>) -> bool {
         | SettingsDeed::ScheduleSaved { .. }
         | SettingsDeed::ScheduleRemoved { .. }
         | SettingsDeed::CodeSent { .. }
+        | SettingsDeed::CodeAccepted { .. }
+        | SettingsDeed::CodeUnknown { .. }
         | SettingsDeed::CodeNotSent { .. }
         | SettingsDeed::CodeWrong { .. }
         | SettingsDeed::MethodVerified { .. }

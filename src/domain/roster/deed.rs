@@ -101,6 +101,38 @@ pub enum SettingsDeed<'a> {
         /// Until when it counts.
         until: Timestamp,
     },
+    /// The provider has it.
+    CodeAccepted {
+        /// To whom.
+        contact: &'a ContactId,
+        /// Over which channel.
+        channel: Channel,
+        /// The number's keyed hash.
+        address: AddressKey,
+        /// The provider's id of the message.
+        provider_id: &'a ProviderId,
+        /// The approved template that was sent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        content_sid: Option<&'a str>,
+        /// SHA-256 of the text with zeros in the place of the code.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text_sha256: Option<&'a str>,
+    },
+    /// The provider did not answer: it may come, or not.
+    CodeUnknown {
+        /// To whom.
+        contact: &'a ContactId,
+        /// Over which channel.
+        channel: Channel,
+        /// The number's keyed hash.
+        address: AddressKey,
+        /// The approved template that was sent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        content_sid: Option<&'a str>,
+        /// SHA-256 of the text with zeros in the place of the code.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text_sha256: Option<&'a str>,
+    },
     /// The provider has refused to send it.
     CodeNotSent {
         /// To whom.

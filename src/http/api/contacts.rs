@@ -475,7 +475,10 @@ async fn send_code(
         let sent = service.begin_verification(&caller, &id, channel).await?;
         let outcome = worker.send_code(&sent.request).await;
         match &outcome {
-            SendOutcome::Accepted { .. } | SendOutcome::Unknown { .. } => {}
+            SendOutcome::Accepted { provider_id, .. } => {
+                service.code_was_taken(&caller, &sent, Some(provider_id)).await;
+            }
+            SendOutcome::Unknown { .. } => service.code_was_taken(&caller, &sent, None).await,
             SendOutcome::Refused(fault) => service.code_was_refused(&caller, &sent, Some(fault)).await?,
             SendOutcome::NotExecuted { .. } | SendOutcome::NotBegun { .. } => {
                 service.code_was_refused(&caller, &sent, None).await?;

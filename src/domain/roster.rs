@@ -6,8 +6,11 @@
 //!                                              └─────> deactivated  (somebody may have been: the audit names them)
 //! method    Unverified ── right code ──> Verified ── STOP, or Twilio says so ──> OptedOut
 //!               ^                            │ ^                                    │
-//!               └── another number ──────────┘ └── START, or another right code ────┘
+//!               └── another number ──────────┘ └────────── START ───────────────────┘
 //! ```
+//!
+//! That a phone takes nothing from us is the phone's own word: it outlives the contact who had the number. A number that is
+//! taken out while it is opted out is kept as that ([`OptedOutNumber`]), and whoever gets it next gets it opted out.
 //!
 //! Only a verified method of an active contact is used for alerts. Every change is [`Roster::on`]: a pure function of the
 //! roster, a [`Change`] and the [`Situation`], which gives a [`Transition`]. The store commits the roster and its audit
@@ -40,6 +43,9 @@ use super::sealed::Sealed;
 pub const ACTIVE_MAX: usize = 64;
 /// How many contacts are kept, those who have left included: their names belong to the audit.
 pub const KEPT_MAX: usize = 200;
+
+/// How many numbers are kept that nobody has and that take nothing from us; beyond that the one that was taken out first goes.
+pub const OPTED_OUT_MAX: usize = 1_000;
 
 /// Whether a method may be used for alerts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +149,17 @@ impl RosterContact {
             methods,
         })
     }
+}
+
+/// A number that takes nothing from us, and that nobody has just now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OptedOutNumber {
+    /// On which channel.
+    pub channel: Channel,
+    /// The number's keyed hash.
+    pub address: AddressKey,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// What a college has set up beside its configuration.
@@ -362,6 +379,9 @@ pub enum Rejection {
     /// It is verified.
     #[error("the method is verified")]
     AlreadyVerified,
+    /// The phone takes nothing from us.
+    #[error("the phone takes nothing until it says START")]
+    OptedOut,
     /// A contact who is not active is sent nothing.
     #[error("the contact is not active")]
     Inactive,
@@ -418,6 +438,11 @@ impl Roster {
     pub fn contact_at(&self, channel: Channel, address: AddressKey) -> Option<&RosterContact> {
         let theirs = |method: &Method| (method.channel, method.address_key) == (channel, address);
         self.contacts.iter().find(|contact| contact.methods.iter().any(theirs))
+    }
+
+    /// Whether a number takes nothing from us that nobody has just now.
+    pub fn is_opted_out(&self, channel: Channel, address: AddressKey) -> bool {
+        self.opted_out.iter().any(|known| (known.channel, known.address) == (channel, address))
     }
 
     /// Whether a schedule or a policy names this person.

@@ -223,10 +223,19 @@ impl Service {
         address: AddressKey,
         change: Change,
     ) -> Result<(), ServiceError> {
-        let live = self.live(organisation)?;
-        let Some(contact) = live.roster.contact_at(channel, address) else { return Ok(()) };
-        // Whether they replied, or the provider says so: it is what they have done with their phone.
-        let actor = Actor::Contact { contact: contact.id.clone() };
+        let actor = |roster: &Roster| match roster.contact_at(channel, address) {
+            // Whether they replied, or the provider says so: it is what they have done with their phone.
+            Some(contact) => Some(Actor::Contact { contact: contact.id.clone() }),
+            None => roster.is_opted_out(channel, address).then_some(Actor::Provider),
+        };
+        // What another instance has set up a moment ago is not known here yet: it would answer that all is well, and nobody
+        // would say it again.
+        let known = match actor(&self.live(organisation)?.roster) {
+            Some(actor) => Some(actor),
+            None if self.store.is_exclusive() => None,
+            None => actor(&self.stored_roster(organisation).await?),
+        };
+        let Some(actor) = known else { return Ok(()) };
         self.change_roster(organisation, &actor, None, |_| Ok(change.clone())).await?;
         Ok(())
     }

@@ -344,6 +344,7 @@ impl Play {
         match (step, outcome) {
             (Step::SendCode(who, channel, _), _) => {
                 let key = before.contact(&id(*who)).and_then(|who| who.method(*channel)).unwrap().address_key;
+                prop_assert!(!self.stopped.contains(&(*channel, key)), "a code goes to a phone that said STOP");
                 self.wrong.insert((id(*who), *channel), 0);
                 self.sent.push((self.now, *channel, key));
             }
@@ -358,6 +359,12 @@ impl Play {
                 let wrong = self.wrong.entry((id(*who), *channel)).or_default();
                 *wrong += 1;
                 prop_assert_eq!(*wrong + tries_left, CODE_TRIES, "tries are counted");
+            }
+            (Step::OptOut(channel, number), _) => {
+                self.stopped.insert((*channel, address(*number)));
+            }
+            (Step::OptIn(channel, number), _) => {
+                self.stopped.remove(&(*channel, address(*number)));
             }
             _ => {}
         }
@@ -404,6 +411,9 @@ impl Play {
                 if let Standing::Verified { .. } = method.standing {
                     prop_assert!(self.proven.contains(&proof), "{proof:?} passes for verified, and no code came back");
                 }
+                let stopped = self.stopped.contains(&(method.channel, method.address_key));
+                let opted_out = matches!(method.standing, Standing::OptedOut { .. });
+                prop_assert_eq!(stopped, opted_out, "STOP counts until START, whoever has the number");
                 prop_assert!(method.code.as_ref().is_none_or(|code| code.tries_left > 0));
             }
         }

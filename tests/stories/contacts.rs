@@ -59,6 +59,18 @@ fn code_on(world: &World, phone: &str) -> String {
     code.unwrap_or_else(|| panic!("no code in {newest}")).to_owned()
 }
 
+/// A text message from the phone, as the edge hands it over.
+fn over_sms(command: Command) -> Reply {
+    Reply {
+        message: "SM00000000000000000000000000000001".parse().unwrap(),
+        channel: Channel::Sms,
+        from: Some(PHONE.parse().unwrap()),
+        in_reply_to: None,
+        command,
+        words: String::new().into(),
+    }
+}
+
 /// Another code than this one.
 fn not(code: &str) -> String {
     let number: u32 = code.parse().unwrap();
@@ -311,8 +323,11 @@ async fn a_code_that_twilio_refuses_counts_no_more_and_a_recipient_who_opted_out
     assert_eq!(world.get(&path, ADMIN).await.expect(200).text_at("/methods/0/standing"), "opted_out");
     assert_eq!(deeds(&world).await[2..], ["code_sent", "code_not_sent", "method_opted_out"]);
 
-    // They have said START meanwhile: a code that comes back proves it.
+    // Whoever said STOP is asked for nothing before they said START from that phone.
     world.clock.advance(s(60));
+    assert_eq!(send_code(&world, &path, "sms").await.expect(409).text_at("/code"), "opted_out");
+    world.service().record_reply(&over_sms(Command::OptIn)).await.unwrap();
+    assert_eq!(world.get(&path, ADMIN).await.expect(200).text_at("/methods/0/standing"), "unverified");
     send_code(&world, &path, "sms").await.expect(202);
     confirm(&world, &path, "sms", &code_on(&world, PHONE)).await.expect(200);
     assert!(reachable(&world, &path, Channel::Sms));
@@ -395,6 +410,18 @@ async fn another_instance_knows_a_change_within_seconds() {
     gate.open();
     other.work().await;
     assert!(knows(&other));
+}
+
+#[tokio::test]
+async fn an_opt_out_is_booked_by_an_instance_that_does_not_know_the_person_yet() {
+    let gate = Gate::shared();
+    let world = Setting::default().with_gate(&gate).start().await;
+    let other = world.further_instance().await;
+    let path = proven(&world, PHONE).await;
+    let live = other.service.live(&"default".parse().unwrap()).unwrap();
+    assert!(live.roster.contact(&id_of(&path)).is_none(), "it is as old as it may be");
+    other.service.record_reply(&over_sms(Command::OptOut)).await.unwrap();
+    assert_eq!(world.get(&path, ADMIN).await.expect(200).text_at("/methods/0/standing"), "opted_out");
 }
 
 #[tokio::test]

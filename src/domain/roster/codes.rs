@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq as _;
 use super::{Changing, Method, OptOutBy, Outcome, Rejection, SettingsDeed, Standing};
 use crate::domain::contact::Channel;
 use crate::domain::delivery::later;
-use crate::domain::ids::{AddressKey, CodeHash, ContactId};
+use crate::domain::ids::{AddressKey, CodeHash, ContactId, ProviderId};
 
 /// How long a code counts.
 pub const CODE_LASTS: Duration = Duration::from_secs(10 * 60);
@@ -98,8 +98,11 @@ impl Changing<'_, '_> {
         if !contact.active {
             return Err(Rejection::Inactive);
         }
-        if method.standing.is_usable() {
-            return Err(Rejection::AlreadyVerified);
+        match method.standing {
+            Standing::Unverified => {}
+            Standing::Verified { .. } => return Err(Rejection::AlreadyVerified),
+            // Whoever said STOP is sent nothing, a code included.
+            Standing::OptedOut { .. } => return Err(Rejection::OptedOut),
         }
         let address = method.address_key;
         self.refuse_too_soon(address)?;
@@ -191,13 +194,19 @@ impl Changing<'_, '_> {
 
     /// Whoever said STOP from this phone says START from it: it is the same phone as then.
     pub(super) fn opt_in(&mut self, channel: Channel, address: AddressKey) -> Outcome {
-        let Some((id, method)) = self.method_at(channel, address) else { return Outcome::Done };
+        let Some((id, method)) = self.method_at(channel, address) else {
+            if self.roster.is_opted_out(channel, address) {
+                self.roster.opted_out.retain(|known| (known.channel, known.address) != (channel, address));
+                self.record(&SettingsDeed::MethodOptedIn { contact: None, channel, address });
+            }
+            return Outcome::Done;
+        };
         method.standing = match method.standing {
             Standing::Unverified | Standing::Verified { .. } => return Outcome::Done,
             Standing::OptedOut { verified_at: Some(at), .. } => Standing::Verified { at },
             Standing::OptedOut { verified_at: None, .. } => Standing::Unverified,
         };
-        self.record(&SettingsDeed::MethodOptedIn { contact: &id, channel, address });
+        self.record(&SettingsDeed::MethodOptedIn { contact: Some(&id), channel, address });
         Outcome::Done
     }
 

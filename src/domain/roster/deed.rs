@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::domain::contact::{Channel, ContactRole, Language};
-use crate::domain::ids::{AddressKey, ContactId, PolicyId, ScheduleId};
+use crate::domain::ids::{AddressKey, ContactId, PolicyId, ProviderId, ScheduleId};
 use crate::domain::message::UrgencyBand;
 use crate::domain::policy::Policy;
 use crate::domain::schedule::{Schedule, Zone};
@@ -80,6 +80,9 @@ pub enum SettingsDeed<'a> {
         channel: Channel,
         /// The number's keyed hash.
         address: AddressKey,
+        /// Whether its phone takes nothing from us: it said so when somebody had it before.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        opted_out: bool,
     },
     /// A person does not have a number any more.
     MethodRemoved {
@@ -205,8 +208,9 @@ pub enum SettingsDeed<'a> {
     },
     /// The phone takes our messages again.
     MethodOptedIn {
-        /// Whose.
-        contact: &'a ContactId,
+        /// Whose; not there where nobody has the number just now.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        contact: Option<&'a ContactId>,
         /// On which channel.
         channel: Channel,
         /// The number's keyed hash.

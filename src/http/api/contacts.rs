@@ -22,7 +22,7 @@ use crate::http::auth::{Authenticated, Role};
 use crate::http::etag::{IfMatch, tag};
 use crate::http::json::{StrictJson, StrictPath, Validate};
 use crate::http::problem::{
-    BodyProblems, CommonProblems, FieldError, Problem, ProblemCode, StateProblems, VersionProblems,
+    BodyProblems, CommonProblems, FieldError, PhoneProblems, Problem, ProblemCode, StateProblems, VersionProblems,
 };
 use crate::http::state::{AppState, WaitedFor, caller};
 use crate::service::caller::Caller;
@@ -460,7 +460,7 @@ struct CodeSent {
     params(("id" = String, Path, description = "the contact's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
         ("channel" = String, Path, description = "whatsapp, sms or voice")),
     security(("api_key" = []), ("bearer" = [])),
-    responses((status = 202, description = "sent, or maybe sent", body = CodeSent), CommonProblems, StateProblems))]
+    responses((status = 202, description = "sent, or maybe sent", body = CodeSent), CommonProblems, PhoneProblems))]
 async fn send_code(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
@@ -562,6 +562,10 @@ pub(super) fn rejected(rejection: Rejection) -> Problem {
             return Problem::new(ProblemCode::RateLimited)
                 .with_detail("too many codes were sent; nothing was sent now")
                 .with_retry_after(wait);
+        }
+        Rejection::OptedOut => {
+            let why = "the phone takes nothing from us: no code is sent before it says START";
+            return Problem::new(ProblemCode::OptedOut).with_detail(why);
         }
         Rejection::Outdated => "it was changed since it was read: read it again",
         Rejection::IdTaken => "the id is taken",

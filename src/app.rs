@@ -17,7 +17,7 @@ use self::composer::OrganisationComposer;
 pub use self::rota::{RotaFindings, rota_findings};
 use crate::alarm::board::Rules as BoardRules;
 use crate::alarm::provider::ProviderRules;
-use crate::alarm::render::Source;
+use crate::alarm::render::{NamingKey, Source};
 use crate::alarm::{AlarmSettings, Alarms, Phones, Target as AlarmTarget};
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::{self, Config, Mode, StoreKind};
@@ -25,7 +25,7 @@ use crate::domain::alert::Rules;
 use crate::domain::contact::{Channel, ContactRole, Directory, PhoneNumber};
 use crate::domain::delivery::DeliveryRules;
 use crate::domain::event::Score;
-use crate::domain::message::TemplateSet;
+use crate::domain::message::{TemplateSet, Texts};
 use crate::domain::policy::{Ladders, Policy, Step, Target};
 use crate::health::Health;
 use crate::http::auth::{
@@ -38,7 +38,7 @@ use crate::http::{ServeSettings, application, serve};
 use crate::keyring::{LocalKeyring, MasterKeys};
 use crate::metrics::Metrics;
 use crate::ports::transfer::{COPYING, MOVED_TO, Transfer};
-use crate::ports::{Clock, Entropy, Fault, Keyring, Store, TwilioClient, random};
+use crate::ports::{Clock, Entropy, Fault, HashPurpose, Keyring, Store, TwilioClient, random};
 use crate::secret::Secret;
 use crate::service::codes::{CodeTexts, WhatsappCode};
 use crate::service::dispatch::{Dispatch, Jobs};
@@ -318,14 +318,32 @@ pub fn load_templates(config: &Config) -> Result<TemplateSet, StartError> {
     })
 }
 
+/// The texts, with the approved templates that go with them.
+///
+/// # Errors
+/// Every fault of every file; or else, in production, every language that lacks its approved template.
+pub fn texts(config: &Config) -> Result<Arc<Texts>, StartError> {
+    let reaches_phones = config.twilio.credentials.is_some();
+    let texts = config.templates.texts(load_templates(config)?, reaches_phones);
+    let [problem, remedy] = config::UNAPPROVED;
+    let faults: Vec<Fault> = match config.mode {
+        Mode::Production => config::unapproved(config, &texts)
+            .into_iter()
+            .map(|language| fault(&format!("templates.content_sids.{language}"), problem, remedy))
+            .collect(),
+        Mode::Development => Vec::new(),
+    };
+    if faults.is_empty() { Ok(Arc::new(texts)) } else { Err(StartError::Faults(faults)) }
+}
+
 /// Checks everything that goes into a message, and lists the languages that there are texts for.
 ///
 /// # Errors
 /// Every fault of the texts, or else of the values that go into them.
 pub fn check_texts(config: &Config) -> Result<String, StartError> {
-    let templates = load_templates(config)?;
-    let languages: Vec<String> = templates.languages().map(|(language, _)| language.to_string()).collect();
-    OrganisationComposer::new(config, templates)?;
+    let texts = texts(config)?;
+    let languages: Vec<String> = texts.set().languages().map(|(language, _)| language.to_string()).collect();
+    OrganisationComposer::new(config, texts)?;
     Ok(languages.join(", "))
 }
 
@@ -440,7 +458,9 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         provider.rest.max_concurrency,
     ));
     let watched = Arc::clone(&metrics);
-    let alarms = alarms(config, &settings.instance, &metrics, &clock, &entropy, &courier)?;
+    let naming = keyring.hash(HashPurpose::Alarm, &[config.organisation.id.as_str().as_bytes()]);
+    let source = source(config, &settings.instance, NamingKey::from_bytes(naming));
+    let alarms = alarms(config, source, &metrics, &clock, &entropy, &courier)?;
     let service = Arc::new(Service::new(
         Arc::clone(&store),
         keyring,
@@ -510,13 +530,25 @@ pub fn alarms_to_try(config: &Config, provider: &Provider) -> Result<Arc<Alarms>
     let breaker = Breaker::new(breaker_limits(config));
     let calls = provider.rest.max_concurrency;
     let courier = Courier::new(twilio, Arc::clone(&clock), Arc::clone(&metrics), paces(config), breaker, calls);
-    alarms(config, "check", &metrics, &clock, &entropy, &Arc::new(courier))
+    // A test is about nobody.
+    let source = source(config, "check", NamingKey::from_bytes(random(entropy.as_ref())));
+    alarms(config, source, &metrics, &clock, &entropy, &Arc::new(courier))
+}
+
+/// Who tells of alarms.
+fn source(config: &Config, instance: &str, naming: NamingKey) -> Source {
+    Source {
+        name: config.ops.name.clone(),
+        instance: instance.to_owned(),
+        organisation: config.organisation.id.to_string(),
+        naming,
+    }
 }
 
 /// Whom alarms go to.
 fn alarms(
     config: &Config,
-    instance: &str,
+    source: Source,
     metrics: &Arc<Metrics>,
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
@@ -527,11 +559,7 @@ fn alarms(
     let url = ops.pagerduty_url.to_string();
     let pagerduty = ops.pagerduty_key.clone().map(|routing_key| AlarmTarget::PagerDuty { url, routing_key });
     let settings = AlarmSettings {
-        source: Source {
-            name: ops.name.clone(),
-            instance: instance.to_owned(),
-            organisation: config.organisation.id.to_string(),
-        },
+        source,
         targets: slack.into_iter().chain(pagerduty).chain(phones(ops)).collect(),
         rules: BoardRules {
             repeat_every: ops.repeat_every,
@@ -662,10 +690,15 @@ async fn organisation(
     keyring: &dyn Keyring,
     clock: &dyn Clock,
 ) -> Result<Organisation, StartError> {
-    let composer = OrganisationComposer::new(config, load_templates(config)?)?;
+    let texts = texts(config)?;
+    let composer = OrganisationComposer::new(config, Arc::clone(&texts))?;
     let id = config.organisation.id.clone();
     let mut contacts = Vec::new();
     for configured in configured_contacts(config, provider) {
+        if let Some(language) = texts.stands_in(&configured.language) {
+            let wanted = &configured.language;
+            tracing::warn!(contact = %configured.id, %wanted, used = %language, "there is no text in a person's language");
+        }
         contacts.push(enrol(store, keyring, clock.now(), &id, &configured).await?);
     }
     let text_number = match &provider.rest.sms_from {
@@ -685,6 +718,7 @@ async fn organisation(
         codes: code_texts(config, provider),
         ladders: Ladders::one(&Arc::new(policy(config)?), composer.bands()),
         threshold,
+        texts,
         composer: Arc::new(composer),
     })
 }

@@ -67,6 +67,8 @@ pub enum HashPurpose {
     Principal,
     /// A one-time code that was sent to a phone.
     Code,
+    /// The key under which whatever an alarm is about is named towards others.
+    Alarm,
 }
 
 /// A person's data key as it is stored: wrapped by a master key. Destroying the row erases the person.

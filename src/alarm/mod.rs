@@ -257,7 +257,8 @@ impl Alarms {
 
     /// Alarms that go to nobody, and are logged and counted all the same.
     pub fn silent(metrics: Arc<Metrics>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
-        let source = Source { name: String::new(), instance: String::new(), organisation: String::new() };
+        let (name, instance, organisation) = (String::new(), String::new(), String::new());
+        let source = Source { name, instance, organisation, naming: render::NamingKey::from_bytes([0; 32]) };
         let rules = Rules { repeat_every: TICK, settle_for: TICK, conditions_max: 1 };
         let provider = ProviderRules {
             failures_in_a_row: u32::MAX,

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
 
 use super::board::{About, Ending, Key, News, Notice};
 use crate::secret::Secret;
@@ -19,6 +20,34 @@ pub struct Source {
     pub instance: String,
     /// The college.
     pub organisation: String,
+    /// Names what alarms are about.
+    pub naming: NamingKey,
+}
+
+/// The key under which whatever an alarm is about is named towards others: the same for all instances, and after a restart.
+/// `Debug` says nothing.
+#[derive(Clone)]
+pub struct NamingKey([u8; 32]);
+
+impl NamingKey {
+    /// The key with these bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// A keyed digest, of which 16 hexadecimal digits are enough to tell alarms apart.
+    fn digest(&self, text: &str) -> String {
+        #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key of any length");
+        mac.update(text.as_bytes());
+        data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes()[..8])
+    }
+}
+
+impl std::fmt::Debug for NamingKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NamingKey(…)")
+    }
 }
 
 /// What a condition is about, as far as it is shown.
@@ -102,7 +131,8 @@ pub(super) fn pagerduty(source: &Source, routing_key: &Secret, notice: &Notice) 
     })
 }
 
-/// Names a condition towards PagerDuty. What it is about is in it as a digest: ids of people do not leave the house.
+/// Names a condition towards PagerDuty. What it is about is in it as a keyed digest: ids of people do not leave the house, and
+/// a plain digest would be found again in a list of everybody's.
 fn dedup_key(source: &Source, key: &Key) -> String {
     let about = match &key.about {
         About::Service => String::new(),
@@ -113,8 +143,7 @@ fn dedup_key(source: &Source, key: &Key) -> String {
         About::Named(name) => format!("named/{name}"),
         About::Many => "many".to_owned(),
     };
-    let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(about.as_bytes()));
-    format!("crisis-relay/{}/{}/{}", source.organisation, key.kind.name(), &digest[..16])
+    format!("crisis-relay/{}/{}/{}", source.organisation, key.kind.name(), source.naming.digest(&about))
 }
 
 /// How long the list of a phone's text gets at the most, in characters.
@@ -154,12 +183,15 @@ pub(super) fn phone_list(source: &Source, notices: &[Notice]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sha2::Digest as _;
+
     use super::super::kind::Kind;
     use super::*;
     use crate::domain::ids::{AlertId, Reference};
 
     fn source() -> Source {
-        Source { name: "north".into(), instance: "0123456789abcdef".into(), organisation: "default".into() }
+        let naming = NamingKey::from_bytes([7; 32]);
+        Source { name: "north".into(), instance: "0123456789abcdef".into(), organisation: "default".into(), naming }
     }
 
     fn notice(kind: Kind, about: About, news: News) -> Notice {
@@ -216,8 +248,26 @@ mod tests {
                     phone_list(&source(), std::slice::from_ref(&notice)),
                 ];
                 assert!(told.iter().all(|text| !text.contains("ravi")), "{told:?}");
+                // Whoever has a list of the staff reckons the digests of everybody on it.
+                for plain in ["ravi-kumar", "contact/ravi-kumar", "named/ravi-kumar"] {
+                    let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(plain.as_bytes()));
+                    assert!(told.iter().all(|text| !text.contains(&digest[..8])), "{plain}: {told:?}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn another_installation_names_the_same_person_otherwise_and_the_same_one_alike_after_a_restart() {
+        let notice = notice(Kind::ContactOptedOut, About::Contact("ravi-kumar".parse().unwrap()), News::Began);
+        let named = |key: u8| {
+            let source = Source { naming: NamingKey::from_bytes([key; 32]), instance: key.to_string(), ..source() };
+            pagerduty(&source, &Secret::from("k"), &notice)["dedup_key"].clone()
+        };
+        let restarted = Source { instance: "another".into(), ..source() };
+        assert_eq!(pagerduty(&restarted, &Secret::from("k"), &notice)["dedup_key"], named(7));
+        assert_ne!(named(8), named(7));
+        assert!(!format!("{:?}", source()).contains("7, 7"));
     }
 
     #[test]

@@ -1,28 +1,25 @@
 //! The organisation's templates, filled from an alert's facts.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
 use super::StartError;
-use crate::config::{Config, Sid};
+use crate::config::Config;
 use crate::domain::alert::{Compose, Facts};
-use crate::domain::contact::Language;
 use crate::domain::message::{
-    BandThresholds, ComposeError, Composed, LinkBase, MessageFacts, Purpose, SenderName, Speech, TemplateSet,
-    UrgencyBand,
+    BandThresholds, ComposeError, Composed, LinkBase, MessageFacts, Purpose, SenderName, Speech, Texts, UrgencyBand,
+    Written,
 };
 use crate::ports::Fault;
 
 /// Makes the texts of one organisation.
 pub(super) struct OrganisationComposer {
-    templates: TemplateSet,
+    texts: Arc<Texts>,
     time_zone: TimeZone,
     bands: BandThresholds,
     link: Option<LinkBase>,
     sender: SenderName,
-    content_sids: BTreeMap<Language, Sid>,
-    notice_sids: BTreeMap<(Purpose, Language), Sid>,
 }
 
 impl OrganisationComposer {
@@ -31,7 +28,7 @@ impl OrganisationComposer {
         self.bands
     }
 
-    pub(super) fn new(config: &Config, templates: TemplateSet) -> Result<Self, StartError> {
+    pub(super) fn new(config: &Config, texts: Arc<Texts>) -> Result<Self, StartError> {
         let mut faults = Vec::new();
         let sender = checked(&mut faults, "organisation.name", config.organisation.name.parse());
         let link = config.templates.dashboard_url.as_ref();
@@ -42,15 +39,7 @@ impl OrganisationComposer {
         let (Some(sender), Some(bands), true) = (sender, bands, faults.is_empty()) else {
             return Err(StartError::Faults(faults));
         };
-        Ok(Self {
-            templates,
-            time_zone: config.organisation.time_zone.clone(),
-            bands,
-            link: link.flatten(),
-            sender,
-            content_sids: config.templates.content_sids.clone(),
-            notice_sids: config.templates.notice_sids.clone(),
-        })
+        Ok(Self { texts, time_zone: config.organisation.time_zone.clone(), bands, link: link.flatten(), sender })
     }
 }
 
@@ -64,22 +53,18 @@ fn checked<T>(faults: &mut Vec<Fault>, subject: &str, parsed: Result<T, crate::d
 
 impl Compose for OrganisationComposer {
     fn compose(&self, facts: &Facts<'_>) -> Option<Composed> {
-        let language = self.templates.language_for(facts.language);
+        let Written { content_sid, .. } = self.texts.written(facts.language, facts.purpose);
         let (channel, wanted, message) = (facts.channel, facts.language, self.message(facts));
         made(match facts.purpose {
-            Purpose::CounsellorAlert => {
-                let sid = self.content_sids.get(language).map(Sid::as_str);
-                self.templates.compose(channel, wanted, &message, sid)
-            }
+            Purpose::CounsellorAlert => self.texts.set().compose(channel, wanted, &message, content_sid),
             notice @ (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder) => {
-                let sid = self.notice_sids.get(&(notice, language.clone())).map(Sid::as_str);
-                self.templates.compose_notice(notice, channel, wanted, &message, facts.taken_by, sid)
+                self.texts.set().compose_notice(notice, channel, wanted, &message, facts.taken_by, content_sid)
             }
         })
     }
 
     fn speech(&self, facts: &Facts<'_>) -> Option<Speech> {
-        made(self.templates.speech(facts.language, &self.message(facts)))
+        made(self.texts.set().speech(facts.language, &self.message(facts)))
     }
 }
 

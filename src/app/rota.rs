@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::composer::OrganisationComposer;
-use super::{Provider, StartError, configured_contacts, fault, load_templates, policy};
+use super::{Provider, StartError, configured_contacts, fault, policy, texts};
 use crate::config::Config;
 use crate::domain::contact::{Contact, ContactMethod, Directory};
 use crate::domain::ids::{AddressKey, PersonKey};
@@ -36,7 +36,8 @@ pub fn rota_findings(
     now: Timestamp,
 ) -> Result<RotaFindings, StartError> {
     const REMEDY: &str = "Change the policy, or the contact: see docs/ladder.md.";
-    let bands = OrganisationComposer::new(config, load_templates(config)?)?.bands();
+    let texts = texts(config)?;
+    let bands = OrganisationComposer::new(config, Arc::clone(&texts))?.bands();
     let people = configured_contacts(config, provider).iter().map(|contact| outline(config, contact)).collect();
     let configured = Directory::new(people);
     let ladders = roster.ladders(&Ladders::one(&Arc::new(policy(config)?), bands));
@@ -47,7 +48,7 @@ pub fn rota_findings(
             found.faults.push(fault(&format!("policy {}, {}", policy.id, finding.field), finding.what.rule(), REMEDY));
         }
     }
-    for obstacle in roster.readiness(&configured, &ladders, now).obstacles {
+    for obstacle in roster.readiness(&configured, &ladders, &texts, now).obstacles {
         match obstacle {
             Obstacle::StepUnreachable { policy, step } => {
                 let subject = format!("policy {policy}, steps[{step}]");
@@ -65,9 +66,19 @@ pub fn rota_findings(
             Obstacle::MethodUnverified { contact, channel } => {
                 found.notes.push(format!("contact {contact}: the number for {} is not verified", channel.as_str()));
             }
+            Obstacle::TemplateMissing { contact, language } => {
+                let why = "told over WhatsApp, which takes nothing outside the 24 hours after their own message";
+                found.notes.push(format!("contact {contact}: templates.content_sids.{language} is not set; {why}"));
+            }
             Obstacle::MethodOptedOut { contact, channel } => {
                 found.notes.push(format!("contact {contact}: the phone takes nothing over {}", channel.as_str()));
             }
+        }
+    }
+    for person in roster.directory(&configured).people() {
+        if let Some(used) = texts.stands_in(&person.language) {
+            let wanted = &person.language;
+            found.notes.push(format!("contact {}: there is no text in {wanted}; they are told in {used}", person.id));
         }
     }
     Ok(found)

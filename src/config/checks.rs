@@ -7,7 +7,8 @@ use url::{Host, Url};
 use super::reader::Reader;
 use super::settings::{Config, Contact, JwtKey};
 use super::values::{Mode, StoreKind};
-use crate::domain::contact::{Channel, PhoneNumber};
+use crate::domain::contact::{Channel, Language, PhoneNumber};
+use crate::domain::message::{TemplateSet, Texts};
 
 /// Twilio's shared WhatsApp sandbox. Members have to join it, and drop out after three days.
 ///
@@ -303,20 +304,33 @@ fn is_public(url: &Url) -> bool {
     }
 }
 
-fn templates(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
+/// Why an approved template is asked for, and what helps.
+pub(crate) const UNAPPROVED: [&str; 2] = [
+    "is missing: outside the 24 hours after a person's last message WhatsApp takes only approved templates",
+    "have the template approved, and set its HX… id",
+];
+
+/// The languages in which somebody of the configuration is told over WhatsApp, and of which no approved template is set.
+pub(crate) fn unapproved<'a>(config: &Config, texts: &'a Texts) -> BTreeSet<&'a Language> {
     let over_whatsapp = |contact: &&Contact| contact.methods.iter().any(|(channel, _)| *channel == Channel::Whatsapp);
     let further = config.contacts.iter().filter(over_whatsapp).map(|contact| &contact.language);
-    let languages: BTreeSet<_> = further.chain([&config.counsellor.language]).collect();
-    for language in languages {
+    further.chain([&config.counsellor.language]).filter_map(|wanted| texts.unapproved(wanted)).collect()
+}
+
+/// Texts of a directory are held against the templates where they are read, by the same rule.
+fn templates(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
+    if config.templates.dir.is_some() || !wants_twilio(config, r) {
+        return;
+    }
+    let texts = config.templates.texts(TemplateSet::builtin(), true);
+    let [rule, remedy] = UNAPPROVED;
+    for language in unapproved(config, &texts) {
         let key = format!("templates.content_sids.{language}");
-        let has = config.templates.content_sids.contains_key(language);
-        if has || !wants_twilio(config, r) || r.any_faulty(&[&key, "counsellor.language"]) {
+        if r.any_faulty(&[&key, "counsellor.language"]) {
             continue;
         }
         if production(config) {
-            let rule =
-                "is missing: outside the 24 hours after a person's last message WhatsApp takes only approved templates";
-            r.fault(&key, rule, "have the template approved, and set its HX… id");
+            r.fault(&key, rule, remedy);
         } else {
             notes
                 .push(format!("{key} is not set: WhatsApp takes free text only for 24 hours after a person's message"));

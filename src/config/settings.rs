@@ -14,7 +14,7 @@ use super::reader::Line;
 use super::values::{ApiRole, KeyHash, LogFormat, MasterKey, Mode, Sid, StoreKind};
 use crate::domain::contact::{Channel, ContactRole, Language, PhoneNumber};
 use crate::domain::ids::{ContactId, OrganisationId};
-use crate::domain::message::Purpose;
+use crate::domain::message::{Purpose, TemplateSet, Texts};
 use crate::secret::Secret;
 
 /// Everything the service is told from outside.
@@ -299,6 +299,17 @@ pub struct Templates {
     pub notice_sids: BTreeMap<(Purpose, Language), Sid>,
     /// Base of the links in messages; without one, messages carry no link.
     pub dashboard_url: Option<Url>,
+}
+
+impl Templates {
+    /// The texts with the approved templates that go with them. `needs_approval`: messages reach real phones.
+    pub fn texts(&self, set: TemplateSet, needs_approval: bool) -> Texts {
+        let text = |sid: &Sid| sid.as_str().to_owned();
+        let alerts = self.content_sids.iter();
+        let alerts = alerts.map(|(language, sid)| ((Purpose::CounsellorAlert, language.clone()), text(sid)));
+        let notices = self.notice_sids.iter().map(|(key, sid)| (key.clone(), text(sid)));
+        Texts::new(set, alerts.chain(notices).collect(), needs_approval)
+    }
 }
 
 /// The dispatch loop.

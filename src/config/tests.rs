@@ -66,6 +66,13 @@ pub(super) fn production_with(changes: &[(&str, &str)]) -> Result<Config, Config
     load_map(None, environment)
 }
 
+/// The same, with a file.
+fn production_file(file: &str, changes: &[(&str, &str)]) -> Result<Config, ConfigFaults> {
+    let mut environment = production();
+    environment.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    load_map(Some(file), environment)
+}
+
 // --- the documentation agrees with the code -----------------------------------------------------------------------
 
 fn documented() -> BTreeMap<String, toml::Value> {
@@ -389,6 +396,16 @@ fn production_starts_with_everything_set_and_refuses_each_gap() {
     ] {
         assert_eq!(faulty(production_with(&[(variable, "")])), keys(&[key]), "{variable}");
     }
+}
+
+#[test]
+fn production_asks_for_the_template_of_the_language_that_is_used_and_for_no_other() {
+    let hindi = "[[contacts]]\nid = 'asha'\nrole = 'lead'\nlanguage = 'hi'\nwhatsapp_to = '+919811223344'";
+    let french = hindi.replace("'hi'", "'fr'");
+    assert_eq!(faulty(production_file(hindi, &[])), keys(&["templates.content_sids.hi"]));
+    production_file(&french, &[]).unwrap_or_else(|faults| panic!("they are told in English: {faults}"));
+    let only_french = [("TWILIO_CONTENT_SID_EN", ""), ("COUNSELLOR_LANGUAGE", "fr")];
+    assert_eq!(faulty(production_file(&french, &only_french)), keys(&["templates.content_sids.en"]));
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! faults are told at once. After that, composing cannot fail for a reason that lies in a template: a night in which an
 //! alert must go out is no time to find a brace missing.
 //!
+//! - `approved`: the language that is used, and the WhatsApp template that was approved for it.
 //! - `body`: a text with places for variables.
 //! - `facts`: what variables are filled from, and how it is written.
 //! - `template`: one language's file, read (`walk`), checked against every rule, and filled (`values`).
@@ -17,6 +18,7 @@
 //!
 //! Template files, rules and costs for administrators: `docs/templates.md`.
 
+mod approved;
 mod body;
 mod code;
 mod facts;
@@ -33,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+pub use approved::{Texts, Written};
 pub use body::Variable;
 pub use code::code_text;
 pub use facts::{BandThresholds, LinkBase, MessageFacts, SenderName, UrgencyBand};

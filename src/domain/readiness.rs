@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::contact::{Channel, Directory};
+use super::contact::{Channel, Directory, Language};
 use super::ids::{ContactId, PolicyId, ScheduleId};
+use super::message::Texts;
 use super::policy::check::{OUTLOOK, can_be_told};
 use super::policy::{Policy, Target};
 use super::schedule::{OnCall, Schedule};
@@ -80,17 +81,26 @@ pub enum Obstacle {
         /// Over which channel.
         channel: Channel,
     },
+    /// Somebody is told over WhatsApp in a language of which there is no approved template: outside the 24 hours after their
+    /// own last message nothing arrives there.
+    TemplateMissing {
+        /// Who.
+        contact: ContactId,
+        /// The language that is used.
+        language: Language,
+    },
 }
 
 impl Obstacle {
     /// Every kind's name, as in the API and in metric labels.
-    pub const KINDS: [&str; 6] = [
+    pub const KINDS: [&str; 7] = [
         "gap",
         "on_call_unreachable",
         "step_unreachable",
         "last_responder_unreachable",
         "method_unverified",
         "method_opted_out",
+        "template_missing",
     ];
 
     /// Its kind's name.
@@ -102,6 +112,7 @@ impl Obstacle {
             Self::LastResponderUnreachable { .. } => "last_responder_unreachable",
             Self::MethodUnverified { .. } => "method_unverified",
             Self::MethodOptedOut { .. } => "method_opted_out",
+            Self::TemplateMissing { .. } => "template_missing",
         }
     }
 
@@ -110,7 +121,7 @@ impl Obstacle {
         match self {
             Self::Gap { from, .. } | Self::OnCallUnreachable { from, .. } => Some(*from),
             Self::StepUnreachable { .. } | Self::LastResponderUnreachable { .. } => Some(Timestamp::MIN),
-            Self::MethodUnverified { .. } | Self::MethodOptedOut { .. } => None,
+            Self::MethodUnverified { .. } | Self::MethodOptedOut { .. } | Self::TemplateMissing { .. } => None,
         }
     }
 }
@@ -126,7 +137,7 @@ pub struct Readiness {
 
 impl Readiness {
     /// Looks ahead from `now`: over every schedule, the policies in use, and the methods that lie idle.
-    pub fn look(now: Timestamp, directory: &Directory, in_use: &[&Policy], idle: &[IdleMethod]) -> Self {
+    pub fn look(now: Timestamp, directory: &Directory, in_use: &[&Policy], idle: &[IdleMethod], texts: &Texts) -> Self {
         let until = now.saturating_add(OUTLOOK).unwrap_or(Timestamp::MAX);
         let mut obstacles = Vec::new();
         let mut outlooks = Vec::new();
@@ -149,6 +160,10 @@ impl Readiness {
                 Obstacle::MethodUnverified { contact, channel }
             }
         }));
+        obstacles.extend(directory.people().filter_map(|person| {
+            let language = texts.unapproved_for(person)?.clone();
+            Some(Obstacle::TemplateMissing { contact: person.id.clone(), language })
+        }));
         Self { outlooks, obstacles }
     }
 
@@ -165,7 +180,8 @@ impl Readiness {
             | Obstacle::StepUnreachable { .. }
             | Obstacle::LastResponderUnreachable { .. }
             | Obstacle::MethodUnverified { .. }
-            | Obstacle::MethodOptedOut { .. } => None,
+            | Obstacle::MethodOptedOut { .. }
+            | Obstacle::TemplateMissing { .. } => None,
         };
         self.obstacles.iter().filter_map(begins).min()
     }
@@ -228,11 +244,13 @@ fn against_policy(policy: &Policy, directory: &Directory) -> Vec<Obstacle> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use super::*;
     use crate::domain::contact::{Contact, ContactMethod, ContactRole};
     use crate::domain::ids::{AddressKey, PersonKey};
+    use crate::domain::message::{Purpose, TemplateSet};
     use crate::domain::policy::Step;
     use crate::domain::schedule::Shift;
     use crate::domain::sealed::Sealed;
@@ -283,6 +301,10 @@ mod tests {
         }
     }
 
+    fn simulated() -> Texts {
+        Texts::new(TemplateSet::builtin(), BTreeMap::new(), false)
+    }
+
     fn told(readiness: &Readiness) -> Vec<String> {
         let told = readiness.obstacles.iter().map(|obstacle| match obstacle {
             Obstacle::Gap { from, until, .. } => format!("gap {from} {until}"),
@@ -291,6 +313,7 @@ mod tests {
             Obstacle::LastResponderUnreachable { .. } => "last".to_owned(),
             Obstacle::MethodUnverified { contact, channel } => format!("unverified {contact} {}", channel.as_str()),
             Obstacle::MethodOptedOut { contact, channel } => format!("opted out {contact} {}", channel.as_str()),
+            Obstacle::TemplateMissing { contact, language } => format!("no template {contact} {language}"),
         });
         told.collect()
     }
@@ -308,7 +331,7 @@ mod tests {
         let directory = directory.with_schedules(vec![nights, schedule("unused", Vec::new())]);
         let policy = policy(Target::Schedule("nights".parse().unwrap()), "anita");
         let now = NOW.parse().unwrap();
-        let readiness = Readiness::look(now, &directory, &[&policy], &[]);
+        let readiness = Readiness::look(now, &directory, &[&policy], &[], &simulated());
         assert_eq!(
             told(&readiness),
             [
@@ -325,6 +348,21 @@ mod tests {
     }
 
     #[test]
+    fn who_is_told_over_whatsapp_needs_the_approved_template_of_the_language_that_is_used() {
+        let told_in =
+            |id, language: &str, channel| Contact { language: language.parse().unwrap(), ..person(id, channel) };
+        let people =
+            [("asha", "hi", Channel::Whatsapp), ("bela", "hi", Channel::Sms), ("camille", "fr", Channel::Whatsapp)];
+        let directory = Directory::new(people.map(|(id, language, channel)| told_in(id, language, channel)).to_vec());
+        let english = BTreeMap::from([((Purpose::CounsellorAlert, "en".parse().unwrap()), "HX1".to_owned())]);
+        let texts = Texts::new(TemplateSet::builtin(), english, true);
+        let readiness = Readiness::look(NOW.parse().unwrap(), &directory, &[], &[], &texts);
+        assert_eq!(told(&readiness), ["no template asha hi"]);
+        assert_eq!(readiness.obstacles[0].bites_from(), None);
+        assert_eq!(readiness.count("template_missing"), 1);
+    }
+
+    #[test]
     fn rungs_that_reach_nobody_and_methods_that_lie_idle_are_found() {
         let directory = Directory::new(vec![person("bela", Channel::Sms)]);
         let policy = policy(Target::Contact("bela".parse().unwrap()), "anita");
@@ -333,7 +371,7 @@ mod tests {
             channel: Channel::Whatsapp,
             opted_out,
         });
-        let readiness = Readiness::look(NOW.parse().unwrap(), &directory, &[&policy], &idle);
+        let readiness = Readiness::look(NOW.parse().unwrap(), &directory, &[&policy], &idle, &simulated());
         assert_eq!(told(&readiness), ["step 0", "last", "opted out bela whatsapp", "unverified bela whatsapp"]);
         let bites: Vec<bool> = readiness.obstacles.iter().map(|obstacle| obstacle.bites_from().is_some()).collect();
         assert_eq!(bites, [true, true, false, false]);

@@ -6,8 +6,11 @@
 //!                                              └─────> deactivated  (somebody may have been: the audit names them)
 //! method    Unverified ── right code ──> Verified ── STOP, or Twilio says so ──> OptedOut
 //!               ^                            │ ^                                    │
-//!               └── another number ──────────┘ └── START, or another right code ────┘
+//!               └── another number ──────────┘ └────────── START ───────────────────┘
 //! ```
+//!
+//! That a phone takes nothing from us is the phone's own word: it outlives the contact who had the number. A number that is
+//! taken out while it is opted out is kept as that ([`OptedOutNumber`]), and whoever gets it next gets it opted out.
 //!
 //! Only a verified method of an active contact is used for alerts. Every change is [`Roster::on`]: a pure function of the
 //! roster, a [`Change`] and the [`Situation`], which gives a [`Transition`]. The store commits the roster and its audit
@@ -24,7 +27,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use codes::{CODE_LASTS, CODE_TRIES, PendingCode, SentCode};
+pub use codes::{CODE_LASTS, CODE_TRIES, CodeTaken, PendingCode, SentCode};
 pub use contacts::{ContactDetails, MethodDetails, Number};
 pub use deed::{OptOutBy, SettingsDeed};
 pub use policies::{CONFIGURED, Findings, POLICIES_MAX, RosterPolicy};
@@ -40,6 +43,9 @@ use super::sealed::Sealed;
 pub const ACTIVE_MAX: usize = 64;
 /// How many contacts are kept, those who have left included: their names belong to the audit.
 pub const KEPT_MAX: usize = 200;
+
+/// How many numbers are kept that nobody has and that take nothing from us; beyond that the one that was taken out first goes.
+pub const OPTED_OUT_MAX: usize = 1_000;
 
 /// Whether a method may be used for alerts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +151,17 @@ impl RosterContact {
     }
 }
 
+/// A number that takes nothing from us, and that nobody has just now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OptedOutNumber {
+    /// On which channel.
+    pub channel: Channel,
+    /// The number's keyed hash.
+    pub address: AddressKey,
+    /// Since when.
+    pub since: Timestamp,
+}
+
 /// What a college has set up beside its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roster {
@@ -161,11 +178,23 @@ pub struct Roster {
     /// Who is told when.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<RosterPolicy>,
+    /// Numbers that take nothing from us, and that nobody has just now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub opted_out: Vec<OptedOutNumber>,
+    /// The highest version that a policy or schedule had which is no longer there: what is added begins above it, so that a
+    /// version that somebody read is never another one's.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub removed_at: u32,
     /// The codes of the last hour, for the limits.
     #[serde(default)]
     pub codes_sent: Vec<SentCode>,
     /// The head of the audit chain `settings/<organisation>`.
     pub audit_head: AuditHead,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_zero(version: &u32) -> bool {
+    *version == 0
 }
 
 /// What a change depends on besides the roster and the change itself.
@@ -232,6 +261,17 @@ pub enum Change {
         hash: CodeHash,
         /// The provider's error code.
         fault: Option<u32>,
+    },
+    /// The provider has a code, or may have it.
+    CodeTaken {
+        /// To whom.
+        id: ContactId,
+        /// Over which channel.
+        channel: Channel,
+        /// The number that it went to: the contact may have another one by now, or be gone.
+        address: AddressKey,
+        /// What was sent, and what came back.
+        taken: CodeTaken,
     },
     /// Somebody says which code has come.
     ConfirmCode {
@@ -339,6 +379,9 @@ pub enum Rejection {
     /// It is verified.
     #[error("the method is verified")]
     AlreadyVerified,
+    /// The phone takes nothing from us.
+    #[error("the phone takes nothing until it says START")]
+    OptedOut,
     /// A contact who is not active is sent nothing.
     #[error("the contact is not active")]
     Inactive,
@@ -379,6 +422,8 @@ impl Roster {
             contacts: Vec::new(),
             schedules: Vec::new(),
             policies: Vec::new(),
+            opted_out: Vec::new(),
+            removed_at: 0,
             codes_sent: Vec::new(),
             audit_head: AuditHead::EMPTY,
         }
@@ -393,6 +438,11 @@ impl Roster {
     pub fn contact_at(&self, channel: Channel, address: AddressKey) -> Option<&RosterContact> {
         let theirs = |method: &Method| (method.channel, method.address_key) == (channel, address);
         self.contacts.iter().find(|contact| contact.methods.iter().any(theirs))
+    }
+
+    /// Whether a number takes nothing from us that nobody has just now.
+    pub fn is_opted_out(&self, channel: Channel, address: AddressKey) -> bool {
+        self.opted_out.iter().any(|known| (known.channel, known.address) == (channel, address))
     }
 
     /// Whether a schedule or a policy names this person.
@@ -435,6 +485,7 @@ impl Roster {
             Change::RevealContact { id } => changing.reveal_contact(&id)?,
             Change::SendCode { id, channel, hash } => changing.send_code(&id, channel, hash)?,
             Change::CodeNotSent { id, channel, hash, fault } => changing.code_not_sent(&id, channel, hash, fault)?,
+            Change::CodeTaken { id, channel, address, taken } => changing.code_taken(&id, channel, address, &taken),
             Change::ConfirmCode { id, channel, hash } => changing.confirm_code(&id, channel, hash)?,
             Change::OptOut { channel, address, by } => changing.opt_out(channel, address, by),
             Change::OptIn { channel, address } => changing.opt_in(channel, address),
@@ -469,6 +520,25 @@ impl Changing<'_, '_> {
         }
         const WHY: &str = "an escalation policy in use cannot do without this contact: change that first";
         self.refuse_new_faults(before, Rejection::StillNeeded(WHY))
+    }
+
+    /// The version of something that people save with `If-Match`: a policy or a schedule.
+    ///
+    /// `before` is its version if it is there, `from` the one that was looked at. What was removed and is added again begins
+    /// above every version that it had: whoever still holds one of these must not overwrite it.
+    fn next_version(&self, before: Option<u32>, from: Option<u32>, missing: Rejection) -> Result<u32, Rejection> {
+        match (before, from) {
+            (None, None) => Ok(self.roster.removed_at.saturating_add(1)),
+            (Some(_), None) => Err(Rejection::IdTaken),
+            (None, Some(_)) => Err(missing),
+            (Some(before), Some(from)) if before == from => Ok(from.saturating_add(1)),
+            (Some(_), Some(_)) => Err(Rejection::Outdated),
+        }
+    }
+
+    /// Something of this version goes.
+    fn version_goes(&mut self, version: u32) {
+        self.roster.removed_at = self.roster.removed_at.max(version);
     }
 
     fn place(&self, id: &ContactId) -> Result<usize, Rejection> {

@@ -60,6 +60,8 @@ pub enum ProblemCode {
     IdempotencyKeyReused,
     /// The thing is in a state, or at a version, that does not allow this.
     Conflict,
+    /// The phone takes nothing from us until it says START.
+    OptedOut,
     /// The service did not finish in time; whether it did its work is not known.
     TimeOut,
     /// The service, or something it needs, is not available just now.
@@ -79,7 +81,7 @@ struct Spec {
 
 impl ProblemCode {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::MalformedJson,
         Self::MalformedRequest,
         Self::UnknownField,
@@ -96,6 +98,7 @@ impl ProblemCode {
         Self::RateLimited,
         Self::IdempotencyKeyReused,
         Self::Conflict,
+        Self::OptedOut,
         Self::TimeOut,
         Self::Unavailable,
         Self::Internal,
@@ -122,6 +125,7 @@ impl ProblemCode {
                 ("idempotency_key_reused", 422, "The idempotency key was used with another body")
             }
             Self::Conflict => ("conflict", 409, "The state of the thing does not allow this"),
+            Self::OptedOut => ("opted_out", 409, "The phone takes nothing from us"),
             Self::TimeOut => ("time_out", 503, "The service did not finish in time"),
             Self::Unavailable => ("unavailable", 503, "The service is not available just now"),
             Self::Internal => ("internal", 500, "The service is at fault"),
@@ -412,6 +416,16 @@ pub struct StateProblems;
 impl utoipa::IntoResponses for StateProblems {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         documented(&[ProblemCode::Conflict])
+    }
+}
+
+/// What an operation that writes to a phone by itself may answer besides [`CommonProblems`]; named after them.
+#[derive(Debug)]
+pub struct PhoneProblems;
+
+impl utoipa::IntoResponses for PhoneProblems {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        documented(&[ProblemCode::Conflict, ProblemCode::OptedOut])
     }
 }
 

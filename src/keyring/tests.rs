@@ -23,13 +23,14 @@ const FIELDS: [SealedField; 8] = [
     SealedField::Note,
     SealedField::ContactName,
 ];
-const PURPOSES: [HashPurpose; 6] = [
+const PURPOSES: [HashPurpose; 7] = [
     HashPurpose::Subject,
     HashPurpose::Contact,
     HashPurpose::Address,
     HashPurpose::Idempotency,
     HashPurpose::Principal,
     HashPurpose::Code,
+    HashPurpose::Alarm,
 ];
 
 fn key_text(seed: u64) -> String {

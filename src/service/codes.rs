@@ -7,10 +7,10 @@ use super::caller::Caller;
 use super::contacts::OpenedContact;
 use super::{Service, ServiceError};
 use crate::domain::contact::{Channel, Language, PhoneNumber};
-use crate::domain::ids::{AddressKey, CodeHash, ContactId, OrganisationId};
-use crate::domain::message::code_text;
+use crate::domain::ids::{AddressKey, CodeHash, ContactId, OrganisationId, ProviderId};
+use crate::domain::message::{code_text, text_sha256};
 use crate::domain::provider::{ErrorClass, ProviderFault};
-use crate::domain::roster::{CODE_LASTS, Change, OptOutBy, Outcome, Rejection};
+use crate::domain::roster::{CODE_LASTS, Change, CodeTaken, OptOutBy, Outcome, Rejection};
 use crate::ports::{HashPurpose, KeyringError, MessageContent, MessageRequest, SealedField, random};
 
 /// How codes are sent over WhatsApp, which takes free text for a day after the person has written only.
@@ -44,6 +44,8 @@ pub struct CodeToSend {
     channel: Channel,
     address: AddressKey,
     hash: CodeHash,
+    /// What stands in the audit of what was sent.
+    written: (Option<String>, Option<String>),
 }
 
 /// What came of a code that somebody said.
@@ -83,6 +85,12 @@ impl Service {
         let number = key.open(SealedField::Address, &method.address)?;
         let to: PhoneNumber = number.parse().map_err(|_| ServiceError::Sealed(KeyringError::Malformed))?;
         let content = content(channel, &organisation.codes, &known.language, &code);
+        let written = match content_for_audit(channel, &organisation.codes, &known.language) {
+            MessageContent::Template { content_sid, .. } => (Some(content_sid), None),
+            MessageContent::Body(text) => (None, Some(text_sha256(&text))),
+            // No code is said by a call.
+            MessageContent::Call => (None, None),
+        };
         let until = method.code.as_ref().map_or_else(|| self.clock.now(), |code| code.until());
         tracing::info!(contact = %contact, channel = channel.as_str(), "a code is sent");
         Ok(CodeToSend {
@@ -93,7 +101,20 @@ impl Service {
             channel,
             address: method.address_key,
             hash: hash_for(method.address_key),
+            written,
         })
+    }
+
+    /// The provider has a code (`provider_id`), or may have it: the audit says so. Nothing depends on that, so that whoever asked
+    /// hears that it was sent also where it cannot be written down.
+    pub async fn code_was_taken(&self, caller: &Caller, sent: &CodeToSend, provider_id: Option<&ProviderId>) {
+        let (content_sid, text_sha256) = sent.written.clone();
+        let taken = CodeTaken { provider_id: provider_id.cloned(), content_sid, text_sha256 };
+        let CodeToSend { contact, channel, address, .. } = sent;
+        let change = Change::CodeTaken { id: contact.clone(), channel: *channel, address: *address, taken };
+        if let Err(error) = self.change_as(&caller.clone().until(None), |_| Ok(change.clone())).await {
+            tracing::error!(contact = %contact, channel = channel.as_str(), %error, "that a code was sent is not in the audit");
+        }
     }
 
     /// The provider did not take a code, for certain: it counts no more, and the audit says so. Where the recipient has opted
@@ -170,6 +191,11 @@ impl Service {
         ];
         CodeHash::from_bytes(self.keyring.hash(HashPurpose::Code, &parts))
     }
+}
+
+/// What is sent, with zeros in the place of the code: whoever reads the audit must not find the code by trying all.
+fn content_for_audit(channel: Channel, texts: &CodeTexts, language: &Language) -> MessageContent {
+    content(channel, texts, language, "000000")
 }
 
 fn content(channel: Channel, texts: &CodeTexts, language: &Language, code: &str) -> MessageContent {

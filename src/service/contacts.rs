@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use super::caller::Caller;
-use super::people::{address_key, ensure_data_key};
+use super::people::address_key;
 use super::{Service, ServiceError};
 use crate::domain::alert;
 use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, Contact, ContactRole, Language, PhoneNumber};
 use crate::domain::delivery::Settled;
 use crate::domain::ids::{AddressKey, ContactId, OrganisationId, PersonKey, Reference};
+use crate::domain::message::Texts;
 use crate::domain::phone;
 use crate::domain::provider::ErrorClass;
 use crate::domain::roster::{
@@ -55,6 +56,26 @@ pub struct OpenedContact {
     pub name: Option<PersonName>,
     /// Their numbers, in the order of their methods; `None` where the seal does not open.
     pub numbers: Vec<Option<PhoneNumber>>,
+    /// What somebody should look at.
+    pub warnings: Vec<ContactWarning>,
+}
+
+/// What somebody should look at, though a person may be told all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContactWarning {
+    /// There is no text in their language: another stands in.
+    NoText,
+    /// They have WhatsApp, and the language that is used has no approved template.
+    NoTemplate,
+}
+
+impl ContactWarning {
+    fn of(texts: &Texts, language: &Language, mut channels: impl Iterator<Item = Channel>) -> Vec<Self> {
+        let over_whatsapp = channels.any(|channel| channel == Channel::Whatsapp);
+        let no_text = texts.stands_in(language).map(|_| Self::NoText);
+        let no_template = texts.unapproved(language).filter(|_| over_whatsapp).map(|_| Self::NoTemplate);
+        no_text.into_iter().chain(no_template).collect()
+    }
 }
 
 /// What became of somebody who was to be removed.
@@ -99,11 +120,16 @@ impl Service {
         check_numbers(&input.methods).await?;
         let id = new_id(random(self.entropy.as_ref()));
         let person = self.person_of(&organisation, &id);
-        let now = self.clock.now();
-        let key = ensure_data_key(self.store.as_ref(), self.keyring.as_ref(), now, &organisation, person).await?;
+        let (wrapped, key) = self.keyring.new_data_key(&organisation, person, self.clock.now());
         let name = input.name.as_ref().map(|PersonName(name)| key.seal(SealedField::ContactName, name));
         let details = self.details(&organisation, key.as_ref(), name, &input);
         let change = Change::AddContact { id: id.clone(), person, details };
+        // What is refused leaves nothing behind, its key neither.
+        self.judge_change(caller, change.clone()).await?;
+        if !self.store.insert_data_key(wrapped).await? {
+            // Somebody had this id long ago.
+            return Err(ServiceError::Busy);
+        }
         let changed = self.change_as(caller, |_| Ok(change.clone())).await?;
         tracing::info!(contact = %id, "a contact was added");
         self.opened_of(changed.roster, &id).await
@@ -149,6 +175,16 @@ impl Service {
         }
     }
 
+    /// Whether a change fits what is stored, before anything is done for it.
+    async fn judge_change(&self, caller: &Caller, change: Change) -> Result<(), ServiceError> {
+        let organisation = self.organisation(&caller.organisation)?;
+        let actor = caller.actor(self.keyring.as_ref(), None);
+        let situation = self.roster_situation(organisation, &actor);
+        let roster = self.stored_roster(&organisation.id).await?;
+        roster.on(change, &situation).map_err(ServiceError::Roster)?;
+        Ok(())
+    }
+
     pub(crate) async fn change_as(
         &self,
         caller: &Caller,
@@ -187,10 +223,19 @@ impl Service {
         address: AddressKey,
         change: Change,
     ) -> Result<(), ServiceError> {
-        let live = self.live(organisation)?;
-        let Some(contact) = live.roster.contact_at(channel, address) else { return Ok(()) };
-        // Whether they replied, or the provider says so: it is what they have done with their phone.
-        let actor = Actor::Contact { contact: contact.id.clone() };
+        let actor = |roster: &Roster| match roster.contact_at(channel, address) {
+            // Whether they replied, or the provider says so: it is what they have done with their phone.
+            Some(contact) => Some(Actor::Contact { contact: contact.id.clone() }),
+            None => roster.is_opted_out(channel, address).then_some(Actor::Provider),
+        };
+        // What another instance has set up a moment ago is not known here yet: it would answer that all is well, and nobody
+        // would say it again.
+        let known = match actor(&self.live(organisation)?.roster) {
+            Some(actor) => Some(actor),
+            None if self.store.is_exclusive() => None,
+            None => actor(&self.stored_roster(organisation).await?),
+        };
+        let Some(actor) = known else { return Ok(()) };
         self.change_roster(organisation, &actor, None, |_| Ok(change.clone())).await?;
         Ok(())
     }
@@ -258,7 +303,9 @@ impl Service {
         let name = open(SealedField::ContactName, &contact.name).map(PersonName);
         let number = |sealed: &Sealed| open(SealedField::Address, sealed).and_then(|number| number.parse().ok());
         let numbers = contact.methods.iter().map(|method| number(&method.address)).collect();
-        Ok(OpenedContact { contact, name, numbers })
+        let channels = contact.methods.iter().map(|method| method.channel);
+        let warnings = ContactWarning::of(&self.organisation(organisation)?.texts, &contact.language, channels);
+        Ok(OpenedContact { contact, name, numbers, warnings })
     }
 
     async fn opened_configured(&self, contact: &Contact) -> Result<ConfiguredPerson, ServiceError> {
@@ -266,7 +313,10 @@ impl Service {
         let open = |sealed: &Sealed| key.as_ref().and_then(|key| key.open(SealedField::Address, sealed).ok());
         let number = |sealed: &Sealed| open(sealed).and_then(|number| number.parse().ok());
         let numbers = contact.methods.iter().map(|method| number(&method.address)).collect();
-        Ok(ConfiguredPerson { contact: contact.clone(), numbers })
+        let channels = contact.methods.iter().map(|method| method.channel);
+        let texts = &self.organisation(&contact.organisation)?.texts;
+        let warnings = ContactWarning::of(texts, &contact.language, channels);
+        Ok(ConfiguredPerson { contact: contact.clone(), numbers, warnings })
     }
 
     async fn contact_key(
@@ -290,6 +340,8 @@ pub struct ConfiguredPerson {
     pub contact: Contact,
     /// Their numbers, in the order of their methods; `None` where the seal does not open.
     pub numbers: Vec<Option<PhoneNumber>>,
+    /// What somebody should look at.
+    pub warnings: Vec<ContactWarning>,
 }
 
 /// An id that is drawn says nothing of the person, and is never drawn again for another.

@@ -41,6 +41,7 @@ use crate::domain::crowd::{Crowd, PhonePace};
 use crate::domain::delivery::Lease;
 use crate::domain::event::{EventDetails, Score};
 use crate::domain::ids::{AddressKey, AlertId, OrganisationId, Reference};
+use crate::domain::message::Texts;
 use crate::domain::policy::Ladders;
 use crate::metrics::Metrics;
 use crate::ports::{
@@ -64,7 +65,9 @@ pub struct Organisation {
     pub ladders: Ladders,
     /// From which score on somebody is told.
     pub threshold: Score,
-    /// Its templates.
+    /// Its texts, and the approved templates that go with them.
+    pub texts: Arc<Texts>,
+    /// Writes its messages.
     pub composer: Arc<dyn Compose>,
 }
 

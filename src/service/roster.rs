@@ -154,12 +154,7 @@ impl Service {
             {
                 return Ok(self.changed(organisation, transition));
             }
-            let situation = Situation {
-                now: self.clock.now(),
-                actor,
-                configured: &organisation.directory,
-                senders: &organisation.senders,
-            };
+            let situation = self.roster_situation(organisation, actor);
             let change = make(&roster).map_err(ServiceError::Roster)?;
             let transition = roster.on(change, &situation).map_err(ServiceError::Roster)?;
             if transition.audit.is_empty() {
@@ -175,6 +170,10 @@ impl Service {
             }
         }
         Err(ServiceError::Busy)
+    }
+
+    pub(crate) fn roster_situation<'a>(&self, organisation: &'a Organisation, actor: &'a Actor) -> Situation<'a> {
+        Situation { now: self.clock.now(), actor, configured: &organisation.directory, senders: &organisation.senders }
     }
 
     async fn is_in_the_chain(&self, transition: &Transition) -> Result<bool, StoreError> {

@@ -57,6 +57,12 @@ impl Rota<'_> {
         self.roster.findings(policy, is_active, &self.organisation.directory, self.now)
     }
 
+    /// Whether somebody would be there, now and in the next two weeks.
+    pub fn readiness(&self) -> Readiness {
+        let organisation = self.organisation;
+        self.roster.readiness(&organisation.directory, &self.ladders, &organisation.texts, self.now)
+    }
+
     /// When this was looked at.
     pub const fn now(&self) -> Timestamp {
         self.now
@@ -199,7 +205,7 @@ impl Service {
         for (organisation, live) in
             self.organisations.iter().filter_map(|known| Some((known, self.live(&known.id).ok()?)))
         {
-            let readiness = live.roster.readiness(&organisation.directory, &live.ladders, now);
+            let readiness = live.roster.readiness(&organisation.directory, &live.ladders, &organisation.texts, now);
             let gap = readiness.next_gap().map(|at| at.duration_since(now).as_secs_f64().max(0.0));
             next_gap = gap.unwrap_or(next_gap).min(next_gap);
             for (count, kind) in counts.iter_mut().zip(Obstacle::KINDS) {
@@ -209,7 +215,9 @@ impl Service {
                 match obstacle {
                     Obstacle::Gap { from, .. } | Obstacle::OnCallUnreachable { from, .. } => gap_soon |= *from <= soon,
                     Obstacle::StepUnreachable { .. } | Obstacle::LastResponderUnreachable { .. } => unreachable = true,
-                    Obstacle::MethodUnverified { .. } | Obstacle::MethodOptedOut { .. } => {}
+                    Obstacle::MethodUnverified { .. }
+                    | Obstacle::MethodOptedOut { .. }
+                    | Obstacle::TemplateMissing { .. } => {}
                 }
             }
         }
@@ -224,7 +232,7 @@ impl Service {
     /// Whether somebody would be there, now and in the next two weeks.
     pub async fn readiness(&self, caller: &Caller) -> Result<(Timestamp, Readiness), ServiceError> {
         let rota = self.rota(caller).await?;
-        let readiness = rota.roster.readiness(&rota.organisation.directory, &rota.ladders, rota.now);
+        let readiness = rota.readiness();
         Ok((rota.now, readiness))
     }
 }

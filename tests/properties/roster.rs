@@ -180,6 +180,10 @@ struct Play {
     /// Wrong tries since the last code, by method.
     wrong: std::collections::BTreeMap<(ContactId, Channel), u32>,
     sent: Vec<(Timestamp, Channel, AddressKey)>,
+    /// Numbers whose phones said STOP while somebody had them, and have not said START since.
+    stopped: BTreeSet<(Channel, AddressKey)>,
+    /// Every policy and schedule that was ever kept, by what `If-Match` tells it by.
+    kept: BTreeSet<(String, u32)>,
 }
 
 impl Play {
@@ -192,6 +196,8 @@ impl Play {
             proven: BTreeSet::new(),
             wrong: std::collections::BTreeMap::new(),
             sent: Vec::new(),
+            stopped: BTreeSet::new(),
+            kept: BTreeSet::new(),
         }
     }
 
@@ -338,6 +344,7 @@ impl Play {
         match (step, outcome) {
             (Step::SendCode(who, channel, _), _) => {
                 let key = before.contact(&id(*who)).and_then(|who| who.method(*channel)).unwrap().address_key;
+                prop_assert!(!self.stopped.contains(&(*channel, key)), "a code goes to a phone that said STOP");
                 self.wrong.insert((id(*who), *channel), 0);
                 self.sent.push((self.now, *channel, key));
             }
@@ -353,6 +360,12 @@ impl Play {
                 *wrong += 1;
                 prop_assert_eq!(*wrong + tries_left, CODE_TRIES, "tries are counted");
             }
+            (Step::OptOut(channel, number), _) => {
+                self.stopped.insert((*channel, address(*number)));
+            }
+            (Step::OptIn(channel, number), _) => {
+                self.stopped.remove(&(*channel, address(*number)));
+            }
             _ => {}
         }
         let has = |(who, channel, key): &(ContactId, Channel, AddressKey)| {
@@ -362,6 +375,23 @@ impl Play {
                 .is_some_and(|method| method.address_key == *key)
         };
         self.proven.retain(has);
+        self.versions_tell_apart(before)
+    }
+
+    /// Whoever names an id and a version means one thing for good, also where it was removed and added again.
+    fn versions_tell_apart(&mut self, before: &Roster) -> Result<(), TestCaseError> {
+        let policies = self.roster.policies.iter().map(|known| {
+            (format!("policy/{}", known.policy.id), known.policy.version, before.policies.contains(known))
+        });
+        let schedules = self
+            .roster
+            .schedules
+            .iter()
+            .map(|known| (format!("schedule/{}", known.id), known.version, before.schedules.contains(known)));
+        for (id, version, was_there) in policies.chain(schedules).collect::<Vec<_>>() {
+            let is_new = self.kept.insert((id.clone(), version));
+            prop_assert!(was_there || is_new, "{id} has the version {version} a second time");
+        }
         Ok(())
     }
 
@@ -381,9 +411,16 @@ impl Play {
                 if let Standing::Verified { .. } = method.standing {
                     prop_assert!(self.proven.contains(&proof), "{proof:?} passes for verified, and no code came back");
                 }
+                let stopped = self.stopped.contains(&(method.channel, method.address_key));
+                let opted_out = matches!(method.standing, Standing::OptedOut { .. });
+                prop_assert_eq!(stopped, opted_out, "STOP counts until START, whoever has the number");
                 prop_assert!(method.code.as_ref().is_none_or(|code| code.tries_left > 0));
             }
         }
+        let kept: BTreeSet<_> = roster.opted_out.iter().map(|known| (known.channel, known.address)).collect();
+        let of_nobody: BTreeSet<_> = self.stopped.difference(&numbers).copied().collect();
+        prop_assert_eq!(kept.len(), roster.opted_out.len(), "a number is kept twice");
+        prop_assert_eq!(kept, of_nobody);
         prop_assert!(roster.contacts.iter().filter(|contact| contact.active).count() <= ACTIVE_MAX);
         for person in roster.directory(&self.configured).people() {
             let Some(contact) = roster.contact(&person.id) else { continue };
@@ -399,13 +436,13 @@ impl Play {
 
     /// As long as the clock is not set back, the limits hold for every hour.
     fn codes_are_bounded(&self) -> Result<(), TestCaseError> {
-        let Some(&(at, channel, key)) = self.sent.last() else { return Ok(()) };
+        let Some(&(at, _, key)) = self.sent.last() else { return Ok(()) };
         if !self.sent.is_sorted_by_key(|(at, ..)| *at) {
             return Ok(());
         }
         let hour = Duration::from_secs(3600);
         let ago = |(then, ..): &&(Timestamp, Channel, AddressKey)| at.duration_since(*then).unsigned_abs();
-        let same = self.sent.iter().filter(|(_, of, to)| (*of, *to) == (channel, key));
+        let same = self.sent.iter().filter(|(.., to)| *to == key);
         prop_assert!(same.clone().filter(|sent| ago(sent) < hour).count() <= 5, "one phone rings all the time");
         prop_assert!(same.filter(|sent| ago(sent) < Duration::from_secs(60)).count() <= 1);
         Ok(())

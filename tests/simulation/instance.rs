@@ -69,6 +69,7 @@ impl Instance {
             codes: CodeTexts { sender: "north".to_owned(), whatsapp: WhatsappCode::Missing },
             ladders: Ladders::one(&Arc::new(college::policy(setup)), BandThresholds::default()),
             threshold: college::threshold(),
+            texts: Arc::new(college::texts()),
             composer: Arc::new(Texts { templates: setup.templates }),
         };
         let settings =

@@ -3,6 +3,9 @@
 use crisis_relay::domain::audit::AuditStream;
 use crisis_relay::domain::contact::Channel;
 use crisis_relay::domain::ids::ContactId;
+use crisis_relay::domain::message::text_sha256;
+use crisis_relay::domain::reply::Command;
+use crisis_relay::service::replies::Reply;
 use crisis_relay::simulator::{Fault, FaultRule};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -54,6 +57,18 @@ fn code_on(world: &World, phone: &str) -> String {
     let newest = &messages.last().expect("a message came").body;
     let code = newest.split(|c: char| !c.is_ascii_digit()).find(|digits| digits.len() == 6);
     code.unwrap_or_else(|| panic!("no code in {newest}")).to_owned()
+}
+
+/// A text message from the phone, as the edge hands it over.
+fn over_sms(command: Command) -> Reply {
+    Reply {
+        message: "SM00000000000000000000000000000001".parse().unwrap(),
+        channel: Channel::Sms,
+        from: Some(PHONE.parse().unwrap()),
+        in_reply_to: None,
+        command,
+        words: String::new().into(),
+    }
 }
 
 /// Another code than this one.
@@ -108,8 +123,18 @@ async fn a_number_is_used_once_its_code_came_back_and_the_audit_tells_it_all() {
     assert!(reachable(&world, &path, Channel::Sms));
     assert_eq!(confirm(&world, &path, "sms", &code).await.expect(409).text_at("/code"), "conflict", "it counts once");
 
-    let told = ["contact_added", "method_set", "code_sent", "code_wrong", "method_verified"];
+    let told = ["contact_added", "method_set", "code_sent", "code_accepted", "code_wrong", "method_verified"];
     assert_eq!(deeds(&world).await, told);
+    let message = &world.sim().messages_to(PHONE)[0];
+    let stream = AuditStream::Settings("default".parse().unwrap());
+    let accepted = world.store().audit_entries(&stream, 3, 1).await.unwrap()[0].canonical.clone();
+    let accepted: Value = serde_json::from_str(&accepted).unwrap();
+    assert_eq!(accepted["provider_id"], message.sid.as_str());
+    assert_eq!(
+        accepted["text_sha256"],
+        text_sha256(&message.body.replace(&code, "000000")),
+        "what was said, but the code"
+    );
     assert!(world.sim().messages_to(PHONE)[0].body.contains("10 minutes"));
     world.holds_its_promises().await;
 }
@@ -150,6 +175,21 @@ async fn whole_numbers_are_shown_to_an_admin_only_and_the_look_is_recorded_first
     assert_eq!(shown.text_at("/methods/0/number"), PHONE);
     assert_eq!(deeds(&world).await.last().unwrap(), "contact_revealed");
     assert_eq!(shown.headers["etag"], "\"1\"", "a look changes nothing of the person");
+}
+
+#[tokio::test]
+async fn a_person_who_is_refused_leaves_nothing_behind() {
+    let world = World::new().await;
+    added(&world, &person(PHONE)).await;
+    let keys = || -> i64 {
+        let file = rusqlite::Connection::open(world.database()).unwrap();
+        file.query_row("SELECT count(*) FROM data_keys", [], |row| row.get(0)).unwrap()
+    };
+    let before = (keys(), deeds(&world).await);
+    for number in [PHONE, LANDLINE] {
+        world.post(CONTACTS, ADMIN, &person(number)).await.expect(422);
+    }
+    assert_eq!((keys(), deeds(&world).await), before);
 }
 
 #[tokio::test]
@@ -257,6 +297,23 @@ async fn a_code_may_be_tried_three_times_within_ten_minutes_and_asked_for_once_a
 }
 
 #[tokio::test]
+async fn a_phone_with_two_channels_gets_no_more_codes_than_one() {
+    let world = World::new().await;
+    let mut both = person(PHONE);
+    both["methods"] = json!([{ "channel": "sms", "number": PHONE }, { "channel": "whatsapp", "number": PHONE }]);
+    let path = added(&world, &both).await;
+    send_code(&world, &path, "sms").await.expect(202);
+    assert_eq!(send_code(&world, &path, "whatsapp").await.expect(429).headers["retry-after"], "60");
+    for channel in ["whatsapp", "sms", "whatsapp", "sms"] {
+        world.clock.advance(s(60));
+        send_code(&world, &path, channel).await.expect(202);
+    }
+    world.clock.advance(s(60));
+    send_code(&world, &path, "whatsapp").await.expect(429);
+    assert_eq!(world.sim().messages_to(PHONE).len(), 5, "five an hour");
+}
+
+#[tokio::test]
 async fn a_code_that_twilio_refuses_counts_no_more_and_a_recipient_who_opted_out_is_known() {
     let world = World::new().await;
     let path = added(&world, &person(PHONE)).await;
@@ -266,8 +323,11 @@ async fn a_code_that_twilio_refuses_counts_no_more_and_a_recipient_who_opted_out
     assert_eq!(world.get(&path, ADMIN).await.expect(200).text_at("/methods/0/standing"), "opted_out");
     assert_eq!(deeds(&world).await[2..], ["code_sent", "code_not_sent", "method_opted_out"]);
 
-    // They have said START meanwhile: a code that comes back proves it.
+    // Whoever said STOP is asked for nothing before they said START from that phone.
     world.clock.advance(s(60));
+    assert_eq!(send_code(&world, &path, "sms").await.expect(409).text_at("/code"), "opted_out");
+    world.service().record_reply(&over_sms(Command::OptIn)).await.unwrap();
+    assert_eq!(world.get(&path, ADMIN).await.expect(200).text_at("/methods/0/standing"), "unverified");
     send_code(&world, &path, "sms").await.expect(202);
     confirm(&world, &path, "sms", &code_on(&world, PHONE)).await.expect(200);
     assert!(reachable(&world, &path, Channel::Sms));
@@ -279,6 +339,7 @@ async fn a_code_whose_sending_is_in_doubt_counts_if_it_came() {
     let path = added(&world, &person(PHONE)).await;
     world.goes_wrong(FaultRule::once(Fault::DropAfterAccepting));
     assert_eq!(send_code(&world, &path, "sms").await.expect(202).text_at("/sending"), "unknown");
+    assert_eq!(deeds(&world).await[2..], ["code_sent", "code_unknown"]);
     confirm(&world, &path, "sms", &code_on(&world, PHONE)).await.expect(200);
 }
 
@@ -292,7 +353,41 @@ async fn a_phone_that_says_stop_is_told_nothing_until_it_says_start() {
     assert!((world.alarms("contact_opted_out").await - 1.0).abs() < f64::EPSILON);
     world.sim().reply(PHONE, "start").await.unwrap();
     assert!(reachable(&world, &path, Channel::Sms), "it is the phone that was proven");
-    assert_eq!(deeds(&world).await[4..], ["method_opted_out", "method_opted_in"]);
+    assert_eq!(deeds(&world).await[5..], ["method_opted_out", "method_opted_in"]);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_phone_that_said_stop_is_sent_no_code_whoever_gets_its_number() {
+    let world = World::new().await;
+    let path = proven(&world, PHONE).await;
+    world.sim().reply(PHONE, "STOP").await.unwrap();
+    let told = world.sim().messages_to(PHONE).len();
+    world.clock.advance(s(60));
+
+    // Taken out, and put in again.
+    let version = |answer: &Answer| answer.headers["etag"].to_str().unwrap().to_owned();
+    let mut without = person(PHONE);
+    without["methods"] = json!([]);
+    let now = version(&world.get(&path, ADMIN).await.expect(200));
+    let taken_out = change(&world, Method::PUT, &path, &now, Some(&without)).await.expect(200);
+    let again = change(&world, Method::PUT, &path, &version(&taken_out), Some(&person(PHONE))).await.expect(200);
+    assert_eq!(again.text_at("/methods/0/standing"), "opted_out");
+    assert_eq!(send_code(&world, &path, "sms").await.expect(409).text_at("/code"), "opted_out");
+
+    // Given to somebody else.
+    change(&world, Method::DELETE, &path, &version(&again), None).await.expect(200);
+    let other = added(&world, &person(PHONE)).await;
+    assert_eq!(send_code(&world, &other, "sms").await.expect(409).text_at("/code"), "opted_out");
+    change(&world, Method::DELETE, &other, "\"1\"", None).await.expect(204);
+    assert_eq!(world.sim().messages_to(PHONE).len(), told, "the phone was written to");
+
+    // START counts also while nobody has the number.
+    world.sim().reply(PHONE, "START").await.unwrap();
+    assert_eq!(deeds(&world).await.last().unwrap(), "method_opted_in");
+    let third = added(&world, &person(PHONE)).await;
+    assert_eq!(world.get(&third, ADMIN).await.expect(200).text_at("/methods/0/standing"), "unverified");
+    send_code(&world, &third, "sms").await.expect(202);
     world.holds_its_promises().await;
 }
 
@@ -315,6 +410,18 @@ async fn another_instance_knows_a_change_within_seconds() {
     gate.open();
     other.work().await;
     assert!(knows(&other));
+}
+
+#[tokio::test]
+async fn an_opt_out_is_booked_by_an_instance_that_does_not_know_the_person_yet() {
+    let gate = Gate::shared();
+    let world = Setting::default().with_gate(&gate).start().await;
+    let other = world.further_instance().await;
+    let path = proven(&world, PHONE).await;
+    let live = other.service.live(&"default".parse().unwrap()).unwrap();
+    assert!(live.roster.contact(&id_of(&path)).is_none(), "it is as old as it may be");
+    other.service.record_reply(&over_sms(Command::OptOut)).await.unwrap();
+    assert_eq!(world.get(&path, ADMIN).await.expect(200).text_at("/methods/0/standing"), "opted_out");
 }
 
 #[tokio::test]
@@ -613,4 +720,54 @@ async fn a_number_that_is_changed_takes_no_word_of_the_students_back() {
     let entries = world.store().audit_entries(&stream, 0, 1000).await.unwrap();
     assert!(!entries.iter().any(|entry| entry.canonical.contains("consent_withdrawn")));
     world.holds_its_promises().await;
+}
+
+const SID: &str = "0123456789abcdef0123456789abcdef";
+
+/// Messages would reach real phones: nothing is sent in such a story.
+fn with_credentials() -> Setting {
+    Setting::default()
+        .with("TWILIO_ACCOUNT_SID", &format!("AC{SID}"))
+        .with("TWILIO_AUTH_TOKEN", SID)
+        .with("TWILIO_WHATSAPP_FROM", "+4915112345678")
+        .with("TWILIO_WEBHOOK_BASE_URL", "https://relay.example.org")
+        .with("CRISIS_RELAY__TWILIO__WHATSAPP_PER_SECOND", "80")
+}
+
+#[tokio::test]
+async fn whoever_is_set_up_without_a_text_or_a_template_in_their_language_is_warned_of_at_once() {
+    let world = with_credentials().with("TWILIO_CONTENT_SID_EN", &format!("HX{SID}")).start().await;
+    for (language, channel, number, warned) in [
+        ("en", "whatsapp", "+919811223301", &[] as &[&str]),
+        ("hi", "sms", "+919811223302", &[]),
+        ("hi", "whatsapp", "+919811223303", &["template"]),
+        // They are told in English, of which there is one.
+        ("fr", "whatsapp", "+919811223304", &["English"]),
+    ] {
+        let mut body = person(number);
+        (body["language"], body["methods"][0]["channel"]) = (json!(language), json!(channel));
+        let answer = world.post(CONTACTS, ADMIN, &body).await.expect(201);
+        let path = format!("{CONTACTS}/{}", answer.text_at("/id"));
+        let changed = change(&world, Method::PUT, &path, "\"1\"", Some(&body)).await.expect(200);
+        for shown in [answer.json(), changed.json()] {
+            let warnings = shown["warnings"].as_array().unwrap();
+            assert_eq!(warnings.len(), warned.len(), "{language} over {channel}: {warnings:?}");
+            for (warning, word) in warnings.iter().zip(warned) {
+                assert_eq!(warning["field"], "language");
+                assert!(warning["rule"].as_str().unwrap().contains(word), "{language}: {warning}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_look_ahead_names_who_is_told_over_whatsapp_without_an_approved_template() {
+    let real = || with_credentials().with("COUNSELLOR_LANGUAGE", "fr");
+    let world = real().start().await;
+    let ahead = world.get("/api/v1/readiness", ADMIN).await.expect(200).json();
+    let missing =
+        json!({ "kind": "template_missing", "contact": "counsellor", "channel": "whatsapp", "language": "en" });
+    assert_eq!(ahead["obstacles"], json!([missing]), "they are told in English");
+    let world = real().with("TWILIO_CONTENT_SID_EN", &format!("HX{SID}")).start().await;
+    assert_eq!(world.get("/api/v1/readiness", ADMIN).await.expect(200).json()["obstacles"], json!([]));
 }

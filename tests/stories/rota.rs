@@ -408,3 +408,23 @@ async fn a_schedule_that_a_policy_names_cannot_be_taken_away() {
     change(&world, Method::DELETE, "/api/v1/schedules/desk", 1, None).await.expect(204);
     assert_eq!(world.get("/api/v1/schedules", AUDITOR).await.expect(200).json(), json!({ "schedules": [] }));
 }
+
+#[tokio::test]
+async fn a_tag_of_something_that_was_removed_does_not_fit_what_has_its_id_now() {
+    let world = college().await;
+    let all_week = [shift("monday 00:00", "monday 00:00", "counsellor")];
+    let steps = [step(0, json!({ "contact": "bela" }))];
+    for (list, id, body) in [
+        ("/api/v1/schedules", "desk", schedule("desk", "Asia/Kolkata", &all_week)),
+        ("/api/v1/escalation-policies", "night", policy("night", &steps, &[])),
+    ] {
+        let one = format!("{list}/{id}");
+        let version = |answer: &Answer| u32::try_from(answer.json()["version"].as_u64().unwrap()).unwrap();
+        let read = version(&world.post(list, ADMIN, &body).await.expect(201));
+        change(&world, Method::DELETE, &one, read, None).await.expect(204);
+        let again = world.post(list, ADMIN, &body).await.expect(201);
+        change(&world, Method::PUT, &one, read, Some(&body)).await.expect(409);
+        change(&world, Method::DELETE, &one, read, None).await.expect(409);
+        change(&world, Method::DELETE, &one, version(&again), None).await.expect(204);
+    }
+}

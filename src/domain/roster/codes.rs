@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq as _;
 use super::{Changing, Method, OptOutBy, Outcome, Rejection, SettingsDeed, Standing};
 use crate::domain::contact::Channel;
 use crate::domain::delivery::later;
-use crate::domain::ids::{AddressKey, CodeHash, ContactId};
+use crate::domain::ids::{AddressKey, CodeHash, ContactId, ProviderId};
 
 /// How long a code counts.
 pub const CODE_LASTS: Duration = Duration::from_secs(10 * 60);
@@ -61,18 +61,51 @@ pub struct SentCode {
     pub address: AddressKey,
 }
 
+/// What was sent as a code, and what the provider said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodeTaken {
+    /// The provider's id of the message; `None`: it did not answer, so that the code may come or not.
+    pub provider_id: Option<ProviderId>,
+    /// The approved template that was sent; its text is at the provider.
+    pub content_sid: Option<String>,
+    /// SHA-256 of the text that was sent, with zeros in the place of the code: of the text as it went out the code could be
+    /// found by trying a million.
+    pub text_sha256: Option<String>,
+}
+
 impl Changing<'_, '_> {
+    /// What came of sending a code, also where the contact is gone meanwhile: it was sent.
+    pub(super) fn code_taken(
+        &mut self,
+        contact: &ContactId,
+        channel: Channel,
+        address: AddressKey,
+        taken: &CodeTaken,
+    ) -> Outcome {
+        let (content_sid, text_sha256) = (taken.content_sid.as_deref(), taken.text_sha256.as_deref());
+        self.record(&match &taken.provider_id {
+            Some(provider_id) => {
+                SettingsDeed::CodeAccepted { contact, channel, address, provider_id, content_sid, text_sha256 }
+            }
+            None => SettingsDeed::CodeUnknown { contact, channel, address, content_sid, text_sha256 },
+        });
+        Outcome::Done
+    }
+
     pub(super) fn send_code(&mut self, id: &ContactId, channel: Channel, hash: CodeHash) -> Result<Outcome, Rejection> {
         let contact = &self.roster.contacts[self.place(id)?];
         let method = contact.method(channel).ok_or(Rejection::NoSuchMethod)?;
         if !contact.active {
             return Err(Rejection::Inactive);
         }
-        if method.standing.is_usable() {
-            return Err(Rejection::AlreadyVerified);
+        match method.standing {
+            Standing::Unverified => {}
+            Standing::Verified { .. } => return Err(Rejection::AlreadyVerified),
+            // Whoever said STOP is sent nothing, a code included.
+            Standing::OptedOut { .. } => return Err(Rejection::OptedOut),
         }
         let address = method.address_key;
-        self.refuse_too_soon(channel, address)?;
+        self.refuse_too_soon(address)?;
         let code = PendingCode { hash, sent_at: self.cx.now, tries_left: CODE_TRIES };
         self.record(&SettingsDeed::CodeSent { contact: id, channel, address, until: code.until() });
         self.roster.codes_sent.push(SentCode { at: self.cx.now, channel, address });
@@ -80,15 +113,15 @@ impl Changing<'_, '_> {
         Ok(Outcome::Done)
     }
 
-    fn refuse_too_soon(&mut self, channel: Channel, address: AddressKey) -> Result<(), Rejection> {
+    fn refuse_too_soon(&mut self, address: AddressKey) -> Result<(), Rejection> {
         let now = self.cx.now;
         let ago = |code: &SentCode| now.duration_since(code.at).unsigned_abs();
         self.roster.codes_sent.retain(|code| ago(code) < LOOKED_BACK);
         let sent = &self.roster.codes_sent;
         // The longest ago comes first. A code of before the clock was set back counts as long as one of before that time.
         let wait = |since: &SentCode, span: Duration| span.saturating_sub(ago(since));
-        let same: Vec<&SentCode> =
-            sent.iter().filter(|code| (code.channel, code.address) == (channel, address)).collect();
+        // It is one phone that rings, whichever channel makes it.
+        let same: Vec<&SentCode> = sent.iter().filter(|code| code.address == address).collect();
         let apart = same.last().map(|last| wait(last, APART));
         let of_number = same.len().checked_sub(NUMBER_MAX).and_then(|first| same.get(first));
         let of_college = sent.len().checked_sub(COLLEGE_MAX).and_then(|first| sent.get(first));
@@ -161,13 +194,19 @@ impl Changing<'_, '_> {
 
     /// Whoever said STOP from this phone says START from it: it is the same phone as then.
     pub(super) fn opt_in(&mut self, channel: Channel, address: AddressKey) -> Outcome {
-        let Some((id, method)) = self.method_at(channel, address) else { return Outcome::Done };
+        let Some((id, method)) = self.method_at(channel, address) else {
+            if self.roster.is_opted_out(channel, address) {
+                self.roster.opted_out.retain(|known| (known.channel, known.address) != (channel, address));
+                self.record(&SettingsDeed::MethodOptedIn { contact: None, channel, address });
+            }
+            return Outcome::Done;
+        };
         method.standing = match method.standing {
             Standing::Unverified | Standing::Verified { .. } => return Outcome::Done,
             Standing::OptedOut { verified_at: Some(at), .. } => Standing::Verified { at },
             Standing::OptedOut { verified_at: None, .. } => Standing::Unverified,
         };
-        self.record(&SettingsDeed::MethodOptedIn { contact: &id, channel, address });
+        self.record(&SettingsDeed::MethodOptedIn { contact: Some(&id), channel, address });
         Outcome::Done
     }
 

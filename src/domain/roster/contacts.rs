@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    ACTIVE_MAX, Changing, FieldFault, KEPT_MAX, Method, Outcome, Rejection, RosterContact, SettingsDeed, Standing,
+    ACTIVE_MAX, Changing, FieldFault, KEPT_MAX, Method, OPTED_OUT_MAX, OptedOutNumber, Outcome, Rejection,
+    RosterContact, SettingsDeed, Standing,
 };
 use crate::domain::contact::{Channel, ContactRole, Language};
 use crate::domain::ids::{AddressKey, ContactId, PersonKey};
@@ -189,13 +190,22 @@ impl Changing<'_, '_> {
                         channel,
                         address: number.address,
                         address_key: number.address_key,
-                        standing: Standing::Unverified,
+                        standing: self.standing_of_new(channel, number.address_key),
                         code: None,
                     }),
                 },
             }
         }
         if faults.is_empty() { Ok(methods) } else { Err(Rejection::Invalid(faults)) }
+    }
+
+    /// Nobody has proved a number that is new to a person; and a phone that takes nothing from us does not, whoever has it.
+    fn standing_of_new(&self, channel: Channel, address: AddressKey) -> Standing {
+        let of_it = |known: &&OptedOutNumber| (known.channel, known.address) == (channel, address);
+        match self.roster.opted_out.iter().find(of_it) {
+            Some(known) => Standing::OptedOut { since: known.since, verified_at: None },
+            None => Standing::Unverified,
+        }
     }
 
     /// What stands against a number: nobody is told at the number that sends, and no number is two people's, for whose reply
@@ -211,6 +221,7 @@ impl Changing<'_, '_> {
         taken.then_some("must not be another person's number")
     }
 
+    /// Records which numbers a person has not any more, and which they have now. A phone's opt-out goes with the number.
     fn record_methods(&mut self, contact: &ContactId, before: &[Method], now: &[Method]) {
         let has = |methods: &[Method], method: &Method| {
             methods.iter().any(|other| (other.channel, other.address_key) == (method.channel, method.address_key))
@@ -218,10 +229,21 @@ impl Changing<'_, '_> {
         for method in before.iter().filter(|method| !has(now, method)) {
             let (channel, address) = (method.channel, method.address_key);
             self.record(&SettingsDeed::MethodRemoved { contact, channel, address });
+            if let Standing::OptedOut { since, .. } = method.standing {
+                self.roster.opted_out.push(OptedOutNumber { channel, address, since });
+            }
         }
+        let excess = self.roster.opted_out.len().saturating_sub(OPTED_OUT_MAX);
+        self.roster.opted_out.drain(..excess);
         for method in now.iter().filter(|method| !has(before, method)) {
             let (channel, address) = (method.channel, method.address_key);
-            self.record(&SettingsDeed::MethodSet { contact, channel, address });
+            self.record(&SettingsDeed::MethodSet {
+                contact,
+                channel,
+                address,
+                opted_out: matches!(method.standing, Standing::OptedOut { .. }),
+            });
+            self.roster.opted_out.retain(|known| (known.channel, known.address) != (channel, address));
         }
     }
 }
@@ -254,6 +276,8 @@ fn says_anything(deed: &SettingsDeed<'_>) -> bool {
         | SettingsDeed::ScheduleSaved { .. }
         | SettingsDeed::ScheduleRemoved { .. }
         | SettingsDeed::CodeSent { .. }
+        | SettingsDeed::CodeAccepted { .. }
+        | SettingsDeed::CodeUnknown { .. }
         | SettingsDeed::CodeNotSent { .. }
         | SettingsDeed::CodeWrong { .. }
         | SettingsDeed::MethodVerified { .. }

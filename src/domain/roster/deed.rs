@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::domain::contact::{Channel, ContactRole, Language};
-use crate::domain::ids::{AddressKey, ContactId, PolicyId, ScheduleId};
+use crate::domain::ids::{AddressKey, ContactId, PolicyId, ProviderId, ScheduleId};
 use crate::domain::message::UrgencyBand;
 use crate::domain::policy::Policy;
 use crate::domain::schedule::{Schedule, Zone};
@@ -80,6 +80,9 @@ pub enum SettingsDeed<'a> {
         channel: Channel,
         /// The number's keyed hash.
         address: AddressKey,
+        /// Whether its phone takes nothing from us: it said so when somebody had it before.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        opted_out: bool,
     },
     /// A person does not have a number any more.
     MethodRemoved {
@@ -100,6 +103,38 @@ pub enum SettingsDeed<'a> {
         address: AddressKey,
         /// Until when it counts.
         until: Timestamp,
+    },
+    /// The provider has it.
+    CodeAccepted {
+        /// To whom.
+        contact: &'a ContactId,
+        /// Over which channel.
+        channel: Channel,
+        /// The number's keyed hash.
+        address: AddressKey,
+        /// The provider's id of the message.
+        provider_id: &'a ProviderId,
+        /// The approved template that was sent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        content_sid: Option<&'a str>,
+        /// SHA-256 of the text with zeros in the place of the code.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text_sha256: Option<&'a str>,
+    },
+    /// The provider did not answer: it may come, or not.
+    CodeUnknown {
+        /// To whom.
+        contact: &'a ContactId,
+        /// Over which channel.
+        channel: Channel,
+        /// The number's keyed hash.
+        address: AddressKey,
+        /// The approved template that was sent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        content_sid: Option<&'a str>,
+        /// SHA-256 of the text with zeros in the place of the code.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text_sha256: Option<&'a str>,
     },
     /// The provider has refused to send it.
     CodeNotSent {
@@ -173,8 +208,9 @@ pub enum SettingsDeed<'a> {
     },
     /// The phone takes our messages again.
     MethodOptedIn {
-        /// Whose.
-        contact: &'a ContactId,
+        /// Whose; not there where nobody has the number just now.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        contact: Option<&'a ContactId>,
         /// On which channel.
         channel: Channel,
         /// The number's keyed hash.

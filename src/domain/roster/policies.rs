@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Changing, FieldFault, Outcome, Rejection, Roster, SettingsDeed, Standing};
 use crate::domain::contact::Directory;
 use crate::domain::ids::{ContactId, PolicyId};
-use crate::domain::message::UrgencyBand;
+use crate::domain::message::{Texts, UrgencyBand};
 use crate::domain::policy::check::{Finding, Staff, check};
 use crate::domain::policy::{Ladders, Policy};
 use crate::domain::readiness::{IdleMethod, Readiness};
@@ -67,7 +67,7 @@ impl Roster {
     }
 
     /// Whether somebody would be there, from `now` on.
-    pub fn readiness(&self, configured: &Directory, ladders: &Ladders, now: Timestamp) -> Readiness {
+    pub fn readiness(&self, configured: &Directory, ladders: &Ladders, texts: &Texts, now: Timestamp) -> Readiness {
         let active = self.contacts.iter().filter(|contact| contact.active);
         let idle = active.flat_map(|contact| {
             contact.methods.iter().filter(|method| !method.standing.is_usable()).map(|method| IdleMethod {
@@ -76,8 +76,8 @@ impl Roster {
                 opted_out: matches!(method.standing, Standing::OptedOut { .. }),
             })
         });
-        let in_use = ladders.in_use();
-        Readiness::look(now, &self.directory(configured), &in_use, &idle.collect::<Vec<_>>())
+        let directory = self.directory(configured);
+        Readiness::look(now, &directory, &ladders.in_use(), &idle.collect::<Vec<_>>(), texts)
     }
 }
 
@@ -100,17 +100,14 @@ impl Changing<'_, '_> {
         let id = wanted.policy.id.clone();
         let place = self.roster.policies.iter().position(|known| known.policy.id == id);
         let before = place.map(|place| self.roster.policies[place].clone());
-        let version = match (&before, from_version) {
-            (None, None) if id.as_str() == CONFIGURED => return Err(Rejection::IdTaken),
-            (None, None) if self.roster.policies.len() >= POLICIES_MAX => {
-                return Err(Rejection::TooMany("there are 16 escalation policies: no more are kept"));
-            }
-            (None, None) => 1,
-            (Some(_), None) => return Err(Rejection::IdTaken),
-            (None, Some(_)) => return Err(Rejection::NoSuchPolicy),
-            (Some(before), Some(from)) if before.policy.version == from => from.saturating_add(1),
-            (Some(_), Some(_)) => return Err(Rejection::Outdated),
-        };
+        let known = before.as_ref().map(|before| before.policy.version);
+        let version = self.next_version(known, from_version, Rejection::NoSuchPolicy)?;
+        if before.is_none() && id.as_str() == CONFIGURED {
+            return Err(Rejection::IdTaken);
+        }
+        if before.is_none() && self.roster.policies.len() >= POLICIES_MAX {
+            return Err(Rejection::TooMany("there are 16 escalation policies: no more are kept"));
+        }
         let Findings { faults, .. } =
             self.roster.findings(&wanted.policy, wanted.is_active(), self.cx.configured, self.cx.now);
         if !faults.is_empty() {
@@ -161,6 +158,7 @@ impl Changing<'_, '_> {
         }
         self.record(&SettingsDeed::PolicyRemoved { policy: id, version: from_version });
         self.roster.policies.remove(place);
+        self.version_goes(from_version);
         Ok(Outcome::Removed)
     }
 

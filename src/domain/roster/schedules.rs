@@ -33,16 +33,11 @@ impl Changing<'_, '_> {
     pub(super) fn save_schedule(&mut self, from_version: Option<u32>, wanted: Schedule) -> Result<Outcome, Rejection> {
         let place = self.roster.schedules.iter().position(|known| known.id == wanted.id);
         let before = place.map(|place| self.roster.schedules[place].clone());
-        let version = match (&before, from_version) {
-            (None, None) if self.roster.schedules.len() >= SCHEDULES_MAX => {
-                return Err(Rejection::TooMany("there are 16 schedules: no more are kept"));
-            }
-            (None, None) => 1,
-            (Some(_), None) => return Err(Rejection::IdTaken),
-            (None, Some(_)) => return Err(Rejection::NoSuchSchedule),
-            (Some(before), Some(from)) if before.version == from => from.saturating_add(1),
-            (Some(_), Some(_)) => return Err(Rejection::Outdated),
-        };
+        let known = before.as_ref().map(|before| before.version);
+        let version = self.next_version(known, from_version, Rejection::NoSuchSchedule)?;
+        if before.is_none() && self.roster.schedules.len() >= SCHEDULES_MAX {
+            return Err(Rejection::TooMany("there are 16 schedules: no more are kept"));
+        }
         let faults = faults(&wanted, &self.roster.known(self.cx.configured));
         if !faults.is_empty() {
             return Err(Rejection::Invalid(faults));
@@ -75,6 +70,7 @@ impl Changing<'_, '_> {
         }
         self.record(&SettingsDeed::ScheduleRemoved { schedule: id, version: from_version });
         self.roster.schedules.remove(place);
+        self.version_goes(from_version);
         Ok(Outcome::Removed)
     }
 

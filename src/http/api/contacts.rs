@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::policies::WarningView;
 use super::{check_text, to_its_end};
 use crate::domain::contact::{Channel, ContactRole, Language, PhoneNumber};
 use crate::domain::ids::ContactId;
@@ -21,12 +22,12 @@ use crate::http::auth::{Authenticated, Role};
 use crate::http::etag::{IfMatch, tag};
 use crate::http::json::{StrictJson, StrictPath, Validate};
 use crate::http::problem::{
-    BodyProblems, CommonProblems, FieldError, Problem, ProblemCode, StateProblems, VersionProblems,
+    BodyProblems, CommonProblems, FieldError, PhoneProblems, Problem, ProblemCode, StateProblems, VersionProblems,
 };
 use crate::http::state::{AppState, WaitedFor, caller};
 use crate::service::caller::Caller;
 use crate::service::codes::Confirmed;
-use crate::service::contacts::{ConfiguredPerson, ContactInput, OpenedContact, PersonName, Removal};
+use crate::service::contacts::{ConfiguredPerson, ContactInput, ContactWarning, OpenedContact, PersonName, Removal};
 
 /// Who may set people up, and see their numbers.
 const SETTERS: &[Role] = &[Role::Admin];
@@ -116,6 +117,20 @@ struct ContactView {
     active: bool,
     /// Whether they can be told now: active, and with a number that may be used.
     reachable: bool,
+    /// What somebody should look at.
+    warnings: Vec<WarningView>,
+}
+
+fn warning(warning: ContactWarning) -> WarningView {
+    WarningView::new(
+        "language",
+        match warning {
+            ContactWarning::NoText => "has no texts: they are told in English",
+            ContactWarning::NoTemplate => {
+                "has no approved WhatsApp template: nothing arrives there but within 24 hours of the person's own message"
+            }
+        },
+    )
 }
 
 /// How much of a person is shown.
@@ -145,7 +160,7 @@ impl Shown {
 
 impl ContactView {
     fn of(opened: OpenedContact, shown: Shown) -> Self {
-        let OpenedContact { contact, name, numbers } = opened;
+        let OpenedContact { contact, name, numbers, warnings } = opened;
         let usable = contact.methods.iter().any(|method| method.standing.is_usable());
         let methods = contact.methods.iter().zip(numbers);
         Self {
@@ -159,11 +174,12 @@ impl ContactView {
             language: contact.language,
             time_zone: Some(contact.time_zone),
             active: contact.active,
+            warnings: warnings.into_iter().map(warning).collect(),
         }
     }
 
     fn of_configured(person: ConfiguredPerson, shown: Shown) -> Self {
-        let ConfiguredPerson { contact, numbers } = person;
+        let ConfiguredPerson { contact, numbers, warnings } = person;
         let methods = contact.methods.iter().zip(numbers).map(|(method, number)| MethodView {
             channel: method.channel,
             number: shown.number(number),
@@ -183,6 +199,7 @@ impl ContactView {
             language: contact.language,
             time_zone: None,
             active: true,
+            warnings: warnings.into_iter().map(warning).collect(),
         }
     }
 }
@@ -443,7 +460,7 @@ struct CodeSent {
     params(("id" = String, Path, description = "the contact's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
         ("channel" = String, Path, description = "whatsapp, sms or voice")),
     security(("api_key" = []), ("bearer" = [])),
-    responses((status = 202, description = "sent, or maybe sent", body = CodeSent), CommonProblems, StateProblems))]
+    responses((status = 202, description = "sent, or maybe sent", body = CodeSent), CommonProblems, PhoneProblems))]
 async fn send_code(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
@@ -458,7 +475,10 @@ async fn send_code(
         let sent = service.begin_verification(&caller, &id, channel).await?;
         let outcome = worker.send_code(&sent.request).await;
         match &outcome {
-            SendOutcome::Accepted { .. } | SendOutcome::Unknown { .. } => {}
+            SendOutcome::Accepted { provider_id, .. } => {
+                service.code_was_taken(&caller, &sent, Some(provider_id)).await;
+            }
+            SendOutcome::Unknown { .. } => service.code_was_taken(&caller, &sent, None).await,
             SendOutcome::Refused(fault) => service.code_was_refused(&caller, &sent, Some(fault)).await?,
             SendOutcome::NotExecuted { .. } | SendOutcome::NotBegun { .. } => {
                 service.code_was_refused(&caller, &sent, None).await?;
@@ -542,6 +562,10 @@ pub(super) fn rejected(rejection: Rejection) -> Problem {
             return Problem::new(ProblemCode::RateLimited)
                 .with_detail("too many codes were sent; nothing was sent now")
                 .with_retry_after(wait);
+        }
+        Rejection::OptedOut => {
+            let why = "the phone takes nothing from us: no code is sent before it says START";
+            return Problem::new(ProblemCode::OptedOut).with_detail(why);
         }
         Rejection::Outdated => "it was changed since it was read: read it again",
         Rejection::IdTaken => "the id is taken",

@@ -176,9 +176,15 @@ pub(super) struct WarningView {
     rule: &'static str,
 }
 
+impl WarningView {
+    pub(super) fn new(field: impl Into<String>, rule: &'static str) -> Self {
+        Self { field: field.into(), rule }
+    }
+}
+
 impl From<Finding> for WarningView {
     fn from(finding: Finding) -> Self {
-        Self { field: finding.field, rule: finding.what.rule() }
+        Self::new(finding.field, finding.what.rule())
     }
 }
 

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::policies::{KEEPERS, READERS, new_id, refuse_other_id, small};
 use super::to_its_end;
-use crate::domain::contact::Channel;
+use crate::domain::contact::{Channel, Language};
 use crate::domain::ids::{ContactId, PolicyId, ScheduleId};
 use crate::domain::readiness::{Obstacle, Outlook};
 use crate::domain::schedule::{Absence, LocalTime, OnCall, Override, Schedule, Shift, WeekTime, Zone};
@@ -299,8 +299,8 @@ impl From<Outlook> for OutlookView {
 /// What stands against it that somebody would be there.
 #[derive(Default, Serialize, utoipa::ToSchema)]
 struct ObstacleView {
-    /// `gap`, `on_call_unreachable`, `step_unreachable`, `last_responder_unreachable`, `method_unverified` or
-    /// `method_opted_out`.
+    /// `gap`, `on_call_unreachable`, `step_unreachable`, `last_responder_unreachable`, `method_unverified`,
+    /// `method_opted_out` or `template_missing`.
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -316,6 +316,10 @@ struct ObstacleView {
     contact: Option<ContactId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<Channel>,
+    /// The language that is used, and whose approved template is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    language: Option<Language>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "date-time")]
     from: Option<Timestamp>,
@@ -338,6 +342,10 @@ impl From<Obstacle> for ObstacleView {
             Obstacle::LastResponderUnreachable { policy } => view.policy = Some(policy),
             Obstacle::MethodUnverified { contact, channel } | Obstacle::MethodOptedOut { contact, channel } => {
                 (view.contact, view.channel) = (Some(contact), Some(channel));
+            }
+            Obstacle::TemplateMissing { contact, language } => {
+                (view.contact, view.channel) = (Some(contact), Some(Channel::Whatsapp));
+                view.language = Some(language);
             }
         }
         view

@@ -9,7 +9,7 @@ use crate::config::{Config, Sid};
 use crate::domain::alert::{Compose, Facts};
 use crate::domain::contact::Language;
 use crate::domain::message::{
-    BandThresholds, ComposeError, Composed, LinkBase, MessageFacts, Purpose, SenderName, Speech, TemplateSet,
+    BandThresholds, ComposeError, Composed, Desk, LinkBase, MessageFacts, Purpose, SenderName, Speech, TemplateSet,
     UrgencyBand,
 };
 use crate::ports::Fault;
@@ -21,6 +21,7 @@ pub(super) struct OrganisationComposer {
     bands: BandThresholds,
     link: Option<LinkBase>,
     sender: SenderName,
+    desk: Option<Desk>,
     content_sids: BTreeMap<Language, Sid>,
     notice_sids: BTreeMap<(Purpose, Language), Sid>,
 }
@@ -37,6 +38,8 @@ impl OrganisationComposer {
         let link = config.templates.dashboard_url.as_ref();
         let link =
             link.map(|url| checked(&mut faults, "templates.dashboard_url", url.as_str().trim_end_matches('/').parse()));
+        let desk_name = checked(&mut faults, "desk.name", config.desk.name.parse());
+        let desk = desk_name.zip(config.desk.phone.clone()).map(|(name, phone)| Desk { name, phone });
         let (high, critical) = (config.decision.band_high, config.decision.band_critical);
         let bands = checked(&mut faults, "decision.band_high", BandThresholds::new(high, critical));
         let (Some(sender), Some(bands), true) = (sender, bands, faults.is_empty()) else {
@@ -48,6 +51,7 @@ impl OrganisationComposer {
             bands,
             link: link.flatten(),
             sender,
+            desk,
             content_sids: config.templates.content_sids.clone(),
             notice_sids: config.templates.notice_sids.clone(),
         })
@@ -75,11 +79,25 @@ impl Compose for OrganisationComposer {
                 let sid = self.notice_sids.get(&(notice, language.clone())).map(Sid::as_str);
                 self.templates.compose_notice(notice, channel, wanted, &message, facts.taken_by, sid)
             }
+            purpose @ Purpose::EmergencyContact => {
+                // It is looked for before anything is planned; it may have been taken out of the settings since.
+                let desk = self.desk.as_ref()?;
+                let sid = self.notice_sids.get(&(purpose, language.clone())).map(Sid::as_str);
+                self.templates.compose_emergency(channel, wanted, facts.reference, &self.sender, desk, sid)
+            }
         })
     }
 
     fn speech(&self, facts: &Facts<'_>) -> Option<Speech> {
+        if facts.purpose == Purpose::EmergencyContact {
+            let desk = self.desk.as_ref()?;
+            return made(self.templates.emergency_speech(facts.language, facts.reference, &self.sender, desk));
+        }
         made(self.templates.speech(facts.language, &self.message(facts)))
+    }
+
+    fn has_desk(&self) -> bool {
+        self.desk.is_some()
     }
 }
 

@@ -28,8 +28,10 @@ pub use schedules::SCHEDULES_MAX;
 
 use super::audit::{Actor, AuditEntry, AuditHead, AuditStream};
 use super::contact::{Channel, Contact, ContactMethod, ContactRole, Directory, Language};
-pub use super::method::{CODE_LASTS, CODE_TRIES, FieldFault, Method, MethodDetails, Number, PendingCode, SentCode, Standing};
 use super::ids::{AddressKey, CodeHash, ContactId, OrganisationId, PersonKey, PolicyId, ScheduleId};
+pub use super::method::{
+    CODE_LASTS, CODE_TRIES, FieldFault, Method, MethodDetails, Number, PendingCode, SentCode, Standing,
+};
 use super::schedule::{Schedule, Zone};
 use super::sealed::Sealed;
 

@@ -22,6 +22,7 @@ const FIELDS: [SealedField; 8] = [
     SealedField::Principal,
     SealedField::Note,
     SealedField::ContactName,
+    SealedField::Disclosure,
 ];
 const PURPOSES: [HashPurpose; 6] = [
     HashPurpose::Subject,

@@ -104,6 +104,14 @@ operations! {
     confirm_code: "POST" "/api/v1/contacts/{id}/methods/{channel}/verification/confirm" -> 400 401 403 404 415 422;
     put_preferences: "PUT" "/api/v1/messaging/preferences/{user_id}" -> 200 400 401 403 415 422;
     get_preferences: "GET" "/api/v1/messaging/preferences/{user_id}" -> 200 400 401 422;
+    list_emergency_contacts: "GET" "/api/v1/messaging/preferences/{user_id}/emergency-contacts" -> 200 400 401 422;
+    add_emergency_contact: "POST" "/api/v1/messaging/preferences/{user_id}/emergency-contacts" -> 201 400 401 403 415 422;
+    get_emergency_contact: "GET" "/api/v1/messaging/preferences/{user_id}/emergency-contacts/{id}" -> 200 401 404 422;
+    put_emergency_contact: "PUT" "/api/v1/messaging/preferences/{user_id}/emergency-contacts/{id}" -> 400 401 403 404 415 422;
+    delete_emergency_contact: "DELETE" "/api/v1/messaging/preferences/{user_id}/emergency-contacts/{id}" -> 401 403 404 422;
+    send_emergency_code: "POST" "/api/v1/messaging/preferences/{user_id}/emergency-contacts/{id}/methods/{channel}/verification" -> 401 403 404 422;
+    confirm_emergency_code: "POST" "/api/v1/messaging/preferences/{user_id}/emergency-contacts/{id}/methods/{channel}/verification/confirm" -> 400 401 403 404 415 422;
+    inform_emergency_contact: "POST" "/api/v1/crisis/alerts/{id}/inform-emergency-contact" -> 400 401 403 404 409 415 422;
     list_policies: "GET" "/api/v1/escalation-policies" -> 200 401 403;
     post_policy: "POST" "/api/v1/escalation-policies" -> 400 401 403 415 422;
     get_policy: "GET" "/api/v1/escalation-policies/{id}" -> 200 401 403 404 422;

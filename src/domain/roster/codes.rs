@@ -100,7 +100,11 @@ impl Changing<'_, '_> {
 
     fn method_at(&mut self, channel: Channel, address: AddressKey) -> Option<(ContactId, &mut Method)> {
         self.roster.contacts.iter_mut().find_map(|contact| {
-            contact.methods.iter_mut().find(|method| method.is_at(channel, address)).map(|method| (contact.id.clone(), method))
+            contact
+                .methods
+                .iter_mut()
+                .find(|method| method.is_at(channel, address))
+                .map(|method| (contact.id.clone(), method))
         })
     }
 }

@@ -51,7 +51,7 @@ fn named(number: u8) -> impl Strategy<Value = EmergencyContact> {
         1 => Just(Standing::Unverified),
         1 => Just(Standing::OptedOut { since: start_plus(0), verified_at: None }),
     ];
-    let method = |channel| {
+    let method = move |channel| {
         (standing.clone(), 0u8..3).prop_map(move |(standing, which)| Method {
             channel,
             address: sealed("address"),

@@ -115,7 +115,7 @@ operations! {
     list_policies: "GET" "/api/v1/escalation-policies" -> 200 401 403;
     post_policy: "POST" "/api/v1/escalation-policies" -> 400 401 403 415 422;
     get_policy: "GET" "/api/v1/escalation-policies/{id}" -> 200 401 403 404 422;
-    put_policy: "PUT" "/api/v1/escalation-policies/{id}" -> 400 401 403 409 415 422;
+    put_policy: "PUT" "/api/v1/escalation-policies/{id}" -> 400 401 403 415 422;
     delete_policy: "DELETE" "/api/v1/escalation-policies/{id}" -> 204 401 403 404 409 422;
     explain_policy: "POST" "/api/v1/escalation-policies/{id}/explain" -> 200 400 401 403 404 415 422;
     list_schedules: "GET" "/api/v1/schedules" -> 200 401 403;

@@ -117,10 +117,22 @@ fn repeats_nothing(request: &Request, path: &str, answer: &Answer) -> Result<(),
 
 /// What a contact is called is shown again to whoever may see it.
 fn forget_names(json: &mut Value) {
-    let all = json.get_mut("contacts").and_then(Value::as_array_mut).into_iter().flatten();
-    all.filter_map(Value::as_object_mut).for_each(|contact| drop(contact.remove("name")));
-    if let Some(contact) = json.as_object_mut().filter(|json| json.contains_key("set_up_in")) {
-        contact.remove("name");
+    for list in ["contacts", "emergency_contacts"] {
+        let all = json.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+        all.for_each(forget_name);
+    }
+    if json.get("set_up_in").is_some() || json.get("id").and_then(Value::as_str).is_some_and(|id| id.starts_with("e-"))
+    {
+        forget_name(json);
+    }
+}
+
+/// The name, and the labels of a student's word.
+fn forget_name(contact: &mut Value) {
+    let Some(contact) = contact.as_object_mut() else { return };
+    contact.remove("name");
+    if let Some(word) = contact.get_mut("consent").and_then(Value::as_object_mut) {
+        word.retain(|name, _| !LABELS.contains(&name.as_str()));
     }
 }
 

@@ -246,6 +246,7 @@ pub struct EmergencyTransition {
 /// What the chain `consent/<subject>` says of them, besides what it says of their numbers ([`SettingsDeed`]).
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "deed", rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "they are the audit's words, beside those of the channels' consent")]
 enum EmergencyDeed<'a> {
     EmergencyContactAdded {
         contact: &'a ContactId,

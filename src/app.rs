@@ -772,6 +772,7 @@ fn policy(config: &Config) -> Result<Policy, StartError> {
         act_within: policy.acknowledged_action_within,
         check_in_within: policy.check_in_within,
         resolve_by_reply: policy.resolve_by_reply,
+        emergency_contact_after: policy.emergency_contact_after,
         respond_within: policy.respond_within,
     })
 }

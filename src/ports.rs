@@ -119,6 +119,8 @@ pub enum SealedField {
     Note,
     /// What a contact is called.
     ContactName,
+    /// Why somebody decided that an emergency contact is told.
+    Disclosure,
 }
 
 /// One person's data key, open. Zeroed when dropped; never printed.

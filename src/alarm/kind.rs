@@ -105,6 +105,9 @@ kinds! {
     /// Somebody was to look after a student again.
     FollowUpUntold = "follow_up_untold", Error, "ladder", Lasting::WhileSeen(HOUR),
         "a follow-up of a closed case is due, and nobody could be reminded of it";
+    /// An emergency contact was to be told, and cannot be.
+    EmergencyContactUntold = "emergency_contact_untold", Error, "contacts", Lasting::UntilSettled(HOUR),
+        "an emergency contact was to be told, and no number of theirs works: a person must call";
     /// An open case lost the ground that it rests on.
     ConsentWithdrawn = "consent_withdrawn", Error, "ground", Lasting::UntilSettled(HOUR),
         "an open case may not be told of any more: a person must decide";

@@ -8,8 +8,8 @@ use super::StartError;
 use crate::config::Config;
 use crate::domain::alert::{Compose, Facts};
 use crate::domain::message::{
-    BandThresholds, ComposeError, Composed, LinkBase, MessageFacts, Purpose, SenderName, Speech, Texts, UrgencyBand,
-    Written,
+    BandThresholds, ComposeError, Composed, Desk, LinkBase, MessageFacts, Purpose, SenderName, Speech, Texts,
+    UrgencyBand, Written,
 };
 use crate::ports::Fault;
 
@@ -20,6 +20,7 @@ pub(super) struct OrganisationComposer {
     bands: BandThresholds,
     link: Option<LinkBase>,
     sender: SenderName,
+    desk: Option<Desk>,
 }
 
 impl OrganisationComposer {
@@ -34,12 +35,14 @@ impl OrganisationComposer {
         let link = config.templates.dashboard_url.as_ref();
         let link =
             link.map(|url| checked(&mut faults, "templates.dashboard_url", url.as_str().trim_end_matches('/').parse()));
+        let desk_name = checked(&mut faults, "desk.name", config.desk.name.parse());
+        let desk = desk_name.zip(config.desk.phone.clone()).map(|(name, phone)| Desk { name, phone });
         let (high, critical) = (config.decision.band_high, config.decision.band_critical);
         let bands = checked(&mut faults, "decision.band_high", BandThresholds::new(high, critical));
         let (Some(sender), Some(bands), true) = (sender, bands, faults.is_empty()) else {
             return Err(StartError::Faults(faults));
         };
-        Ok(Self { texts, time_zone: config.organisation.time_zone.clone(), bands, link: link.flatten(), sender })
+        Ok(Self { texts, time_zone: config.organisation.time_zone.clone(), bands, link: link.flatten(), sender, desk })
     }
 }
 
@@ -60,11 +63,25 @@ impl Compose for OrganisationComposer {
             notice @ (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder) => {
                 self.texts.set().compose_notice(notice, channel, wanted, &message, facts.taken_by, content_sid)
             }
+            Purpose::EmergencyContact => {
+                // It is looked for before anything is planned; it may have been taken out of the settings since.
+                let desk = self.desk.as_ref()?;
+                let (reference, sender) = (facts.reference, &self.sender);
+                self.texts.set().compose_emergency(channel, wanted, reference, sender, desk, content_sid)
+            }
         })
     }
 
     fn speech(&self, facts: &Facts<'_>) -> Option<Speech> {
+        if facts.purpose == Purpose::EmergencyContact {
+            let desk = self.desk.as_ref()?;
+            return made(self.texts.set().emergency_speech(facts.language, facts.reference, &self.sender, desk));
+        }
         made(self.texts.set().speech(facts.language, &self.message(facts)))
+    }
+
+    fn has_desk(&self) -> bool {
+        self.desk.is_some()
     }
 }
 

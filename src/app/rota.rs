@@ -11,7 +11,7 @@ use crate::domain::contact::{Contact, ContactMethod, Directory};
 use crate::domain::ids::{AddressKey, PersonKey};
 use crate::domain::policy::Ladders;
 use crate::domain::readiness::Obstacle;
-use crate::domain::roster::Roster;
+use crate::domain::roster::{Roster, RosterPolicy};
 use crate::domain::sealed::Sealed;
 use crate::ports::Fault;
 use crate::service::people::ConfiguredContact;
@@ -47,6 +47,12 @@ pub fn rota_findings(
         for finding in roster.findings(policy, true, &configured, now).faults {
             found.faults.push(fault(&format!("policy {}, {}", policy.id, finding.field), finding.what.rule(), REMEDY));
         }
+    }
+    let tells_outside = |known: &&RosterPolicy| known.is_active() && known.policy.emergency_contact_after.is_some();
+    for known in roster.policies.iter().filter(tells_outside).filter(|_| config.desk.phone.is_none()) {
+        let subject = format!("policy {}, emergency_contact_after_seconds", known.policy.id);
+        let rule = "has emergency contacts told, and there is no desk that they could be asked to call";
+        found.faults.push(fault(&subject, rule, "Set CARE_DESK_PHONE: see docs/contacts.md."));
     }
     for obstacle in roster.readiness(&configured, &ladders, &texts, now).obstacles {
         match obstacle {

@@ -35,6 +35,7 @@ pub(super) fn check(config: &Config, r: &mut Reader<'_>) -> Vec<String> {
     addresses(config, r, &mut notes);
     templates(config, r, &mut notes);
     counsellor(config, r, &mut notes);
+    desk(config, r);
     ops(config, r, &mut notes);
     storage(config, r);
     callers(config, r, &mut notes);
@@ -53,6 +54,15 @@ fn production(config: &Config) -> bool {
 fn ordered<T: PartialOrd>(r: &mut Reader<'_>, (first, a): (&str, T), (second, b): (&str, T)) {
     if a > b && !r.any_faulty(&[first, second]) {
         r.fault(first, format!("must not be greater than {second}"), format!("lower it, or raise {second}"));
+    }
+}
+
+/// Emergency contacts are asked to call the desk: without its number there is nothing to tell them.
+fn desk(config: &Config, r: &mut Reader<'_>) {
+    if config.policy.emergency_contact_after.is_some() && config.desk.phone.is_none() && !r.any_faulty(&["desk.phone"])
+    {
+        let rule = "must be given: policy.emergency_contact_after has emergency contacts told";
+        r.fault("desk.phone", rule, "give the number that relatives are to call, or leave that out");
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) const NAMED: &[Named] = &[
     plain("COUNSELLOR_SMS_TO", "counsellor.sms_to"),
     plain("COUNSELLOR_VOICE_TO", "counsellor.voice_to"),
     plain("COUNSELLOR_LANGUAGE", "counsellor.language"),
+    plain("CARE_DESK_PHONE", "desk.phone"),
+    plain("CARE_DESK_NAME", "desk.name"),
     plain("CRISIS_THRESHOLD", "decision.threshold"),
     plain("TWILIO_ACCOUNT_SID", "twilio.account_sid"),
     secret("TWILIO_AUTH_TOKEN", "twilio.auth_token"),

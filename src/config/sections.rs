@@ -12,7 +12,7 @@ use url::Url;
 
 use super::ladder;
 use super::names::{CONTENT_SIDS, meant};
-use super::reader::{Reader, Rule, is_placeholder};
+use super::reader::{Reader, Rule, is_placeholder, parse_duration, show_duration};
 use super::settings::*;
 use super::values::{ApiRole, KeyHash, LogFormat, MasterKey, Mode, Sid, StoreKind};
 use crate::domain::contact::{Language, PhoneNumber};
@@ -50,6 +50,7 @@ pub(super) fn read(r: &mut Reader<'_>) -> Config {
         policy: policy(r, &counsellor, &contacts),
         counsellor,
         contacts,
+        desk: desk(r),
         delivery: delivery(r),
         drills: drills(r),
         twilio: twilio(r),
@@ -213,8 +214,25 @@ fn policy(r: &mut Reader<'_>, counsellor: &Counsellor, contacts: &[Contact]) -> 
         acknowledged_action_within: r.duration("policy.acknowledged_action_within", m(1)..=d(1)),
         check_in_within: r.duration("policy.check_in_within", m(1)..=h(1)),
         resolve_by_reply: yes_or_no(r, "policy.resolve_by_reply"),
+        emergency_contact_after: emergency_contact_after(r),
         respond_within: r.duration("policy.respond_within", m(1)..=h(1)),
     }
+}
+
+fn emergency_contact_after(r: &mut Reader<'_>) -> Option<Duration> {
+    const RULE: Rule =
+        Rule { rule: "must be a span of time from 1m to 1d", remedy: "write it like 20m, or leave it out" };
+    let span = |text: &str| parse_duration(text).filter(|span| (m(1)..=d(1)).contains(span));
+    r.optional("policy.emergency_contact_after", &RULE, span, |span| quoted(&show_duration(*span)))
+}
+
+fn desk(r: &mut Reader<'_>) -> Desk {
+    const NAME: Rule = Rule {
+        rule: "must be 1 to 20 letters, digits, single spaces, '-' or '&' (ASCII), without a word that tells of a crisis",
+        remedy: "choose what a relative may read: it stands in messages",
+    };
+    let name = |text: &str| text.parse::<SenderName>().ok().map(String::from);
+    Desk { name: r.required("desk.name", &NAME, name, quoted, String::new()), phone: phone(r, "desk.phone") }
 }
 
 fn drills(r: &mut Reader<'_>) -> Drills {

@@ -30,6 +30,8 @@ pub struct Config {
     pub counsellor: Counsellor,
     /// Further people.
     pub contacts: Vec<Contact>,
+    /// Whom emergency contacts are asked to call.
+    pub desk: Desk,
     /// What a score means.
     pub decision: Decision,
     /// How often, and how long, people are told.
@@ -109,6 +111,15 @@ pub struct Counsellor {
     pub language: Language,
 }
 
+/// Whom emergency contacts are asked to call.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    /// What it is called in messages.
+    pub name: String,
+    /// Its number; `None`: no emergency contact is told.
+    pub phone: Option<PhoneNumber>,
+}
+
 /// A person who can be told.
 #[derive(Debug, Clone)]
 pub struct Contact {
@@ -183,6 +194,8 @@ pub struct Policy {
     pub check_in_within: Duration,
     /// Whether a reply may close a case.
     pub resolve_by_reply: bool,
+    /// From when people began to be told to when emergency contacts are, too; `None`: never by itself.
+    pub emergency_contact_after: Option<Duration>,
     /// From an alert to an acknowledgement: what the message asks for and the metric measures.
     pub respond_within: Duration,
 }

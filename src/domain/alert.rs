@@ -38,12 +38,14 @@ pub use deed::{CancelReason, Deed, DeliveryDeed};
 pub use transition::{Input, NewAlert, Rejection};
 
 use super::audit::{Actor, AuditEntry, AuditHead};
-use super::consent::Ground;
+use super::consent::{DisclosureGround, EmergencyContact, Ground};
 use super::contact::{Channel, ContactRole, Directory, Language};
 use super::crowd::PhonePace;
 use super::delivery::{Delivery, DeliveryRules, DeliveryState, Lease, Settled, later};
 use super::event::{Score, Trigger};
-use super::ids::{AddressKey, AlertId, AttemptNo, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey};
+use super::ids::{
+    AddressKey, AlertId, AttemptNo, ContactId, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey,
+};
 use super::message::{Composed, Purpose, Speech};
 use super::policy::{Ladders, Policy, Stage};
 use super::provider::ErrorClass;
@@ -287,11 +289,63 @@ pub struct Alert {
     pub deliveries: Vec<Delivery>,
     /// How many deliveries were ever planned.
     pub deliveries_planned: u32,
+    /// Where it stands with the student's emergency contacts, as far as the policy goes; `None`: their time runs since it was
+    /// opened, if the policy knows one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emergency: Option<EmergencyClock>,
     /// How many replies are kept beside it that asked for nothing.
     #[serde(default, skip_serializing_if = "is_none_yet")]
     pub replies: u32,
     /// The head of the chain `alert/<id>`.
     pub audit_head: AuditHead,
+}
+
+/// Where a case stands with the student's emergency contacts, as far as the policy goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum EmergencyClock {
+    /// Their time runs since then: people were told again after it was withheld, or taken.
+    Waiting {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// Their time has come, once for all.
+    Told {
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// The emergency contacts of a case's student, as they were read, and what else a disclosure to one of them needs.
+#[derive(Debug, Clone, Default)]
+pub struct Disclosures {
+    /// Whom the student has named.
+    pub contacts: Vec<EmergencyContact>,
+    /// The version of the record that was read.
+    pub version: u64,
+    /// Whether there is a desk that they can be asked to call.
+    pub has_desk: bool,
+}
+
+impl Disclosures {
+    /// The contact with this id.
+    pub fn contact(&self, id: &ContactId) -> Option<&EmergencyContact> {
+        self.contacts.iter().find(|contact| contact.id == *id)
+    }
+
+    /// The ground's kind, where a message to one of them may go out now.
+    ///
+    /// # Errors
+    /// Why it must not.
+    pub fn may_disclose(&self, delivery: &Delivery) -> Result<&'static str, CancelReason> {
+        let ground = delivery.disclosure.as_ref().ok_or(CancelReason::ConsentGone)?;
+        let contact = self.contact(&delivery.contact).ok_or(CancelReason::ContactGone)?;
+        if !ground.is_decision() && !contact.is_granted() {
+            return Err(CancelReason::ConsentGone);
+        }
+        let reaches = contact.is_reached_at(delivery.channel, delivery.address_key);
+        if reaches { Ok(ground.kind()) } else { Err(CancelReason::NumberGone) }
+    }
 }
 
 /// serde asks by reference.
@@ -308,7 +362,8 @@ impl Alert {
             AlertState::Resolved { follow_up, .. } => follow_up.as_ref().and_then(FollowUp::next_at),
             AlertState::Withheld { .. } => None,
         };
-        self.deliveries.iter().filter_map(Delivery::next_action_at).chain(own).min()
+        let deliveries = self.deliveries.iter().filter_map(Delivery::next_action_at);
+        deliveries.chain(own).chain(self.emergency_contacts_due_at()).min()
     }
 
     /// Whether further events of the student join this alert: every state but `Resolved`.
@@ -317,13 +372,14 @@ impl Alert {
     }
 
     /// Whether a claimed attempt is still to be called: it is in hand, nobody has taken the case meanwhile, and the ground
-    /// covers its channel.
+    /// covers its channel. What else keeps an emergency contact from being told is [`Disclosures::may_disclose`].
     pub fn still_wants(&self, delivery: DeliveryNo, attempt: AttemptNo) -> bool {
         let in_hand = |delivery: &&Delivery| {
-            matches!(delivery.state, DeliveryState::Sending { attempt: held, .. } if held == attempt)
-                && self.ground.as_ref().is_some_and(|ground| ground.allows(delivery.channel))
+            let is_covered = delivery.purpose == Purpose::EmergencyContact
+                || self.ground.as_ref().is_some_and(|ground| ground.allows(delivery.channel));
+            is_covered && matches!(delivery.state, DeliveryState::Sending { attempt: held, .. } if held == attempt)
         };
-        self.delivery(delivery).filter(in_hand).is_some_and(|delivery| self.wants(delivery.purpose))
+        self.delivery(delivery).filter(in_hand).is_some_and(|delivery| self.wants(delivery))
     }
 
     /// Whether it is a drill that was started as one: it ends when somebody has taken it, or every round was in vain.
@@ -331,10 +387,21 @@ impl Alert {
         matches!((self.kind, &self.ground), (Kind::Drill, Some(Ground::Drill { .. })))
     }
 
-    /// Whether messages of this purpose are still to be sent.
-    pub fn wants(&self, purpose: Purpose) -> bool {
-        match purpose {
-            Purpose::CounsellorAlert => matches!(self.state, AlertState::Escalating { .. }),
+    /// Whether people are still to be asked to take it.
+    pub fn wants_somebody(&self) -> bool {
+        matches!(self.state, AlertState::Escalating { .. })
+    }
+
+    /// Whether this message is still to be sent.
+    pub fn wants(&self, delivery: &Delivery) -> bool {
+        match delivery.purpose {
+            Purpose::CounsellorAlert => self.wants_somebody(),
+            // A human's decision stands until the case is closed; the policy's only until somebody has it.
+            Purpose::EmergencyContact => match &delivery.disclosure {
+                Some(DisclosureGround::Decision { .. }) => self.is_open(),
+                Some(DisclosureGround::ContactConsent { .. }) => self.wants_somebody(),
+                None => false,
+            },
             Purpose::OutcomeReminder => matches!(self.state, AlertState::Acknowledged { .. }),
             Purpose::TakenNotice => {
                 matches!(self.state, AlertState::Acknowledged { .. } | AlertState::Resolved { .. })
@@ -411,6 +478,9 @@ pub trait Compose: Send + Sync {
 
     /// Everything that a call about these facts may say; `None` as for [`Compose::compose`].
     fn speech(&self, facts: &Facts<'_>) -> Option<Speech>;
+
+    /// Whether there is a desk that emergency contacts can be asked to call.
+    fn has_desk(&self) -> bool;
 }
 
 /// How alerts behave: from the configuration.
@@ -440,6 +510,8 @@ pub struct Situation<'a> {
     pub ladders: &'a Ladders,
     /// The templates.
     pub composer: &'a dyn Compose,
+    /// The student's emergency contacts. `None`: they were not read, so none of them is told anything by this change.
+    pub emergency: Option<&'a Disclosures>,
     /// Whether phones get too many messages.
     pub phones: &'a dyn PhonePace,
     /// If given, deliveries that are due are claimed under this lease, and the transition says what to send.
@@ -511,6 +583,8 @@ pub enum Alarm {
     DrillUnanswered,
     /// A follow-up is due, and nobody could be reminded of it.
     FollowUpUntold,
+    /// An emergency contact was to be told, and none of their numbers works.
+    EmergencyContactUntold,
     /// The student withdrew consent while people were being told: nobody is told any more, unless a person overrides.
     ConsentWithdrawn,
 }
@@ -528,6 +602,7 @@ impl Alarm {
             Self::Reopened => "reopened",
             Self::DrillUnanswered => "drill_unanswered",
             Self::FollowUpUntold => "follow_up_untold",
+            Self::EmergencyContactUntold => "emergency_contact_untold",
             Self::ConsentWithdrawn => "consent_withdrawn",
         }
     }
@@ -596,20 +671,26 @@ impl Transition {
         self.from_version == Some(self.alert.version)
     }
 
-    /// The numbers whose last case this is from now on: those that were told, where somebody took the case or closed it.
+    /// The numbers whose last case this is from now on: those that were told, where somebody took the case or closed it; and
+    /// an emergency contact's as soon as they are told.
     pub fn last_case_of(&self) -> Vec<AddressKey> {
         // What is said after a drill is about no student.
-        if !self.left_ladder || self.alert.is_exercise() {
-            return Vec::new();
-        }
-        let alerts = self.alert.deliveries.iter().filter(|delivery| delivery.purpose.is_alert());
-        let numbers: BTreeSet<AddressKey> = alerts.map(|delivery| delivery.address_key).collect();
+        let left_ladder = self.left_ladder && !self.alert.is_exercise();
+        let alerts = self.alert.deliveries.iter().filter(|delivery| left_ladder && delivery.purpose.is_alert());
+        let outside = self.sends().filter(|delivery| delivery.purpose == Purpose::EmergencyContact);
+        let numbers: BTreeSet<AddressKey> = alerts.chain(outside).map(|delivery| delivery.address_key).collect();
         numbers.into_iter().collect()
     }
 
-    /// Whether a message is to be sent on the student's word.
+    /// Whether a message is to be sent on the student's word: on their consent, or to somebody whom they have named.
     pub fn sends_on_consent(&self) -> bool {
         let on_consent = matches!(self.alert.ground, Some(Ground::Consent { .. }));
-        on_consent && self.actions.iter().any(|action| matches!(action, Action::Send { .. }))
+        self.sends().any(|delivery| on_consent || delivery.purpose == Purpose::EmergencyContact)
+    }
+
+    /// The messages that are to be sent after the commit.
+    fn sends(&self) -> impl Iterator<Item = &Delivery> {
+        let sends = self.actions.iter().filter(|action| matches!(action, Action::Send { .. }));
+        sends.filter_map(|action| self.alert.delivery(action.delivery()))
     }
 }

@@ -1,20 +1,28 @@
 //! Consent, and the ground on which a send is allowed.
 
+mod emergency;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use emergency::{
+    DisclosureGround, EMERGENCY_CONTACTS_MAX, EmergencyChange, EmergencyContact, EmergencyDetails, EmergencySituation,
+    EmergencyTransition, Word,
+};
+
 use super::audit::{Actor, AuditHead};
 use super::contact::Channel;
 use super::event::Label;
 use super::ids::{OrganisationId, SubjectKey};
+use super::method::SentCode;
 use super::sealed::Sealed;
 
-/// What a student said about one channel.
+/// What a student said: about one channel, or about one of their emergency contacts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelConsent {
-    /// Whether the service may tell the student's counsellor over this channel.
+    /// Whether the service may tell the student's counsellor over this channel, or this emergency contact.
     pub granted: bool,
     /// When it was said.
     pub at: Timestamp,
@@ -36,11 +44,30 @@ pub struct ConsentRecord {
     pub version: u64,
     /// The latest word on each channel.
     pub channels: BTreeMap<Channel, ChannelConsent>,
+    /// Whom the student has named, in the order in which they were added.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub emergency_contacts: Vec<EmergencyContact>,
+    /// The codes of the last hour that were sent to them, for the limits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub codes_sent: Vec<SentCode>,
     /// The head of the audit chain `consent/<subject>`.
     pub audit_head: AuditHead,
 }
 
 impl ConsentRecord {
+    /// Nothing was ever said, and nothing is stored.
+    pub const fn empty(organisation: OrganisationId, subject: SubjectKey) -> Self {
+        Self {
+            organisation,
+            subject,
+            version: 0,
+            channels: BTreeMap::new(),
+            emergency_contacts: Vec::new(),
+            codes_sent: Vec::new(),
+            audit_head: AuditHead::EMPTY,
+        }
+    }
+
     /// The channels that are granted now.
     pub fn granted(&self) -> impl Iterator<Item = (Channel, &ChannelConsent)> {
         self.channels.iter().filter(|(_, consent)| consent.granted).map(|(channel, consent)| (*channel, consent))

@@ -26,6 +26,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::consent::DisclosureGround;
 use super::contact::{Channel, ContactRole, Language};
 use super::event::Score;
 use super::ids::{AddressKey, AttemptNo, ContactId, DeliveryNo, PersonKey, ProviderId};
@@ -276,6 +277,9 @@ pub struct Delivery {
     pub address: Sealed,
     /// The number's keyed hash.
     pub address_key: AddressKey,
+    /// Why an emergency contact may be told: nobody else's message has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disclosure: Option<DisclosureGround>,
     /// The score that its text shows; `None` where a person raised the case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<Score>,

@@ -38,13 +38,14 @@ use sha2::{Digest, Sha256};
 pub use approved::{Texts, Written};
 pub use body::Variable;
 pub use code::code_text;
-pub use facts::{BandThresholds, LinkBase, MessageFacts, SenderName, UrgencyBand};
+pub use facts::{BandThresholds, Desk, LinkBase, MessageFacts, SenderName, UrgencyBand};
 pub use segments::SegmentCount;
 pub use voice::{Speaker, Speech};
 pub use walk::TemplateFault;
 
 use crate::domain::alert::TakenBy;
 use crate::domain::contact::{Channel, Language};
+use crate::domain::ids::Reference;
 use template::{ChannelText, LanguageFile};
 use values::Values;
 
@@ -69,6 +70,8 @@ pub enum Purpose {
     OutcomeReminder,
     /// Reminds of what was to follow after a case was closed.
     FollowUpReminder,
+    /// Asks an emergency contact of the student to call the desk. A disclosure, with a ground of its own.
+    EmergencyContact,
 }
 
 impl Purpose {
@@ -82,17 +85,24 @@ impl Purpose {
             Self::TakenNotice => "taken_notice",
             Self::OutcomeReminder => "outcome_reminder",
             Self::FollowUpReminder => "follow_up_reminder",
+            Self::EmergencyContact => "emergency_contact",
         }
     }
 
     /// The purpose of this name.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::CounsellorAlert].into_iter().chain(Self::NOTICES).find(|purpose| purpose.as_str() == word)
+        let others = [Self::CounsellorAlert, Self::EmergencyContact];
+        others.into_iter().chain(Self::NOTICES).find(|purpose| purpose.as_str() == word)
     }
 
     /// Whether it asks somebody to take the case, and belongs to the ladder.
     pub const fn is_alert(&self) -> bool {
         matches!(self, Self::CounsellorAlert)
+    }
+
+    /// Whether it is a notice to the team.
+    pub const fn is_notice(&self) -> bool {
+        matches!(self, Self::TakenNotice | Self::OutcomeReminder | Self::FollowUpReminder)
     }
 }
 
@@ -247,6 +257,40 @@ impl TemplateSet {
         Self::fill(purpose, file, channel, &values, content_sid)
     }
 
+    /// Writes what an emergency contact is told: whom to call, with which code, and nothing else.
+    ///
+    /// # Errors
+    /// As [`TemplateSet::compose`].
+    pub fn compose_emergency(
+        &self,
+        channel: Channel,
+        language: &Language,
+        reference: Reference,
+        sender: &SenderName,
+        desk: &Desk,
+        content_sid: Option<&str>,
+    ) -> Result<Composed, ComposeError> {
+        let file = self.file_for(language);
+        let values = Values::of_desk(reference, sender, desk, &file.words, &file.actions);
+        Self::fill(Purpose::EmergencyContact, file, channel, &values, content_sid)
+    }
+
+    /// What a call to an emergency contact says, to a human and to a machine alike. There is no key.
+    ///
+    /// # Errors
+    /// As [`TemplateSet::compose`].
+    pub fn emergency_speech(
+        &self,
+        language: &Language,
+        reference: Reference,
+        sender: &SenderName,
+        desk: &Desk,
+    ) -> Result<Speech, ComposeError> {
+        let file = self.file_for(language);
+        let values = Values::of_desk(reference, sender, desk, &file.words, &file.actions);
+        file.voice.speech_without_keys(&file.emergency.spoken, &values)
+    }
+
     fn fill(
         purpose: Purpose,
         file: &LanguageFile,
@@ -269,6 +313,9 @@ impl TemplateSet {
             (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder, Channel::Voice) => {
                 return Err(ComposeError::NoTemplate { channel });
             }
+            (Purpose::EmergencyContact, Channel::Whatsapp) => text_of(&file.emergency.written)?,
+            (Purpose::EmergencyContact, Channel::Sms) => (file.emergency.written.render(values)?, Vec::new()),
+            (Purpose::EmergencyContact, Channel::Voice) => (file.emergency.spoken.render(values)?, Vec::new()),
         };
         let content_sid = match channel {
             Channel::Whatsapp => content_sid.map(checked_sid).transpose()?,
@@ -307,7 +354,12 @@ impl TemplateSet {
     pub fn content_definition(&self, purpose: Purpose, language: &Language) -> serde_json::Value {
         let file = self.file_for(language);
         // `parse` refuses a file in which a purpose has no text.
-        let template = file.notices.get(&purpose).unwrap_or(&file.whatsapp);
+        let template = match purpose {
+            Purpose::EmergencyContact => &file.emergency.written,
+            Purpose::CounsellorAlert | Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder => {
+                file.notices.get(&purpose).unwrap_or(&file.whatsapp)
+            }
+        };
         let samples = Values::sample(&file.words, &file.actions);
         let numbered = |variable| match template.variables.iter().position(|listed| *listed == variable) {
             Some(place) => format!("{{{{{}}}}}", place + 1),

@@ -9,6 +9,7 @@ pub mod delivery;
 pub mod event;
 pub mod ids;
 pub mod message;
+pub mod method;
 pub mod phone;
 pub mod policy;
 pub mod provider;

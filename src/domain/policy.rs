@@ -80,6 +80,10 @@ pub struct Policy {
     /// Whether a reply from the phone of whoever has taken the case may close it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resolve_by_reply: bool,
+    /// How long after people began to be told the student's emergency contacts are told, too, if nobody has taken the case;
+    /// `None`: never by itself.
+    #[serde(with = "maybe_millis", default, skip_serializing_if = "Option::is_none")]
+    pub emergency_contact_after: Option<Duration>,
     /// The respond-by time that a message names, counted from when it is planned.
     #[serde(with = "millis")]
     pub respond_within: Duration,
@@ -192,6 +196,23 @@ impl Stage {
             Self::Step { .. } => Self::LastResponder { times: 1 },
             Self::LastResponder { times } => Self::LastResponder { times: times.saturating_add(1) },
         }
+    }
+}
+
+/// The same as [`millis`], of what may be left out.
+pub(crate) mod maybe_millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::millis::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
     }
 }
 

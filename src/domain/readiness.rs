@@ -297,6 +297,7 @@ mod tests {
             act_within: Duration::from_secs(900),
             check_in_within: Duration::from_secs(300),
             resolve_by_reply: false,
+            emergency_contact_after: None,
             respond_within: Duration::from_secs(300),
         }
     }

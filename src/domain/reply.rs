@@ -181,6 +181,8 @@ pub enum Answer {
     Help,
     /// No case waits for this person.
     NoCase,
+    /// They were told as an emergency contact: whom to call is said again.
+    CallTheDesk(Reference),
     /// Nobody that is known here, or the provider itself answers: nothing is said.
     Nothing,
 }
@@ -242,7 +244,8 @@ fn answer_text(answer: &Answer) -> Option<String> {
             )
         }
         Answer::Help => HELP.to_owned(),
-        Answer::Nothing => return None,
+        // The words are the college's own: see the service.
+        Answer::CallTheDesk(_) | Answer::Nothing => return None,
     };
     Some(text)
 }

@@ -4,13 +4,11 @@
 //! ```text
 //! contact   added ──> changed, any number of times ──> removed      (nobody was ever told there)
 //!                                              └─────> deactivated  (somebody may have been: the audit names them)
-//! method    Unverified ── right code ──> Verified ── STOP, or Twilio says so ──> OptedOut
-//!               ^                            │ ^                                    │
-//!               └── another number ──────────┘ └────────── START ───────────────────┘
 //! ```
 //!
-//! That a phone takes nothing from us is the phone's own word: it outlives the contact who had the number. A number that is
-//! taken out while it is opted out is kept as that ([`OptedOutNumber`]), and whoever gets it next gets it opted out.
+//! How a number is proven stands in [`super::method`]. That a phone takes nothing from us is the phone's own word: it outlives
+//! the contact who had the number. A number that is taken out while it is opted out is kept as that ([`OptedOutNumber`]), and
+//! whoever gets it next gets it opted out.
 //!
 //! Only a verified method of an active contact is used for alerts. Every change is [`Roster::on`]: a pure function of the
 //! roster, a [`Change`] and the [`Situation`], which gives a [`Transition`]. The store commits the roster and its audit
@@ -27,8 +25,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use codes::{CODE_LASTS, CODE_TRIES, CodeTaken, PendingCode, SentCode};
-pub use contacts::{ContactDetails, MethodDetails, Number};
+pub use codes::CodeTaken;
+pub use contacts::ContactDetails;
 pub use deed::{OptOutBy, SettingsDeed};
 pub use policies::{CONFIGURED, Findings, POLICIES_MAX, RosterPolicy};
 pub use schedules::SCHEDULES_MAX;
@@ -36,6 +34,9 @@ pub use schedules::SCHEDULES_MAX;
 use super::audit::{Actor, AuditEntry, AuditHead, AuditStream};
 use super::contact::{Channel, Contact, ContactMethod, ContactRole, Directory, Language};
 use super::ids::{AddressKey, CodeHash, ContactId, OrganisationId, PersonKey, PolicyId, ScheduleId};
+pub use super::method::{
+    CODE_LASTS, CODE_TRIES, FieldFault, Method, MethodDetails, Number, PendingCode, SentCode, Standing,
+};
 use super::schedule::{Schedule, Zone};
 use super::sealed::Sealed;
 
@@ -46,58 +47,6 @@ pub const KEPT_MAX: usize = 200;
 
 /// How many numbers are kept that nobody has and that take nothing from us; beyond that the one that was taken out first goes.
 pub const OPTED_OUT_MAX: usize = 1_000;
-
-/// Whether a method may be used for alerts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "snake_case")]
-pub enum Standing {
-    /// Nobody has proved that it reaches the person.
-    Unverified,
-    /// A code that was sent there came back.
-    Verified {
-        /// When.
-        at: Timestamp,
-    },
-    /// The phone takes nothing from us any more.
-    OptedOut {
-        /// Since when.
-        since: Timestamp,
-        /// When it was verified, if it was: START makes it so again.
-        verified_at: Option<Timestamp>,
-    },
-}
-
-impl Standing {
-    /// The standing's name, as in the API.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Unverified => "unverified",
-            Self::Verified { .. } => "verified",
-            Self::OptedOut { .. } => "opted_out",
-        }
-    }
-
-    /// Whether alerts may be sent there.
-    pub const fn is_usable(&self) -> bool {
-        matches!(self, Self::Verified { .. })
-    }
-}
-
-/// One number on one channel, and how it stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Method {
-    /// The channel.
-    pub channel: Channel,
-    /// The number, sealed under the contact's data key.
-    pub address: Sealed,
-    /// The number's keyed hash.
-    pub address_key: AddressKey,
-    /// How it stands.
-    pub standing: Standing,
-    /// The code that was sent and has not come back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub code: Option<PendingCode>,
-}
 
 /// A person of the roster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,14 +81,7 @@ impl RosterContact {
 
     /// The person as alerts know them: with the methods that may be used. `None`: they cannot be told anything.
     pub fn reachable(&self, organisation: &OrganisationId) -> Option<Contact> {
-        let usable = self.methods.iter().filter(|method| method.standing.is_usable());
-        let methods: Vec<ContactMethod> = usable
-            .map(|method| ContactMethod {
-                channel: method.channel,
-                address: method.address.clone(),
-                address_key: method.address_key,
-            })
-            .collect();
+        let methods: Vec<ContactMethod> = self.methods.iter().filter_map(Method::usable).collect();
         (self.active && !methods.is_empty()).then(|| Contact {
             id: self.id.clone(),
             organisation: organisation.clone(),
@@ -393,15 +335,6 @@ pub enum Rejection {
     NoCode,
 }
 
-/// A field that breaks a rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldFault {
-    /// Where: a path such as `methods[0].number`.
-    pub field: String,
-    /// The rule, fit to be shown. Never the value.
-    pub rule: &'static str,
-}
-
 /// A change, ready to be committed.
 #[derive(Debug, Clone)]
 pub struct Transition {
@@ -436,8 +369,7 @@ impl Roster {
 
     /// The person who has this number on this channel.
     pub fn contact_at(&self, channel: Channel, address: AddressKey) -> Option<&RosterContact> {
-        let theirs = |method: &Method| (method.channel, method.address_key) == (channel, address);
-        self.contacts.iter().find(|contact| contact.methods.iter().any(theirs))
+        self.contacts.iter().find(|contact| contact.methods.iter().any(|method| method.is_at(channel, address)))
     }
 
     /// Whether a number takes nothing from us that nobody has just now.

@@ -62,6 +62,14 @@ pub enum ProblemCode {
     Conflict,
     /// The phone takes nothing from us until it says START.
     OptedOut,
+    /// The student has named no such emergency contact.
+    EmergencyContactUnknown,
+    /// The emergency contact has no number that is verified.
+    EmergencyContactUnverified,
+    /// No desk is set up that an emergency contact could be asked to call.
+    DeskMissing,
+    /// A drill reaches nobody outside the team.
+    DrillStaysInside,
     /// The service did not finish in time; whether it did its work is not known.
     TimeOut,
     /// The service, or something it needs, is not available just now.
@@ -81,7 +89,7 @@ struct Spec {
 
 impl ProblemCode {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 25] = [
         Self::MalformedJson,
         Self::MalformedRequest,
         Self::UnknownField,
@@ -99,6 +107,10 @@ impl ProblemCode {
         Self::IdempotencyKeyReused,
         Self::Conflict,
         Self::OptedOut,
+        Self::EmergencyContactUnknown,
+        Self::EmergencyContactUnverified,
+        Self::DeskMissing,
+        Self::DrillStaysInside,
         Self::TimeOut,
         Self::Unavailable,
         Self::Internal,
@@ -126,6 +138,14 @@ impl ProblemCode {
             }
             Self::Conflict => ("conflict", 409, "The state of the thing does not allow this"),
             Self::OptedOut => ("opted_out", 409, "The phone takes nothing from us"),
+            Self::EmergencyContactUnknown => {
+                ("emergency_contact_unknown", 409, "The student has no such emergency contact")
+            }
+            Self::EmergencyContactUnverified => {
+                ("emergency_contact_unverified", 409, "The emergency contact has no verified number")
+            }
+            Self::DeskMissing => ("desk_missing", 409, "No desk is set up that could be called"),
+            Self::DrillStaysInside => ("drill_stays_inside", 409, "A drill reaches nobody outside the team"),
             Self::TimeOut => ("time_out", 503, "The service did not finish in time"),
             Self::Unavailable => ("unavailable", 503, "The service is not available just now"),
             Self::Internal => ("internal", 500, "The service is at fault"),
@@ -406,6 +426,23 @@ impl utoipa::IntoResponses for IdempotencyProblems {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         use ProblemCode as Code;
         documented(&[Code::UnknownField, Code::MissingField, Code::InvalidField, Code::IdempotencyKeyReused])
+    }
+}
+
+/// What telling an emergency contact may answer besides [`IdempotencyProblems`]; named after them.
+#[derive(Debug)]
+pub struct DisclosureProblems;
+
+impl utoipa::IntoResponses for DisclosureProblems {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        use ProblemCode as Code;
+        documented(&[
+            Code::Conflict,
+            Code::EmergencyContactUnknown,
+            Code::EmergencyContactUnverified,
+            Code::DeskMissing,
+            Code::DrillStaysInside,
+        ])
     }
 }
 

@@ -190,6 +190,7 @@ const fn field_label(field: SealedField) -> &'static str {
         SealedField::Principal => "principal",
         SealedField::Note => "note",
         SealedField::ContactName => "contact_name",
+        SealedField::Disclosure => "disclosure",
     }
 }
 

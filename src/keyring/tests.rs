@@ -13,7 +13,7 @@ const GOLDEN_WRAPPED: &str =
 const GOLDEN_SEALED: &str = "v1.f4f8c086a3fb882b.PuhN18ZdyYUUE96AYvhbjVM_YKr-pC6Jzl72PXWF6_DMcbIs9__j1QiPgy9FQP0";
 const GOLDEN_HASH: &str = "92d96c373f3262e0fe263b588ab69f8a94dd7afc6c6ed05ab7dc83a8af20da67";
 
-const FIELDS: [SealedField; 8] = [
+const FIELDS: [SealedField; 9] = [
     SealedField::UserId,
     SealedField::Message,
     SealedField::Metadata,
@@ -22,6 +22,7 @@ const FIELDS: [SealedField; 8] = [
     SealedField::Principal,
     SealedField::Note,
     SealedField::ContactName,
+    SealedField::Disclosure,
 ];
 const PURPOSES: [HashPurpose; 7] = [
     HashPurpose::Subject,

@@ -8,13 +8,13 @@
 //! and the key together are the key of the answer, which is kept as the one to a reply is: in the same commit.
 
 use super::people::address_key;
-use super::replies::{Kept, is_taken_by, recipient};
+use super::replies::{Answers, Kept, is_taken_by, recipient};
 use super::{Service, ServiceError};
 use crate::domain::alert::{AckVia, Alert, AlertState, Kind, TakenBy};
 use crate::domain::contact::{Channel, PhoneNumber};
 use crate::domain::delivery::{Attempt, Delivery};
 use crate::domain::ids::{AttemptRef, IdempotencyKey, ProviderId};
-use crate::domain::message::Speech;
+use crate::domain::message::{Purpose, Speech};
 use crate::domain::provider::{MessageStatus, Receipt};
 use crate::domain::reply::{self, Answer, Note};
 use crate::ports::HashPurpose;
@@ -69,6 +69,8 @@ pub enum Said {
     Answer(Speech, reply::Said),
     /// The message, to a machine.
     Voicemail(Speech),
+    /// The message, to an emergency contact: there is no key, and a machine records the same.
+    Told(Speech),
     /// Nothing: the call is none of ours, or nobody is to hear of the case any more.
     Nothing,
 }
@@ -85,6 +87,10 @@ impl Service {
         let Some(About { alert, delivery }) = self.about(call).await? else { return Ok(Said::Nothing) };
         self.note_answered(call, status).await;
         let Some(speech) = self.speech(&alert, &delivery)? else { return Ok(Said::Nothing) };
+        if delivery.purpose == Purpose::EmergencyContact {
+            // Nothing is told any more once the case is closed, or, on the policy's account, taken.
+            return Ok(if alert.wants(&delivery) { Said::Told(speech) } else { Said::Nothing });
+        }
         let by_machine = status == MessageStatus::Machine;
         let said = |answer| reply::Said { answer, note: note(&alert) };
         Ok(match &alert.state {
@@ -111,6 +117,9 @@ impl Service {
         let Some(About { alert, delivery }) = self.about(call).await? else { return Ok(Said::Nothing) };
         let Some(speech) = self.speech(&alert, &delivery)? else { return Ok(Said::Nothing) };
         let kept = Kept { key: self.keypress_key(&call.id, key), note: note(&alert) };
+        if delivery.purpose == Purpose::EmergencyContact {
+            return self.key_pressed_outside(alert, &delivery, key, kept, speech).await;
+        }
         let answer = match (self.answer_given(kept.key).await?, key) {
             (Some(answer), _) => answer,
             (None, Key::Other) => kept.said(Answer::Help),
@@ -120,6 +129,24 @@ impl Service {
         // Machines press no keys. Only now: the case is worth more than how far its call got.
         self.note_answered(call, MessageStatus::Answered).await;
         Ok(Said::Answer(speech, answer))
+    }
+
+    /// An emergency contact is asked for no key. One that comes all the same is kept as their words are, and changes nothing.
+    async fn key_pressed_outside(
+        &self,
+        alert: Alert,
+        delivery: &Delivery,
+        key: Key,
+        under: Kept,
+        speech: Speech,
+    ) -> Result<Said, ServiceError> {
+        let is_wanted = alert.wants(delivery);
+        if self.answer_given(under.key).await?.is_none() {
+            let words = format!("(key {})", String::from_utf8_lossy(key.name()));
+            let answers = Answers::call_the_desk(alert.reference);
+            self.keep_words(alert, &recipient(delivery), (Channel::Voice, &words), under, answers).await?;
+        }
+        Ok(if is_wanted { Said::Told(speech) } else { Said::Nothing })
     }
 
     /// What a call is about, if it is ours: made for this attempt, and to the phone of its recipient.

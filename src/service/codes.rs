@@ -5,13 +5,17 @@
 
 use super::caller::Caller;
 use super::contacts::OpenedContact;
-use super::{Service, ServiceError};
+use super::emergency::OpenedEmergencyContact;
+use super::people::subject_key;
+use super::{Organisation, Service, ServiceError};
+use crate::domain::consent::EmergencyChange;
 use crate::domain::contact::{Channel, Language, PhoneNumber};
-use crate::domain::ids::{AddressKey, CodeHash, ContactId, OrganisationId, ProviderId};
+use crate::domain::ids::{AddressKey, CodeHash, ContactId, OrganisationId, ProviderId, SubjectKey};
 use crate::domain::message::{code_text, text_sha256};
+use crate::domain::method::{CODE_LASTS, Method};
 use crate::domain::provider::{ErrorClass, ProviderFault};
-use crate::domain::roster::{CODE_LASTS, Change, CodeTaken, OptOutBy, Outcome, Rejection};
-use crate::ports::{HashPurpose, KeyringError, MessageContent, MessageRequest, SealedField, random};
+use crate::domain::roster::{Change, CodeTaken, OptOutBy, Outcome, Rejection};
+use crate::ports::{DataKey, HashPurpose, KeyringError, MessageContent, MessageRequest, SealedField, random};
 
 /// How codes are sent over WhatsApp, which takes free text for a day after the person has written only.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +44,7 @@ pub struct CodeToSend {
     /// Until when it counts.
     pub until: jiff::Timestamp,
     organisation: OrganisationId,
+    whose: Whose,
     contact: ContactId,
     channel: Channel,
     address: AddressKey,
@@ -48,10 +53,19 @@ pub struct CodeToSend {
     written: (Option<String>, Option<String>),
 }
 
+/// Where the number is kept that a code is to prove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// In the roster.
+    Roster,
+    /// With a student, whose emergency contact it is.
+    Student(SubjectKey),
+}
+
 /// What came of a code that somebody said.
-pub enum Confirmed {
+pub enum Confirmed<T> {
     /// It is the one: the method is verified.
-    Right(Box<OpenedContact>),
+    Right(Box<T>),
     /// It is not; so many more may be tried.
     Wrong {
         /// How many.
@@ -69,7 +83,7 @@ impl Service {
     ) -> Result<CodeToSend, ServiceError> {
         let organisation = self.organisation(&caller.organisation)?;
         self.require_way(channel, &organisation.codes)?;
-        let code = format!("{:06}", u64::from_le_bytes(random(self.entropy.as_ref())) % 1_000_000);
+        let code = self.draw_code();
         let id = &organisation.id;
         let hash_for = |address| self.code_hash(id, contact, channel, address, &code);
         let changed = self
@@ -82,10 +96,55 @@ impl Service {
         let known = changed.roster.contact(contact).ok_or(ServiceError::NotFound)?;
         let method = known.method(channel).ok_or(ServiceError::NotFound)?;
         let key = self.kept_data_key(id, known.person).await?;
+        self.code_to_send(organisation, Whose::Roster, (contact, &known.language), method, key.as_ref(), &code)
+    }
+
+    /// The same, for an emergency contact of a student.
+    pub async fn begin_emergency_verification(
+        &self,
+        caller: &Caller,
+        user_id: &str,
+        contact: &ContactId,
+        channel: Channel,
+    ) -> Result<CodeToSend, ServiceError> {
+        let organisation = self.organisation(&caller.organisation)?;
+        self.require_way(channel, &organisation.codes)?;
+        let (id, code) = (&organisation.id, self.draw_code());
+        let subject = subject_key(self.keyring.as_ref(), id, user_id);
+        let changed = self
+            .change_emergency_as(caller, subject, |record| {
+                let known = record.emergency_contact(contact).ok_or(Rejection::NoSuchContact)?;
+                let method = known.method(channel).ok_or(Rejection::NoSuchMethod)?;
+                let hash = self.code_hash(id, contact, channel, method.address_key, &code);
+                Ok(EmergencyChange::SendCode { id: contact.clone(), channel, hash })
+            })
+            .await?;
+        let known = changed.record.emergency_contact(contact).ok_or(ServiceError::NotFound)?;
+        let method = known.method(channel).ok_or(ServiceError::NotFound)?;
+        let key = self.person_data_key(id, subject.into()).await?;
+        let whose = Whose::Student(subject);
+        self.code_to_send(organisation, whose, (contact, &known.language), method, key.as_ref(), &code)
+    }
+
+    fn draw_code(&self) -> String {
+        format!("{:06}", u64::from_le_bytes(random(self.entropy.as_ref())) % 1_000_000)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "two callers, which have all of it at hand")]
+    fn code_to_send(
+        &self,
+        organisation: &Organisation,
+        whose: Whose,
+        (contact, language): (&ContactId, &Language),
+        method: &Method,
+        key: &dyn DataKey,
+        code: &str,
+    ) -> Result<CodeToSend, ServiceError> {
+        let (channel, address) = (method.channel, method.address_key);
+        let hash = self.code_hash(&organisation.id, contact, channel, address, code);
         let number = key.open(SealedField::Address, &method.address)?;
         let to: PhoneNumber = number.parse().map_err(|_| ServiceError::Sealed(KeyringError::Malformed))?;
-        let content = content(channel, &organisation.codes, &known.language, &code);
-        let written = match content_for_audit(channel, &organisation.codes, &known.language) {
+        let written = match content(channel, &organisation.codes, language, NO_CODE) {
             MessageContent::Template { content_sid, .. } => (Some(content_sid), None),
             MessageContent::Body(text) => (None, Some(text_sha256(&text))),
             // No code is said by a call.
@@ -93,16 +152,10 @@ impl Service {
         };
         let until = method.code.as_ref().map_or_else(|| self.clock.now(), |code| code.until());
         tracing::info!(contact = %contact, channel = channel.as_str(), "a code is sent");
-        Ok(CodeToSend {
-            request: MessageRequest { attempt: None, channel, to, content },
-            until,
-            organisation: id.clone(),
-            contact: contact.clone(),
-            channel,
-            address: method.address_key,
-            hash: hash_for(method.address_key),
-            written,
-        })
+        let content = content(channel, &organisation.codes, language, code);
+        let request = MessageRequest { attempt: None, channel, to, content };
+        let (organisation, contact) = (organisation.id.clone(), contact.clone());
+        Ok(CodeToSend { request, until, organisation, whose, contact, channel, address, hash, written })
     }
 
     /// The provider has a code (`provider_id`), or may have it: the audit says so. Nothing depends on that, so that whoever asked
@@ -111,8 +164,18 @@ impl Service {
         let (content_sid, text_sha256) = sent.written.clone();
         let taken = CodeTaken { provider_id: provider_id.cloned(), content_sid, text_sha256 };
         let CodeToSend { contact, channel, address, .. } = sent;
-        let change = Change::CodeTaken { id: contact.clone(), channel: *channel, address: *address, taken };
-        if let Err(error) = self.change_as(&caller.clone().until(None), |_| Ok(change.clone())).await {
+        let (caller, id, channel, address) = (caller.clone().until(None), contact.clone(), *channel, *address);
+        let written = match sent.whose {
+            Whose::Roster => {
+                let change = Change::CodeTaken { id, channel, address, taken };
+                self.change_as(&caller, |_| Ok(change.clone())).await.map(|_| ())
+            }
+            Whose::Student(subject) => {
+                let change = EmergencyChange::CodeTaken { id, channel, address, taken };
+                self.change_emergency_as(&caller, subject, |_| Ok(change.clone())).await.map(|_| ())
+            }
+        };
+        if let Err(error) = written {
             tracing::error!(contact = %contact, channel = channel.as_str(), %error, "that a code was sent is not in the audit");
         }
     }
@@ -125,17 +188,59 @@ impl Service {
         sent: &CodeToSend,
         fault: Option<&ProviderFault>,
     ) -> Result<(), ServiceError> {
-        let CodeToSend { contact, channel, hash, .. } = sent;
+        let CodeToSend { contact, channel, hash, address, .. } = sent;
+        let (channel, hash, address, id) = (*channel, *hash, *address, contact.clone());
         let code = fault.and_then(|fault| fault.code);
-        let change = Change::CodeNotSent { id: contact.clone(), channel: *channel, hash: *hash, fault: code };
+        let opts_out = fault.is_some_and(|fault| fault.class == ErrorClass::OptOut);
+        let by = OptOutBy::Provider { code };
         // Whoever asked may not wait any longer; that it was refused is booked all the same.
         let caller = caller.clone().until(None);
-        self.change_as(&caller, |_| Ok(change.clone())).await?;
-        if fault.is_some_and(|fault| fault.class == ErrorClass::OptOut) {
-            let by = OptOutBy::Provider { code };
-            self.opt_out(&sent.organisation, *channel, sent.address, by).await?;
+        match sent.whose {
+            Whose::Roster => {
+                let change = Change::CodeNotSent { id, channel, hash, fault: code };
+                self.change_as(&caller, |_| Ok(change.clone())).await?;
+                if opts_out {
+                    self.opt_out(&sent.organisation, channel, address, by).await?;
+                }
+            }
+            Whose::Student(subject) => {
+                let change = EmergencyChange::CodeNotSent { id, channel, hash, fault: code };
+                self.change_emergency_as(&caller, subject, |_| Ok(change.clone())).await?;
+                if opts_out {
+                    let change = EmergencyChange::OptOut { channel, address, by };
+                    self.change_emergency_as(&caller, subject, |_| Ok(change.clone())).await?;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Somebody says which code has come to an emergency contact.
+    pub async fn confirm_emergency_verification(
+        &self,
+        caller: &Caller,
+        user_id: &str,
+        contact: &ContactId,
+        channel: Channel,
+        code: &str,
+    ) -> Result<Confirmed<OpenedEmergencyContact>, ServiceError> {
+        let id = &self.organisation(&caller.organisation)?.id;
+        let subject = subject_key(self.keyring.as_ref(), id, user_id);
+        let changed = self
+            .change_emergency_as(caller, subject, |record| {
+                let known = record.emergency_contact(contact).ok_or(Rejection::NoSuchContact)?;
+                let method = known.method(channel).ok_or(Rejection::NoSuchMethod)?;
+                let hash = self.code_hash(id, contact, channel, method.address_key, code);
+                Ok(EmergencyChange::ConfirmCode { id: contact.clone(), channel, hash })
+            })
+            .await?;
+        match changed.outcome {
+            Outcome::WrongCode { tries_left } => Ok(Confirmed::Wrong { tries_left }),
+            Outcome::Confirmed | Outcome::Done | Outcome::Removed | Outcome::Deactivated => {
+                tracing::info!(contact = %contact, channel = channel.as_str(), "a method was verified");
+                Ok(Confirmed::Right(Box::new(self.opened_emergency_of(&changed.record, contact).await?)))
+            }
+        }
     }
 
     /// Somebody says which code has come.
@@ -145,7 +250,7 @@ impl Service {
         contact: &ContactId,
         channel: Channel,
         code: &str,
-    ) -> Result<Confirmed, ServiceError> {
+    ) -> Result<Confirmed<OpenedContact>, ServiceError> {
         let id = &self.organisation(&caller.organisation)?.id;
         let changed = self
             .change_as(caller, |roster| {
@@ -193,10 +298,8 @@ impl Service {
     }
 }
 
-/// What is sent, with zeros in the place of the code: whoever reads the audit must not find the code by trying all.
-fn content_for_audit(channel: Channel, texts: &CodeTexts, language: &Language) -> MessageContent {
-    content(channel, texts, language, "000000")
-}
+/// What stands in the place of a code in what the audit proves of its message.
+const NO_CODE: &str = "000000";
 
 fn content(channel: Channel, texts: &CodeTexts, language: &Language, code: &str) -> MessageContent {
     match (channel, &texts.whatsapp) {

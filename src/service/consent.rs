@@ -6,7 +6,7 @@ use super::caller::Caller;
 use super::people::subject_key;
 use super::{Along, Changed, Service, ServiceError, TRIES};
 use crate::domain::alert::{Alert, Input};
-use crate::domain::audit::{Actor, AuditHead, AuditStream};
+use crate::domain::audit::{Actor, AuditStream};
 use crate::domain::consent::{ChannelConsent, ConsentRecord, Ground, ground_for};
 use crate::domain::contact::Channel;
 use crate::domain::event::Label;
@@ -58,13 +58,7 @@ impl Service {
         let now = self.clock.now();
         for _ in 0..TRIES {
             let known = self.store.consent(&organisation.id, subject).await?;
-            let mut record = known.unwrap_or_else(|| ConsentRecord {
-                organisation: organisation.id.clone(),
-                subject,
-                version: 0,
-                channels: std::collections::BTreeMap::new(),
-                audit_head: AuditHead::EMPTY,
-            });
+            let mut record = known.unwrap_or_else(|| ConsentRecord::empty(organisation.id.clone(), subject));
             record.version += 1;
             let mut audit = Vec::new();
             for (channel, granted) in &change.channels {

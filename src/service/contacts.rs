@@ -11,7 +11,7 @@ use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, Contact, ContactRole, Language, PhoneNumber};
 use crate::domain::delivery::Settled;
 use crate::domain::ids::{AddressKey, ContactId, OrganisationId, PersonKey, Reference};
-use crate::domain::message::Texts;
+use crate::domain::message::{Purpose, Texts};
 use crate::domain::phone;
 use crate::domain::provider::ErrorClass;
 use crate::domain::roster::{
@@ -118,7 +118,7 @@ impl Service {
     pub async fn add_contact(&self, caller: &Caller, input: ContactInput) -> Result<OpenedContact, ServiceError> {
         let organisation = self.organisation(&caller.organisation)?.id.clone();
         check_numbers(&input.methods).await?;
-        let id = new_id(random(self.entropy.as_ref()));
+        let id = new_id('c', random(self.entropy.as_ref()));
         let person = self.person_of(&organisation, &id);
         let (wrapped, key) = self.keyring.new_data_key(&organisation, person, self.clock.now());
         let name = input.name.as_ref().map(|PersonName(name)| key.seal(SealedField::ContactName, name));
@@ -250,7 +250,14 @@ impl Service {
             let code = delivery.attempts.last().and_then(|attempt| attempt.fault).and_then(|fault| fault.code);
             let by = OptOutBy::Provider { code };
             let (channel, address) = (delivery.channel, delivery.address_key);
-            if let Err(error) = self.opt_out(&alert.organisation, channel, address, by).await {
+            let booked = match delivery.purpose {
+                Purpose::EmergencyContact => self.emergency_opt_out(alert, delivery, by).await,
+                Purpose::CounsellorAlert
+                | Purpose::TakenNotice
+                | Purpose::OutcomeReminder
+                | Purpose::FollowUpReminder => self.opt_out(&alert.organisation, channel, address, by).await,
+            };
+            if let Err(error) = booked {
                 tracing::error!(alert = %alert.id, contact = %delivery.contact, %error, "an opt-out could not be booked");
             }
         }
@@ -268,21 +275,32 @@ impl Service {
         name: Option<Sealed>,
         input: &ContactInput,
     ) -> ContactDetails {
-        let number = |number: &PhoneNumber| Number {
-            address: key.seal(SealedField::Address, number.expose()),
-            address_key: address_key(self.keyring.as_ref(), organisation, number),
-        };
-        let methods = input.methods.iter();
         ContactDetails {
             name,
             role: input.role,
             language: input.language.clone(),
             time_zone: input.time_zone.clone(),
-            methods: methods
-                .map(|(channel, of)| MethodDetails { channel: *channel, number: of.as_ref().map(number) })
-                .collect(),
+            methods: self.method_details(organisation, key, &input.methods),
             active: input.active,
         }
+    }
+
+    /// Numbers, sealed as they are kept.
+    pub(super) fn method_details(
+        &self,
+        organisation: &OrganisationId,
+        key: &dyn DataKey,
+        methods: &[(Channel, Option<PhoneNumber>)],
+    ) -> Vec<MethodDetails> {
+        let number = |number: &PhoneNumber| Number {
+            address: key.seal(SealedField::Address, number.expose()),
+            address_key: address_key(self.keyring.as_ref(), organisation, number),
+        };
+        let details = |(channel, of): &(Channel, Option<PhoneNumber>)| MethodDetails {
+            channel: *channel,
+            number: of.as_ref().map(number),
+        };
+        methods.iter().map(details).collect()
     }
 
     pub(crate) async fn opened_of(&self, roster: Roster, id: &ContactId) -> Result<OpenedContact, ServiceError> {
@@ -345,14 +363,14 @@ pub struct ConfiguredPerson {
 }
 
 /// An id that is drawn says nothing of the person, and is never drawn again for another.
-fn new_id(bytes: [u8; 5]) -> ContactId {
+pub(super) fn new_id(kind: char, bytes: [u8; 5]) -> ContactId {
     let code = Reference::new(bytes).as_str().to_ascii_lowercase();
     #[expect(clippy::expect_used, reason = "eleven letters and digits with a dash are an id")]
-    format!("c-{code}").parse().expect("an id")
+    format!("{kind}-{code}").parse().expect("an id")
 }
 
 /// Holds numbers against the numbering plans, on a thread that may take its time.
-async fn check_numbers(methods: &[(Channel, Option<PhoneNumber>)]) -> Result<(), ServiceError> {
+pub(super) async fn check_numbers(methods: &[(Channel, Option<PhoneNumber>)]) -> Result<(), ServiceError> {
     let methods = methods.to_vec();
     let checked = tokio::task::spawn_blocking(move || {
         let numbers =

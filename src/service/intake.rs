@@ -143,7 +143,7 @@ impl Service {
         Err(ServiceError::Busy)
     }
 
-    fn hash_idempotency(&self, caller: &Caller, given: &IdempotencyInput<'_>) -> (IdempotencyKey, [u8; 32]) {
+    pub(super) fn hash_idempotency(&self, caller: &Caller, given: &IdempotencyInput<'_>) -> (IdempotencyKey, [u8; 32]) {
         let organisation = caller.organisation.as_str().as_bytes();
         let parts = [organisation, caller.id.as_bytes(), given.key.as_bytes()];
         let key = self.keyring.hash(HashPurpose::Idempotency, &parts);
@@ -179,6 +179,7 @@ impl Service {
             // An override stands whatever the student says. A refusal for want of consent rests on their word, too: one
             // that was given meanwhile opens the way at once.
             consent_version: (!is_overridden(&transition.alert)).then_some(consent_version),
+            emergency: None,
             may_wait: false,
             // An event that was accepted late is better than none.
             deadline: None,

@@ -10,6 +10,7 @@ pub mod consent;
 pub mod contacts;
 pub mod dispatch;
 pub mod drills;
+pub mod emergency;
 pub mod humans;
 pub mod intake;
 pub mod moving;
@@ -34,7 +35,9 @@ use self::dispatch::Dispatch;
 use crate::alarm::Alarms;
 use crate::alarm::board::About;
 use crate::alarm::kind::Kind;
-use crate::domain::alert::{Action, Alarm, Alert, Compose, Input, Rejection, Rules, Situation, Transition};
+use crate::domain::alert::{
+    Action, Alarm, Alert, Compose, Disclosures, Input, Rejection, Rules, Situation, Transition,
+};
 use crate::domain::audit::{Actor, AuditEntry, AuditStream};
 use crate::domain::contact::{Channel, Directory};
 use crate::domain::crowd::{Crowd, PhonePace};
@@ -102,6 +105,12 @@ pub enum ServiceError {
     /// A drill of this reference is running: one at a time.
     #[error("the drill {0} is running; a college has one at a time")]
     DrillRuns(Reference),
+    /// There is no desk that an emergency contact could be asked to call.
+    #[error("no desk is set up that an emergency contact could be asked to call")]
+    NoDesk,
+    /// The student has named several emergency contacts.
+    #[error("it must be said which emergency contact")]
+    WhichEmergencyContact,
     /// The idempotency key was used for another body.
     #[error("the idempotency key was used for another request")]
     IdempotencyKeyReused,
@@ -162,6 +171,8 @@ pub(crate) struct Along {
     idempotency: Option<IdempotencyRecord>,
     data_key: Option<WrappedDataKey>,
     consent_version: Option<u64>,
+    /// The student's emergency contacts, of the version above.
+    emergency: Option<Arc<Disclosures>>,
     may_wait: bool,
     deadline: Option<caller::Deadline>,
 }
@@ -246,6 +257,7 @@ impl Service {
         actor: &'a Actor,
         lease: Option<&'a Lease>,
     ) -> Situation<'a> {
+        // Who has not read the student's word tells nobody whom they have named.
         Situation {
             now,
             jitter: jitter(self.entropy.as_ref()),
@@ -254,6 +266,7 @@ impl Service {
             directory: &live.directory,
             ladders: &live.ladders,
             composer: organisation.composer.as_ref(),
+            emergency: None,
             phones: &self.crowd,
             lease,
         }
@@ -348,7 +361,10 @@ impl Service {
             let mut place = if may_send(&input) { self.dispatch.place() } else { None };
             let lease = (wakes || place.is_some()).then(|| self.lease(now));
             let live = self.live(&organisation.id)?;
-            let situation = self.situation(organisation, &live, now, actor, lease.as_ref());
+            let situation = Situation {
+                emergency: along.emergency.as_deref(),
+                ..self.situation(organisation, &live, now, actor, lease.as_ref())
+            };
             let transition = alert.on(input.clone(), &situation)?;
             if transition.is_empty() {
                 return Ok(Changed::Nothing);
@@ -465,6 +481,7 @@ impl Service {
             Alarm::NotComposable => Kind::NotComposable,
             Alarm::Reopened => Kind::Reopened,
             Alarm::FollowUpUntold => Kind::FollowUpUntold,
+            Alarm::EmergencyContactUntold => Kind::EmergencyContactUntold,
             Alarm::DrillUnanswered => Kind::DrillUnanswered,
             Alarm::ConsentWithdrawn => Kind::ConsentWithdrawn,
         };
@@ -480,7 +497,7 @@ impl Service {
 /// Whether what somebody asks for may make a message due at once.
 fn may_send(input: &Input) -> bool {
     match input {
-        Input::Joined { .. } | Input::Overridden { .. } | Input::PassOn => true,
+        Input::Joined { .. } | Input::Overridden { .. } | Input::PassOn | Input::Inform { .. } => true,
         Input::Wake { .. }
         | Input::ConsentJudged { .. }
         | Input::Settled { .. }

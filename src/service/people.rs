@@ -11,6 +11,7 @@ use crate::alarm::kind::Kind;
 use crate::domain::contact::{Channel, Contact, ContactMethod, ContactRole, Language, PhoneNumber};
 use crate::domain::delivery::Delivery;
 use crate::domain::ids::{AddressKey, AlertId, ContactId, OrganisationId, PersonKey, SubjectKey};
+use crate::domain::message::Purpose;
 use crate::ports::{DataKey, HashPurpose, Keyring, KeyringError, SealedField, Store};
 
 /// How many contacts' keys are kept open at the most.
@@ -157,7 +158,13 @@ impl Service {
         organisation: &OrganisationId,
         delivery: &Delivery,
     ) -> Result<PhoneNumber, ServiceError> {
-        let key = self.kept_data_key(organisation, delivery.person).await?;
+        let key = match delivery.purpose {
+            // It is the student's, which is not kept open: once it is destroyed, nobody is told any more.
+            Purpose::EmergencyContact => self.person_data_key(organisation, delivery.person).await?,
+            Purpose::CounsellorAlert | Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder => {
+                self.kept_data_key(organisation, delivery.person).await?
+            }
+        };
         let number = key.open(SealedField::Address, &delivery.address)?;
         number.parse().map_err(|_| ServiceError::Sealed(KeyringError::Malformed))
     }

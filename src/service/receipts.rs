@@ -7,6 +7,7 @@ use crate::domain::audit::Actor;
 use crate::domain::contact::Channel;
 use crate::domain::delivery::{Delivery, DeliveryState};
 use crate::domain::ids::{AttemptNo, AttemptRef, DeliveryNo};
+use crate::domain::message::Purpose;
 use crate::domain::provider::{MessageStatus, Receipt};
 
 /// What became of a callback.
@@ -105,7 +106,8 @@ impl Service {
             return;
         }
         let (since, now) = (seconds_since_told(alert), Reach::of(alert));
-        let first = |is_it: fn(&Delivery) -> bool| alert.deliveries.iter().find(|delivery| is_it(delivery));
+        let to_team = || alert.deliveries.iter().filter(is_to_team);
+        let first = |is_it: fn(&Delivery) -> bool| to_team().find(|delivery| is_it(delivery));
         if now.provider
             && !before.provider
             && let Some(Delivery { channel, stage, .. }) = first(has_reached_provider)
@@ -152,10 +154,15 @@ impl Reach {
     pub(crate) fn of(alert: &Alert) -> Self {
         let deliveries = &alert.deliveries;
         Self {
-            provider: deliveries.iter().any(has_reached_provider),
-            phone: deliveries.iter().any(Delivery::has_arrived),
+            provider: deliveries.iter().filter(is_to_team).any(has_reached_provider),
+            phone: deliveries.iter().filter(is_to_team).any(Delivery::has_arrived),
         }
     }
+}
+
+/// How fast people are told is a figure of the team: whom the student has named is told in addition, and later.
+fn is_to_team(delivery: &&Delivery) -> bool {
+    delivery.purpose != Purpose::EmergencyContact
 }
 
 fn has_reached_provider(delivery: &Delivery) -> bool {
@@ -165,7 +172,7 @@ fn has_reached_provider(delivery: &Delivery) -> bool {
 /// Seconds from the commit that first planned a message to the latest change: the time since the event was accepted, or
 /// since somebody overrode that it was withheld.
 pub(crate) fn seconds_since_told(alert: &Alert) -> f64 {
-    let begun = alert.deliveries.first().map_or(alert.opened_at, |delivery| delivery.planned_at);
+    let begun = alert.deliveries.iter().find(is_to_team).map_or(alert.opened_at, |delivery| delivery.planned_at);
     alert.updated_at.duration_since(begun).as_secs_f64().max(0.0)
 }
 

@@ -15,12 +15,13 @@ use super::people::address_key;
 use super::{Along, Changed, Service, ServiceError, TRIES};
 use crate::alarm::board::About;
 use crate::alarm::kind::Kind;
-use crate::domain::alert::{self, AckVia, Alert, AlertState, Input, Outcome, Rejection};
+use crate::domain::alert::{self, AckVia, Alert, AlertState, Facts, Input, Outcome, Rejection, TakenBy};
 use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, PhoneNumber};
 use crate::domain::delivery::Delivery;
 use crate::domain::event::{EventDetails, ReplyOrigin};
 use crate::domain::ids::{AddressKey, ContactId, EventId, IdempotencyKey, OrganisationId, ProviderId, Reference};
+use crate::domain::message::Purpose;
 use crate::domain::reply::{self, Answer, Command, Note, Said};
 use crate::domain::roster::OptOutBy;
 use crate::ports::{HashPurpose, IdempotencyRecord, SealedField, StoreError, random};
@@ -49,6 +50,8 @@ enum Meant {
     Case(Box<Case>),
     /// Cases are open for this phone, and it is not clear which is meant. Their references, the newest first.
     Unclear(Vec<Reference>),
+    /// Whoever replies is an emergency contact, who was asked to call the desk about this one.
+    Outside(Box<Alert>, Actor),
     /// None is open for this phone. Whether it is the phone of somebody who can be told.
     None { is_known: bool },
 }
@@ -112,6 +115,27 @@ enum ByReply {
     Rejected(Rejection),
 }
 
+/// What is said to words: that they are kept, or, where they cannot be, something else.
+#[derive(Debug, Clone)]
+pub(super) struct Answers {
+    kept: Answer,
+    lost: Answer,
+}
+
+impl Answers {
+    fn to_team(alert: &Alert) -> Self {
+        match waits(alert) {
+            true => Self { kept: Answer::KeptAndWaits(alert.reference), lost: Answer::Help },
+            false => Self { kept: Answer::Kept(alert.reference), lost: Answer::Nothing },
+        }
+    }
+
+    /// An emergency contact hears once more whom to call.
+    pub(super) fn call_the_desk(reference: Reference) -> Self {
+        Self { kept: Answer::CallTheDesk(reference), lost: Answer::CallTheDesk(reference) }
+    }
+}
+
 /// For how long after its end words are still about a case.
 const WORDS_BELONG_FOR: SignedDuration = SignedDuration::from_hours(24);
 /// How many open cases of one phone are looked at to find out whether a reply that names none is clear.
@@ -143,6 +167,13 @@ impl Service {
         }
         let is_about_a_case = reply.command.is_about_a_case();
         let said = match self.meant(reply).await? {
+            Meant::Outside(alert, _) if self.is_long_past(&alert) => Said::from(Answer::Nothing),
+            // Whatever they write takes, hands on and closes nothing.
+            Meant::Outside(alert, actor) => {
+                let answers = Answers::call_the_desk(alert.reference);
+                let words = (reply.channel, reply.words.expose());
+                return self.keep_words(*alert, &actor, words, Kept { key, note: None }, answers).await;
+            }
             Meant::None { is_known: true } if is_about_a_case => Said::from(Answer::NoCase),
             Meant::None { .. } => Said::from(Answer::Nothing),
             Meant::Unclear(references) if is_about_a_case => Said::from(Answer::WhichOf(references)),
@@ -164,7 +195,10 @@ impl Service {
         let answer = match reply.command {
             // Words of long ago are about something else.
             Command::Other if self.is_long_past(&alert) => Answer::Nothing,
-            Command::Other => return self.keep_words(alert, &actor, reply, under).await,
+            Command::Other => {
+                let answers = Answers::to_team(&alert);
+                return self.keep_words(alert, &actor, (reply.channel, reply.words.expose()), under, answers).await;
+            }
             // The phone may be lost, or its owner gone: the case goes on to others.
             _ if asks && !is_theirs && alert.state.hears_phones() => {
                 tracing::warn!(alert = %alert.id, "a reply from a number that nobody has any more was not heeded");
@@ -270,24 +304,29 @@ impl Service {
     }
 
     /// Words that ask for nothing are kept beside the case, under the student's seal: whoever works on it should see them.
-    async fn keep_words(&self, alert: Alert, actor: &Actor, reply: &Reply, under: Kept) -> Result<Said, ServiceError> {
-        let (id, reference, channel) = (alert.id, alert.reference, reply.channel);
-        let help = waits(&alert);
+    pub(super) async fn keep_words(
+        &self,
+        alert: Alert,
+        actor: &Actor,
+        (channel, words): (Channel, &str),
+        under: Kept,
+        answers: Answers,
+    ) -> Result<Said, ServiceError> {
+        let id = alert.id;
         let data_key = self.person_data_key_if_any(&alert.organisation, alert.subject.into()).await?;
         let (Some(data_key), Actor::Contact { contact }) = (data_key, actor) else {
             self.words_were_lost(id).await;
-            return self.keep_reply(under.key, under.said(if help { Answer::Help } else { Answer::Nothing })).await;
+            return self.keep_reply(under.key, under.said(answers.lost)).await;
         };
         let now = self.clock.now();
         let details = EventDetails {
             event: EventId::new(now, random(self.entropy.as_ref())),
             received_at: now,
             reply: Some(ReplyOrigin { contact: contact.clone(), channel }),
-            message: Some(data_key.seal(SealedField::Message, reply.words.expose())),
+            message: Some(data_key.seal(SealedField::Message, words)),
             metadata: None,
         };
-        let kept = if help { Answer::KeptAndWaits(reference) } else { Answer::Kept(reference) };
-        match self.by_reply(alert, Input::Replied { channel }, actor, under, kept, Some(details)).await? {
+        match self.by_reply(alert, Input::Replied { channel }, actor, under, answers.kept, Some(details)).await? {
             ByReply::Answered(said) => {
                 tracing::info!(alert = %id, "words of a reply are kept");
                 Ok(said)
@@ -356,6 +395,9 @@ impl Service {
     async fn opted_in(&self, reply: &Reply) -> Result<(), ServiceError> {
         for (organisation, address) in &self.sender(reply).await?.phones {
             self.opt_in(organisation, reply.channel, *address).await?;
+            if let Some((alert, delivery)) = self.told_outside(organisation, *address, reply.channel).await? {
+                self.emergency_opt_in(&alert, &delivery).await?;
+            }
         }
         Ok(())
     }
@@ -367,6 +409,9 @@ impl Service {
         for (organisation, address) in &sender.phones {
             let live = self.live(organisation)?;
             self.opt_out(organisation, reply.channel, *address, OptOutBy::Reply).await?;
+            if let Some((alert, delivery)) = self.told_outside(organisation, *address, reply.channel).await? {
+                self.emergency_opt_out(&alert, &delivery, OptOutBy::Reply).await?;
+            }
             let Some(contact) = live.directory.contact_at(reply.channel, *address) else { continue };
             let phone = [(organisation.clone(), *address)];
             let mut open = self.open_for(&phone, reply.channel).await?;
@@ -393,9 +438,15 @@ impl Service {
         {
             return self.quoted_case(case, reply, &phones).await;
         }
+        if let Some(outside) = own_quote.as_ref().and_then(|alert| outside_of(alert, &phones, reply.channel)) {
+            return Ok(outside);
+        }
         if let Some(typed) = typed {
             if let Some(case) = self.named(typed, &phones, reply.channel).await? {
                 return Ok(Meant::Case(Box::new(case)));
+            }
+            if let Some(outside) = self.outside(&phones, reply.channel).await? {
+                return Ok(outside);
             }
             return Ok(match own_quote.filter(waits) {
                 Some(alert) => Meant::Unclear(vec![alert.reference]),
@@ -423,8 +474,38 @@ impl Service {
                     Meant::Case(Box::new(Case { beside_drill, ..case }))
                 }))
             }
-            None => self.past(&phones, reply.channel).await,
+            None => {
+                let past = self.past(&phones, reply.channel).await?;
+                let outside = match past {
+                    Meant::None { .. } => self.outside(&phones, reply.channel).await?,
+                    Meant::Case(_) | Meant::Unclear(_) | Meant::Outside(..) => None,
+                };
+                Ok(outside.unwrap_or(past))
+            }
         }
+    }
+
+    /// The last case of which this phone was told as an emergency contact's.
+    async fn outside(&self, phones: &[Phone], channel: Channel) -> Result<Option<Meant>, ServiceError> {
+        for (organisation, address) in phones {
+            if let Some((alert, delivery)) = self.told_outside(organisation, *address, channel).await? {
+                return Ok(Some(Meant::Outside(Box::new(alert), recipient(&delivery))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The words that an answer is said in. What an emergency contact hears is the very text that they were told.
+    pub async fn said_back(&self, said: &Said) -> Result<Option<String>, ServiceError> {
+        let Answer::CallTheDesk(reference) = said.answer else { return Ok(reply::text(said)) };
+        for organisation in &self.organisations {
+            let Some(alert) = self.store.alert_by_reference(&organisation.id, reference).await? else { continue };
+            let told = alert.deliveries.iter().rfind(|delivery| delivery.purpose == Purpose::EmergencyContact);
+            let Some(delivery) = told.filter(|_| organisation.composer.has_desk()) else { continue };
+            let facts = Facts { channel: Channel::Sms, ..alert.facts(delivery, TakenBy::Dashboard) };
+            return Ok(organisation.composer.compose(&facts).map(|composed| composed.text));
+        }
+        Ok(None)
     }
 
     /// The case of a message that was tapped. A wrong tap must not send anybody back to sleep while another case waits.
@@ -596,6 +677,16 @@ impl Service {
 
 fn waits(alert: &Alert) -> bool {
     matches!(alert.state, AlertState::Escalating { .. })
+}
+
+/// A case whose message is quoted, if it was one to an emergency contact's phone.
+fn outside_of(alert: &Alert, phones: &[Phone], channel: Channel) -> Option<Meant> {
+    let is_it = |delivery: &&Delivery| {
+        let is_phone = |(_, address): &Phone| *address == delivery.address_key;
+        delivery.purpose == Purpose::EmergencyContact && delivery.channel == channel && phones.iter().any(is_phone)
+    };
+    let delivery = alert.deliveries.iter().rfind(is_it)?;
+    Some(Meant::Outside(Box::new(alert.clone()), recipient(delivery)))
 }
 
 /// What a reply without a reference may mean, of what is open for its phone; newest first. One: it is clear.

@@ -114,7 +114,7 @@ impl Page<'_> {
             self.ground(entry);
         }
         if deed("ground_recorded").next().is_none() {
-            self.line("  none: nothing may be disclosed, and nothing was");
+            self.line("  none: nothing may be disclosed on the case's own account");
         }
         self.line("\nWHAT WAS DISCLOSED, TO WHOM");
         self.disclosures(&said);
@@ -124,6 +124,9 @@ impl Page<'_> {
                 at(entry, "/deed"),
                 "acknowledged"
                     | "checked_in"
+                    | "emergency_contact_decided"
+                    | "emergency_contact_untold"
+                    | "emergency_contacts_due"
                     | "follow_up_due"
                     | "nobody_on_call"
                     | "passed_on"
@@ -227,6 +230,7 @@ impl Page<'_> {
                 at(entry, "/disclosed/language"),
                 at(entry, "/disclosed/text_sha256"),
             ));
+            self.disclosure(entry);
             if entry.get("past_phone_pace") == Some(&Value::Bool(true)) {
                 self.line("      this phone had had enough messages for a minute: sent all the same");
             }
@@ -249,6 +253,31 @@ impl Page<'_> {
         }
     }
 
+    /// The ground that an emergency contact is told on, which is not the case's.
+    fn disclosure(&mut self, entry: &Value) {
+        let when = |path: &str| at(entry, path).to_owned();
+        match at(entry, "/disclosure/kind") {
+            "contact_consent" => {
+                let (version, notice) = (shown(entry, "/disclosure/version"), when("/disclosure/notice_version"));
+                let granted = when("/disclosure/granted_at");
+                self.line(&format!(
+                    "      disclosed to an emergency contact on the student's consent to it: record version {version}, granted {granted}, notice {notice}"
+                ));
+            }
+            "decision" => {
+                let (who, at) = (self.actor(entry, "/disclosure/by"), when("/disclosure/at"));
+                self.line(&format!("      disclosed to an emergency contact by decision of {who} at {at}"));
+                self.reason(entry, "/disclosure/reason");
+            }
+            _ => {}
+        }
+    }
+
+    fn reason(&mut self, entry: &Value, path: &str) {
+        let reason = self.open(SealedField::Disclosure, at(entry, path)).unwrap_or_else(|| "(sealed)".to_owned());
+        self.line(&format!("      because:    {reason}"));
+    }
+
     fn outcome(&mut self, entry: &Value) {
         let who = self.actor(entry, "/actor");
         let what = match at(entry, "/deed") {
@@ -260,6 +289,17 @@ impl Page<'_> {
             "reminded" => format!("whoever has it is reminded; escalated again from {}", at(entry, "/action_due_at")),
             "reply_kept" => format!("{who} wrote words that ask for nothing; they are kept, sealed"),
             "follow_up_due" => "a follow-up is due".to_owned(),
+            "emergency_contact_decided" => {
+                format!("{who} decided that the emergency contact {} is told", at(entry, "/contact"))
+            }
+            "emergency_contacts_due" => format!(
+                "nobody had answered for as long as the policy waits: of {} emergency contacts with consent, {} messages are planned",
+                shown(entry, "/granted"),
+                shown(entry, "/deliveries"),
+            ),
+            "emergency_contact_untold" => {
+                format!("the emergency contact {} could not be told", at(entry, "/contact"))
+            }
             "nobody_on_call" => {
                 "a rung is for whoever is on call, and nobody was: the next one began at once".to_owned()
             }
@@ -267,6 +307,9 @@ impl Page<'_> {
             other => format!("{other} by {who}"),
         };
         self.line(&format!("  {}  {what}", at(entry, "/at")));
+        if at(entry, "/deed") == "emergency_contact_decided" {
+            self.reason(entry, "/ground/reason");
+        }
         if let Some(note) = entry.get("note").and_then(Value::as_str) {
             let note = self.open(SealedField::Note, note).unwrap_or_else(|| "(sealed)".to_owned());
             self.line(&format!("      note: {note}"));

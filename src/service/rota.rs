@@ -9,9 +9,10 @@ use super::people::subject_key;
 use super::{Organisation, Service, ServiceError};
 use crate::alarm::board::About;
 use crate::alarm::kind::Kind;
-use crate::domain::consent::{Ground, ground_for};
+use crate::domain::consent::{ConsentRecord, Ground, ground_for};
+use crate::domain::contact::Channel;
 use crate::domain::event::Score;
-use crate::domain::ids::{PolicyId, ScheduleId};
+use crate::domain::ids::{ContactId, PolicyId, ScheduleId};
 use crate::domain::message::UrgencyBand;
 use crate::domain::policy::check::OUTLOOK;
 use crate::domain::policy::explain::{Climber, StageShown};
@@ -104,6 +105,36 @@ pub struct Explanation {
     pub is_taken: bool,
     /// What it would come to.
     pub course: Course,
+    /// Which emergency contacts would be told besides; `None`: the policy tells none by itself.
+    pub outside: Option<Outside>,
+}
+
+/// The emergency contacts of a case that nobody takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outside {
+    /// When they would be told.
+    pub at: Timestamp,
+    /// Who, and over which channels in turn.
+    pub told: Vec<(ContactId, Vec<Channel>)>,
+    /// Who would not: the student has not agreed, or no number of theirs is proven.
+    pub not_told: Vec<ContactId>,
+}
+
+impl Outside {
+    /// Whom a policy tells of a case that was opened at `at`, on the word that the student has given.
+    fn of(policy: &Policy, at: Timestamp, consent: Option<&ConsentRecord>) -> Option<Self> {
+        let at = at.saturating_add(policy.emergency_contact_after?).unwrap_or(Timestamp::MAX);
+        let (mut told, mut not_told) = (Vec::new(), Vec::new());
+        for contact in consent.map_or(&[][..], |record| &record.emergency_contacts) {
+            let channels: Vec<Channel> = contact.usable().map(|method| method.channel).collect();
+            if contact.is_granted() && !channels.is_empty() {
+                told.push((contact.id.clone(), channels));
+            } else {
+                not_told.push(contact.id.clone());
+            }
+        }
+        Some(Self { at, told, not_told })
+    }
 }
 
 impl Service {
@@ -192,7 +223,11 @@ impl Service {
                 Course::Told(ground, stages)
             }
         };
-        Ok(Explanation { policy, at, band, is_taken, course })
+        let outside = match &course {
+            Course::Told(..) => Outside::of(&policy, at, consent.as_ref()),
+            Course::BelowThreshold | Course::Withheld => None,
+        };
+        Ok(Explanation { policy, at, band, is_taken, course, outside })
     }
 
     /// Looks ahead with what this process knows, for figures and alarms: what a person can mend in advance must not be found

@@ -1,5 +1,6 @@
 //! What the worker books: claims, settled attempts, look-ups.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -40,7 +41,15 @@ impl Service {
         }
         for _ in 0..TRIES {
             let Judged { alert, consent_version } = self.judge(self.load(id).await?).await?;
-            let along = Along { consent_version, ..Along::default() };
+            let mut along = Along { consent_version, ..Along::default() };
+            if alert.asks_for_emergency_contacts(self.clock.now()) {
+                let known = self.disclosures(&alert).await?;
+                if along.consent_version.is_some_and(|judged| judged != known.version) {
+                    // The student has spoken between the two looks.
+                    continue;
+                }
+                (along.consent_version, along.emergency) = (Some(known.version), Some(Arc::new(known)));
+            }
             match self.change_along(alert, Input::Wake { sole_owner_restarted }, &Actor::Service, &along).await? {
                 Changed::Made(_) => return Ok(Woken::Worked),
                 Changed::Nothing => return Ok(Woken::Nothing),

@@ -12,7 +12,7 @@ use crate::domain::alert::{Action, Alert, Kind};
 use crate::domain::contact::{Channel, PhoneNumber};
 use crate::domain::delivery::{Delivery, DeliveryState, Disclosed};
 use crate::domain::ids::{AttemptNo, DeliveryNo, ProviderId};
-use crate::domain::message::{Composed, text_sha256};
+use crate::domain::message::{Composed, Purpose, text_sha256};
 use crate::domain::provider::{ErrorClass, ProviderFault, Receipt, SendOutcome};
 use crate::ports::{ListedMessage, LookUpError, MessageContent, MessageRequest};
 use crate::service::ServiceError;
@@ -125,12 +125,16 @@ impl Worker {
         if place.is_none() || !self.is_still_wanted(alert, delivery, attempt, waited).await {
             return SendOutcome::NotBegun { wait: LATE_PAUSE };
         }
+        if delivery.purpose == Purpose::EmergencyContact && !self.service.may_still_disclose(alert, delivery).await {
+            // The student has said otherwise since, or changed the number; it is looked at anew.
+            return SendOutcome::NotBegun { wait: LATE_PAUSE };
+        }
         let now = self.clock.now();
         if self.patience(now, until).is_none() {
             // The clock was set forth meanwhile, or the process stood still: somebody else may hold the attempt by now.
             return SendOutcome::NotBegun { wait: LATE_PAUSE };
         }
-        if !self.service.still_reaches(alert, delivery) {
+        if delivery.purpose != Purpose::EmergencyContact && !self.service.still_reaches(alert, delivery) {
             // The number was changed, removed or opted out a moment ago: it is planned anew.
             return SendOutcome::NotBegun { wait: LATE_PAUSE };
         }

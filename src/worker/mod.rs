@@ -91,6 +91,8 @@ fn passes(error: &ServiceError) -> bool {
         | ServiceError::Roster(_)
         | ServiceError::CannotVerify(_)
         | ServiceError::DrillRuns(_)
+        | ServiceError::NoDesk
+        | ServiceError::WhichEmergencyContact
         | ServiceError::IdempotencyKeyReused
         | ServiceError::Forbidden(_)
         | ServiceError::UnknownOrganisation

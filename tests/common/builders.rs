@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisis_relay::domain::alert::{AckVia, Alert, Compose, Facts, Input, Kind, NewAlert, Outcome, Rules, Situation};
-use crisis_relay::domain::audit::{Actor, AuditHead, AuditStream};
-use crisis_relay::domain::consent::{ChannelConsent, ConsentRecord, Ground};
+use crisis_relay::domain::audit::{Actor, AuditStream};
+use crisis_relay::domain::consent::{ChannelConsent, ConsentRecord, EmergencyContact, Ground};
 use crisis_relay::domain::contact::{Channel, Contact, ContactMethod, ContactRole, Directory};
 use crisis_relay::domain::delivery::{DeliveryRules, Lease};
 use crisis_relay::domain::event::{EventDetails, ReplyOrigin, Score, Source, Trigger};
@@ -16,6 +16,7 @@ use crisis_relay::domain::ids::{
     Reference, SubjectKey,
 };
 use crisis_relay::domain::message::{BandThresholds, Composed, Speech, segments};
+use crisis_relay::domain::method::{Method, SentCode, Standing};
 use crisis_relay::domain::policy::{Ladders, Policy, Step, Target};
 use crisis_relay::domain::provider::{MessageStatus, SendOutcome};
 use crisis_relay::domain::roster::{self, Change, ContactDetails, MethodDetails, Number, Roster};
@@ -139,6 +140,10 @@ impl Compose for Plain {
     fn speech(&self, _: &Facts<'_>) -> Option<Speech> {
         None
     }
+
+    fn has_desk(&self) -> bool {
+        true
+    }
 }
 
 impl College {
@@ -213,17 +218,27 @@ impl College {
 
     /// The next version of what a student has said, from nothing or from the version before.
     pub(crate) fn consent(&self, subject: SubjectKey, before: Option<&ConsentRecord>, now: Timestamp) -> ConsentCommit {
-        let mut record = before.cloned().unwrap_or_else(|| ConsentRecord {
-            organisation: self.organisation.clone(),
-            subject,
-            version: 0,
-            channels: std::collections::BTreeMap::new(),
-            audit_head: AuditHead::EMPTY,
-        });
+        let mut record = before.cloned().unwrap_or_else(|| ConsentRecord::empty(self.organisation.clone(), subject));
         record.version += 1;
         let granted = record.version % 2 == 1;
         let source = "app_settings".parse().unwrap();
-        record.channels.insert(Channel::Whatsapp, ChannelConsent { granted, at: now, source, notice_version: None });
+        let word = ChannelConsent { granted, at: now, source, notice_version: None };
+        record.channels.insert(Channel::Whatsapp, word.clone());
+        if record.version == 2 {
+            // From the second word on the student names somebody, too.
+            let address_key = AddressKey::from_bytes([77; 32]);
+            let (address, standing) = (Sealed("v1.0.number".to_owned()), Standing::Verified { at: now });
+            let method = Method { channel: Channel::Sms, address, address_key, standing, code: None };
+            record.emergency_contacts.push(EmergencyContact {
+                id: "e-k7q4tx3m".parse().unwrap(),
+                version: 1,
+                name: Sealed("v1.0.name".to_owned()),
+                language: "en".parse().unwrap(),
+                methods: vec![method],
+                consent: Some(word),
+            });
+            record.codes_sent.push(SentCode { at: now, channel: Channel::Sms, address: address_key });
+        }
         let entry = record.audit_head.append(AuditStream::Consent(subject), now, &Actor::Service, &Said { granted });
         ConsentCommit { record, audit: vec![entry] }
     }
@@ -257,6 +272,7 @@ impl College {
             actor,
             rules: &self.rules,
             directory: &self.directory,
+            emergency: None,
             phones: &(),
             ladders: &self.ladders,
             composer: &Plain,
@@ -333,6 +349,7 @@ fn policy() -> Policy {
         act_within: Duration::from_secs(3600),
         check_in_within: Duration::from_secs(300),
         resolve_by_reply: false,
+        emergency_contact_after: None,
         respond_within: Duration::from_secs(300),
     }
 }

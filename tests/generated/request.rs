@@ -139,10 +139,15 @@ fn target(path: &str, operation: &Value, names: &[String]) -> BoxedStrategy<Stri
         let part = match part {
             "{id}" if path.contains("/escalation-policies/") => id(&words(&["night", "day", "default"])),
             "{id}" if path.contains("/schedules/") => id(&words(&["nights"])),
+            "{id}" if path.contains("/emergency-contacts/") => id(&of_students(names).1),
+            "{user_id}" if path.contains("/emergency-contacts/{id}") => {
+                let named = prop::sample::select(of_students(names).0);
+                prop_oneof![8 => named, 1 => user_id()].boxed()
+            }
             "{id}" => {
                 // Contacts' ids begin so, and no alert's does.
                 let of_contacts = path.starts_with("/api/v1/contacts/");
-                let fits = |name: &&String| name.starts_with("c-") == of_contacts;
+                let fits = |name: &&String| name.starts_with("c-") == of_contacts && !name.contains('/');
                 id(&names.iter().filter(fits).cloned().collect::<Vec<_>>())
             }
             "{user_id}" => user_id(),
@@ -158,6 +163,12 @@ fn target(path: &str, operation: &Value, names: &[String]) -> BoxedStrategy<Stri
         target = (target, part).prop_map(|(before, part)| format!("{before}/{part}")).boxed();
     }
     (target, query(operation)).prop_map(|(path, query)| path + &query).boxed()
+}
+
+/// Students who have named somebody, and whom: each by a name of the world that is `student/contact`.
+fn of_students(names: &[String]) -> (Vec<String>, Vec<String>) {
+    let pairs = names.iter().filter_map(|name| name.split_once('/'));
+    pairs.map(|(student, contact)| (student.to_owned(), contact.to_owned())).unzip()
 }
 
 fn id(names: &[String]) -> BoxedStrategy<String> {

@@ -129,11 +129,11 @@ impl<'w> Driver<'w> {
     }
 }
 
-fn lease_of(world: &World, start: u32, now: Timestamp) -> Lease {
+pub(crate) fn lease_of(world: &World, start: u32, now: Timestamp) -> Lease {
     Lease { owner: format!("instance-{start}"), until: now + world.lease }
 }
 
-fn situation<'a>(
+pub(crate) fn situation<'a>(
     world: &'a World,
     ladders: &'a Ladders,
     now: Timestamp,
@@ -142,17 +142,20 @@ fn situation<'a>(
     lease: Option<&'a Lease>,
 ) -> Situation<'a> {
     let (rules, directory) = (&world.rules, &world.directory);
-    Situation { now, jitter, actor, rules, directory, ladders, composer: &*TEXTS, phones: &(), lease }
+    let (composer, phones) = (&*TEXTS, &());
+    Situation { now, jitter, actor, rules, directory, ladders, composer, emergency: None, phones, lease }
 }
 
-fn actor_of(input: &Input) -> Actor {
+pub(crate) fn actor_of(input: &Input) -> Actor {
     match input {
         Input::Joined { .. } => Actor::Machine { key: "backend".to_owned() },
         Input::Wake { .. } | Input::NotFound { .. } | Input::ConsentJudged { .. } => Actor::Service,
         Input::Settled { .. } | Input::Received { .. } | Input::Found { .. } => Actor::Provider,
-        Input::Overridden { .. } | Input::Acknowledge { via: AckVia::Api } | Input::Resolve { .. } | Input::CheckIn => {
-            person()
-        }
+        Input::Overridden { .. }
+        | Input::Acknowledge { via: AckVia::Api }
+        | Input::Resolve { .. }
+        | Input::Inform { .. }
+        | Input::CheckIn => person(),
         Input::Acknowledge { via: AckVia::Reply | AckVia::Keypress } | Input::PassOn | Input::Replied { .. } => {
             Actor::Contact { contact: crate::world::contact_id(0) }
         }

@@ -38,6 +38,7 @@ pub(crate) fn college() -> World {
         act_within: 15 * MINUTE,
         check_in_within: 5 * MINUTE,
         resolve_by_reply: false,
+        emergency_contact_after: None,
         respond_within: 5 * MINUTE,
     };
     let delivery = DeliveryRules {

@@ -122,6 +122,11 @@ pub(crate) fn rejection(alert: &Alert, input: &Input, people: &Directory, now: T
             AlertState::Withheld { .. } | AlertState::Escalating { .. } => Some(Rejection::NotAcknowledged),
             AlertState::Resolved { .. } => resolved,
         },
+        // Nobody's emergency contacts are read here: see `emergency`.
+        Input::Inform { .. } => resolved.or(Some(match alert.kind {
+            Kind::Drill => Rejection::DrillStaysInside,
+            Kind::Live => Rejection::NoSuchEmergencyContact,
+        })),
         Input::Replied { .. } => (alert.replies >= 100).then_some(Rejection::RepliesFull),
         Input::Resolve { outcome, .. } => {
             let fits = matches!(outcome, Outcome::Drill) == matches!(alert.kind, Kind::Drill);
@@ -420,11 +425,7 @@ fn attempts(seen: &Seen<'_>, chain: &[AuditEntry], begun: &mut BTreeMap<(Deliver
         prop_assert!(fresh.len() <= 1, "two attempts at once");
         let Some(attempt) = fresh.first() else { continue };
         let key = (delivery.no, attempt.no);
-        prop_assert!(
-            seen.after().wants(delivery.purpose),
-            "begun although nobody wants it any more: {:?}",
-            seen.after().state
-        );
+        prop_assert!(seen.after().wants(delivery), "begun although nobody wants it any more: {:?}", seen.after().state);
         let earlier = &delivery.attempts[..known.len()];
         prop_assert!(earlier.iter().all(|earlier| earlier.result != AttemptResult::Pending), "two calls at once");
         let arrived = earlier.iter().filter_map(|earlier| earlier.status).any(MessageStatus::has_arrived);

@@ -14,6 +14,7 @@
 
 mod chain;
 mod driver;
+mod emergency;
 mod explain;
 mod found;
 mod invariants;

@@ -92,7 +92,7 @@ impl Step {
 
 impl What {
     /// The input that this is now; `None` if there is nothing that it could happen to.
-    fn input(&self, driver: &Driver<'_>) -> Option<Input> {
+    pub(crate) fn input(&self, driver: &Driver<'_>) -> Option<Input> {
         let now = driver.now;
         Some(match self {
             Self::Join { score, granted } => {

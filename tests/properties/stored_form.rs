@@ -9,15 +9,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisis_relay::domain::alert::{AckVia, Alert, AlertState, FollowUp, Input, Kind, Outcome, WithheldReason};
+use crisis_relay::domain::alert::{
+    AckVia, Alert, AlertState, EmergencyClock, FollowUp, Input, Kind, Outcome, WithheldReason,
+};
 use crisis_relay::domain::audit::{Actor, AuditHead};
+use crisis_relay::domain::consent::{ChannelConsent, ConsentRecord, DisclosureGround, EmergencyContact};
 use crisis_relay::domain::contact::{Channel, ContactRole};
 use crisis_relay::domain::delivery::{
     Attempt, AttemptResult, Delivery, DeliveryState, Disclosed, FailureReason, Lease,
 };
 use crisis_relay::domain::event::Source;
-use crisis_relay::domain::ids::{AddressKey, AttemptNo, DeliveryNo, PersonKey};
+use crisis_relay::domain::ids::{AddressKey, AttemptNo, CodeHash, DeliveryNo, PersonKey, SubjectKey};
 use crisis_relay::domain::message::Purpose;
+use crisis_relay::domain::method::{Method, PendingCode, SentCode, Standing};
 use crisis_relay::domain::policy::{Policy, Stage, Step, Target};
 use crisis_relay::domain::provider::{ErrorClass, MessageStatus, ProviderFault, Receipt, SendOutcome, UnknownCause};
 
@@ -55,6 +59,44 @@ fn an_audit_is_written_in_the_form_that_earlier_versions_wrote_it_in() {
     let chain = story();
     let now: String = chain.iter().map(|entry| format!("{} {}\n", entry.hash, entry.canonical)).collect();
     assert_eq!(now, committed("story.txt", &now), "{CHANGED}");
+}
+
+/// One who has said nothing of emergency contacts, as before there were any, and one who has named somebody.
+#[test]
+fn what_students_said_is_stored_in_the_form_that_earlier_versions_stored_it_in() {
+    let source = || "app_settings".parse().unwrap();
+    let word = |granted| ChannelConsent { granted, at: start_plus(1), source: source(), notice_version: None };
+    let plain = ConsentRecord {
+        channels: [(Channel::Sms, word(false))].into(),
+        version: 3,
+        ..ConsentRecord::empty("mitra".parse().unwrap(), SubjectKey::from_bytes([9; 32]))
+    };
+    let address_key = AddressKey::from_bytes([2; 32]);
+    let method = |channel, standing, code| Method { channel, address: sealed("address"), address_key, standing, code };
+    let code = PendingCode { hash: CodeHash::from_bytes([4; 32]), sent_at: start_plus(2), tries_left: 2 };
+    let named = EmergencyContact {
+        id: "e-k7q4tx3m".parse().unwrap(),
+        version: 2,
+        name: sealed("name"),
+        language: "hi".parse().unwrap(),
+        methods: vec![
+            method(Channel::Sms, Standing::Verified { at: start_plus(3) }, None),
+            method(Channel::Whatsapp, Standing::Unverified, Some(code)),
+            method(Channel::Voice, Standing::OptedOut { since: start_plus(4), verified_at: None }, None),
+        ],
+        consent: Some(word(true)),
+    };
+    let with = ConsentRecord {
+        emergency_contacts: vec![named.clone(), EmergencyContact { consent: None, methods: Vec::new(), ..named }],
+        codes_sent: vec![SentCode { at: start_plus(2), channel: Channel::Whatsapp, address: address_key }],
+        ..plain.clone()
+    };
+    let records = [plain, with];
+    let now = serde_json::to_string_pretty(&records).unwrap() + "\n";
+    let stored = committed("consents.json", &now);
+    assert_eq!(now, stored, "{CHANGED}");
+    assert_eq!(serde_json::from_str::<[ConsentRecord; 2]>(&stored).unwrap(), records, "{CHANGED}");
+    assert!(!serde_json::to_string(&records[0]).unwrap().contains("emergency"), "what is not there is not stored");
 }
 
 /// What may be left out is left out where there is nothing, and read as nothing.
@@ -109,6 +151,7 @@ fn alerts() -> Vec<Alert> {
                 ground: Granted::Override.ground(start_plus(0)),
                 paged_severity: Some(score(0.91)),
                 deliveries: deliveries(),
+                emergency: Some(EmergencyClock::Told { at: start_plus(6) }),
                 ..example
             },
             AlertState::Acknowledged { .. } => Alert {
@@ -147,6 +190,7 @@ fn alert() -> Alert {
         state: AlertState::Withheld { why: WithheldReason::NoConsent, since: start_plus(0) },
         deliveries: Vec::new(),
         deliveries_planned: 33,
+        emergency: None,
         replies: 2,
         audit_head: AuditHead::EMPTY,
     }
@@ -230,7 +274,11 @@ fn delivery(no: u32, state: DeliveryState, result: AttemptResult) -> Delivery {
     Delivery {
         no,
         stage: Stage::Step { round: 1, step: 0 },
-        purpose: if no.0 == 3 { Purpose::TakenNotice } else { Purpose::CounsellorAlert },
+        purpose: match no.0 {
+            3 => Purpose::TakenNotice,
+            5 | 6 => Purpose::EmergencyContact,
+            _ => Purpose::CounsellorAlert,
+        },
         contact: contact_id(0),
         person: PersonKey::from_bytes([1; 32]),
         role: roles[no.0 as usize % roles.len()],
@@ -238,6 +286,7 @@ fn delivery(no: u32, state: DeliveryState, result: AttemptResult) -> Delivery {
         channel: Channel::ALL[no.0 as usize % Channel::ALL.len()],
         address: sealed("address"),
         address_key: AddressKey::from_bytes([2; 32]),
+        disclosure: disclosure(no.0),
         score: (no.0 % 2 == 0).then(|| score(0.9)),
         planned_at: start_plus(8),
         fall_over_at: no.0.is_multiple_of(2).then(|| start_plus(90)),
@@ -253,6 +302,23 @@ fn delivery(no: u32, state: DeliveryState, result: AttemptResult) -> Delivery {
             fault: if accepted { None } else { fault(ErrorClass::Delay) },
         }],
         state,
+    }
+}
+
+/// Either ground of a message to an emergency contact.
+fn disclosure(no: u32) -> Option<DisclosureGround> {
+    match no {
+        5 => Some(DisclosureGround::ContactConsent {
+            version: 7,
+            granted_at: start_plus(1),
+            notice_version: Some("notice-2026-01".parse().unwrap()),
+        }),
+        6 => Some(DisclosureGround::Decision {
+            reason: sealed("reason"),
+            by: Actor::Machine { key: "counsellor-1".to_owned() },
+            at: start_plus(2),
+        }),
+        _ => None,
     }
 }
 

@@ -279,6 +279,8 @@ fn consent(said: [Option<bool>; 3]) -> ConsentRecord {
         subject: SubjectKey::from_bytes([9; 32]),
         version: 4,
         channels: words,
+        emergency_contacts: Vec::new(),
+        codes_sent: Vec::new(),
         audit_head: AuditHead::EMPTY,
     }
 }

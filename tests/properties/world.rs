@@ -14,7 +14,7 @@ use crisis_relay::domain::ids::{
     AddressKey, AlertId, ContactId, EventId, PersonKey, PrincipalKey, Reference, SubjectKey,
 };
 use crisis_relay::domain::message::{
-    BandThresholds, Composed, MessageFacts, Purpose, Speech, TemplateSet, UrgencyBand,
+    BandThresholds, Composed, Desk, MessageFacts, Purpose, Speech, TemplateSet, UrgencyBand,
 };
 use crisis_relay::domain::policy::{Ladders, Policy, Stage, Step, Target};
 use crisis_relay::domain::schedule::{Schedule, Shift};
@@ -195,12 +195,24 @@ impl Compose for Texts {
             notice @ (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder) => {
                 self.0.compose_notice(notice, facts.channel, facts.language, &message, facts.taken_by, None).ok()
             }
+            Purpose::EmergencyContact => {
+                let (reference, sender) = (facts.reference, message.sender);
+                self.0.compose_emergency(facts.channel, facts.language, reference, &sender, &desk(), None).ok()
+            }
         }
     }
 
     fn speech(&self, facts: &Facts<'_>) -> Option<Speech> {
         self.0.speech(facts.language, &message(facts)).ok()
     }
+
+    fn has_desk(&self) -> bool {
+        true
+    }
+}
+
+fn desk() -> Desk {
+    Desk { name: "care desk".parse().unwrap(), phone: "+911123456789".parse().unwrap() }
 }
 
 fn message(facts: &Facts<'_>) -> MessageFacts {
@@ -346,6 +358,7 @@ pub(crate) fn policy(channels_min: usize) -> impl Strategy<Value = Policy> {
             act_within,
             check_in_within: respond_within / 2,
             resolve_by_reply: false,
+            emergency_contact_after: None,
             respond_within,
         }
     })

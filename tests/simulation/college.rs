@@ -123,6 +123,7 @@ pub(crate) fn policy(setup: &Setup) -> Policy {
         act_within: s(300),
         check_in_within: s(120),
         resolve_by_reply: true,
+        emergency_contact_after: None,
         respond_within: s(300),
     }
 }
@@ -183,11 +184,17 @@ impl Compose for Texts {
             notice @ (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder) => {
                 TEXTS.compose_notice(notice, facts.channel, facts.language, &message, facts.taken_by, None).ok()
             }
+            // Nobody has named anybody here.
+            Purpose::EmergencyContact => None,
         }
     }
 
     fn speech(&self, facts: &Facts<'_>) -> Option<Speech> {
         TEXTS.speech(facts.language, &message(facts)?).ok()
+    }
+
+    fn has_desk(&self) -> bool {
+        false
     }
 }
 

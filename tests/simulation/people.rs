@@ -64,6 +64,8 @@ fn word<T>(result: &Result<T, ServiceError>) -> &'static str {
             ServiceError::Roster(_)
             | ServiceError::CannotVerify(_)
             | ServiceError::DrillRuns(_)
+            | ServiceError::NoDesk
+            | ServiceError::WhichEmergencyContact
             | ServiceError::Forbidden(_)
             | ServiceError::UnknownOrganisation
             | ServiceError::CannotSeal(_)

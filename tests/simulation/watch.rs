@@ -274,7 +274,7 @@ impl Watch {
     /// A new attempt: somebody will call.
     fn begun(&self, process: Process, was: Option<&Delivery>, is: &Delivery, new: &Attempt, alert: &Alert) {
         let name = self.name(alert, is, new);
-        self.hub.require(alert.wants(is.purpose), rule::SETTLED, || format!("{name} although it is {:?}", alert.state));
+        self.hub.require(alert.wants(is), rule::SETTLED, || format!("{name} although it is {:?}", alert.state));
         let open = match was.map(|was| &was.state) {
             None | Some(DeliveryState::Due { .. } | DeliveryState::Unknown { .. }) => true,
             Some(

@@ -23,6 +23,7 @@ mod crash_running;
 mod crash_steps;
 mod decisions;
 mod drills;
+mod emergency_contacts;
 mod fall_over;
 mod firestore;
 mod humans;

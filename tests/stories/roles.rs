@@ -15,12 +15,19 @@ struct Row(&'static str, &'static str, fn(usize) -> Option<Value>, [u16; 7]);
 
 const VERIFICATION: &str = "/api/v1/contacts/{id}/methods/{channel}/verification";
 const CONFIRMATION: &str = "/api/v1/contacts/{id}/methods/{channel}/verification/confirm";
+const EMERGENCY: &str = "/api/v1/messaging/preferences/{user_id}/emergency-contacts";
+const EMERGENCY_ONE: &str = "/api/v1/messaging/preferences/{user_id}/emergency-contacts/{id}";
+const EMERGENCY_VERIFICATION: &str =
+    "/api/v1/messaging/preferences/{user_id}/emergency-contacts/{id}/methods/{channel}/verification";
+const EMERGENCY_CONFIRMATION: &str =
+    "/api/v1/messaging/preferences/{user_id}/emergency-contacts/{id}/methods/{channel}/verification/confirm";
+const INFORM: &str = "/api/v1/crisis/alerts/{id}/inform-emergency-contact";
 
 fn nothing(_: usize) -> Option<Value> {
     None
 }
 
-const TABLE: [Row; 44] = [
+const TABLE: [Row; 52] = [
     // First, for it answers once nothing is in hand any more.
     Row("POST", "/api/v1/tasks/run-due", nothing, [401, 401, 401, 200, 403, 200, 403]),
     Row("POST", "/api/v1/crisis/events", event, [401, 401, 401, 202, 403, 403, 403]),
@@ -48,6 +55,16 @@ const TABLE: [Row; 44] = [
     Row("POST", CONFIRMATION, code, [401, 401, 401, 403, 403, 409, 403]),
     Row("GET", "/api/v1/messaging/preferences/{user_id}", nothing, [401, 401, 401, 200, 200, 200, 200]),
     Row("PUT", "/api/v1/messaging/preferences/{user_id}", preferences, [401, 401, 401, 200, 403, 200, 403]),
+    Row("GET", EMERGENCY, nothing, [401, 401, 401, 200, 200, 200, 200]),
+    Row("POST", EMERGENCY, relative, [401, 401, 401, 201, 403, 201, 403]),
+    Row("GET", EMERGENCY_ONE, nothing, [401, 401, 401, 200, 200, 200, 200]),
+    Row("PUT", EMERGENCY_ONE, relative, [401, 401, 401, 200, 403, 200, 403]),
+    Row("DELETE", EMERGENCY_ONE, nothing, [401, 401, 401, 204, 403, 204, 403]),
+    Row("POST", EMERGENCY_VERIFICATION, nothing, [401, 401, 401, 202, 403, 202, 403]),
+    // Nobody has asked for a code.
+    Row("POST", EMERGENCY_CONFIRMATION, code, [401, 401, 401, 409, 403, 409, 403]),
+    // The student has named nobody.
+    Row("POST", INFORM, decided, [401, 401, 401, 403, 409, 409, 403]),
     Row("GET", "/api/v1/escalation-policies", nothing, [401, 401, 401, 403, 200, 200, 200]),
     Row("POST", "/api/v1/escalation-policies", policy, [401, 401, 401, 403, 403, 201, 403]),
     Row("GET", "/api/v1/escalation-policies/{id}", nothing, [401, 401, 401, 403, 200, 200, 200]),
@@ -88,6 +105,13 @@ fn person(n: usize) -> Option<Value> {
     Some(
         json!({ "name": "Asha", "role": "lead", "language": "en", "time_zone": "UTC", "active": false, "methods": methods }),
     )
+}
+fn relative(n: usize) -> Option<Value> {
+    let methods = json!([{ "channel": "sms", "number": format!("+9198{:08}", 30_000_000 + n) }]);
+    Some(json!({ "name": "Amma", "language": "en", "methods": methods }))
+}
+fn decided(_: usize) -> Option<Value> {
+    Some(json!({ "reason": "Nobody else knows where they are" }))
 }
 fn code(_: usize) -> Option<Value> {
     Some(json!({ "code": "012345" }))
@@ -170,6 +194,10 @@ async fn ask(world: &World, row: &Row, n: usize, key: Option<&str>) -> u16 {
         set_up["active"] = json!(path.contains("verification"));
         let added = world.post("/api/v1/contacts", ADMIN, &set_up).await.expect(201);
         path = path.replace("{id}", &added.text_at("/id")).replace("{channel}", "sms");
+    } else if path.contains("/emergency-contacts/{id}") {
+        let collection = EMERGENCY.replace("{user_id}", &format!("student-{n}"));
+        let added = world.post(&collection, ADMIN, &relative(n).unwrap()).await.expect(201);
+        path = path.replace("{id}", &added.text_at("/id")).replace("{channel}", "sms");
     } else if path.contains("{id}") {
         let student = format!("{}-{n}", path.rsplit('/').next().unwrap().replace(['{', '}'], ""));
         if !path.ends_with("/escalate") {
@@ -197,6 +225,7 @@ async fn every_route_lets_in_whom_it_should_and_nobody_else() {
     let file = key_entry("expired", "admin", EXPIRED, "expires_at = 2026-11-20T08:34:59Z");
     let setting = Setting::default()
         .with("CRISIS_RELAY__TWILIO__SMS_PER_SECOND", "1000")
+        .with("CARE_DESK_PHONE", "+911123456789")
         .with("CRISIS_RELAY__RATE_LIMITS__FAILED_AUTH_PER_MINUTE", "10000");
     let mut world = setting.with_file(&file).with_people().start().await;
     world.work().await;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{AckVia, Decision, Kind, Outcome, WithheldReason};
-use crate::domain::consent::Ground;
+use crate::domain::consent::{DisclosureGround, Ground};
 use crate::domain::contact::{Channel, ContactRole};
 use crate::domain::delivery::{Disclosed, FailureReason};
 use crate::domain::event::{Score, Trigger};
@@ -129,6 +129,25 @@ pub enum Deed<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         follow_up_at: Option<Timestamp>,
     },
+    /// A human has decided that an emergency contact of the student is told.
+    EmergencyContactDecided {
+        /// Who.
+        contact: &'a ContactId,
+        /// The decision.
+        ground: &'a DisclosureGround,
+    },
+    /// Nobody has answered for as long as the policy waits before it tells emergency contacts.
+    EmergencyContactsDue {
+        /// How many the student has agreed to.
+        granted: u32,
+        /// How many messages are planned.
+        deliveries: u32,
+    },
+    /// An emergency contact was to be told, and cannot be.
+    EmergencyContactUntold {
+        /// Who.
+        contact: &'a ContactId,
+    },
     /// A follow-up is due.
     FollowUpDue {
         /// When it became due.
@@ -144,6 +163,10 @@ pub enum Deed<'a> {
 pub enum CancelReason {
     /// The recipient has this number no longer: changed, removed, opted out, or they are not active any more.
     NumberGone,
+    /// The student does not name this emergency contact any more.
+    ContactGone,
+    /// The student does not agree any more that this emergency contact is told.
+    ConsentGone,
 }
 
 /// One thing that happened to a delivery.
@@ -164,6 +187,9 @@ pub enum DeliveryDeed<'a> {
         address: AddressKey,
         /// The ground's kind.
         ground: &'static str,
+        /// The whole ground, where the recipient is an emergency contact: the alert's own does not cover them.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        disclosure: Option<&'a DisclosureGround>,
         /// The instance that has it in hand: of two that claim at one instant, it tells whose claim was stored.
         holder: &'a str,
         /// What they are to read.

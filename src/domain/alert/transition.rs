@@ -10,7 +10,7 @@ use super::{
     WithheldReason,
 };
 use crate::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream};
-use crate::domain::consent::Ground;
+use crate::domain::consent::{DisclosureGround, Ground};
 use crate::domain::contact::{Contact, ContactMethod};
 use crate::domain::delivery::{Delivery, DeliveryState, Settled, later};
 use crate::domain::event::{Score, Trigger};
@@ -22,6 +22,7 @@ use crate::domain::policy::{Called, Policy, Stage};
 use crate::domain::provider::{Receipt, SendOutcome};
 use crate::domain::sealed::Sealed;
 
+mod emergency;
 mod fall_over;
 mod gone;
 mod humans;
@@ -133,6 +134,13 @@ pub enum Input {
         /// How.
         channel: super::Channel,
     },
+    /// A human decides that an emergency contact of the student is told.
+    Inform {
+        /// Who.
+        contact: ContactId,
+        /// Their decision.
+        ground: DisclosureGround,
+    },
     /// A human closes the case.
     Resolve {
         /// How it ended.
@@ -171,6 +179,18 @@ pub enum Rejection {
     /// The ladder names nobody but whoever hands it on.
     #[error("there is nobody else to hand it on to")]
     NobodyElse,
+    /// A drill reaches nobody outside the team.
+    #[error("nobody outside the team is told in a drill")]
+    DrillStaysInside,
+    /// The student has named no such person.
+    #[error("the student has no such emergency contact")]
+    NoSuchEmergencyContact,
+    /// No number of theirs is proven.
+    #[error("the emergency contact has no verified number")]
+    EmergencyContactUnverified,
+    /// Whoever was told as an emergency contact does not work on the case.
+    #[error("an emergency contact does not work on the case")]
+    OutsideTheTeam,
     /// A live alert cannot end as a drill, nor a drill as anything else.
     #[error("a drill ends as a drill, and nothing else does")]
     WrongOutcome,
@@ -204,6 +224,7 @@ impl Alert {
             state: AlertState::Withheld { why, since: cx.now },
             deliveries: Vec::new(),
             deliveries_planned: 0,
+            emergency: None,
             replies: 0,
             audit_head: AuditHead::EMPTY,
         };
@@ -238,6 +259,7 @@ impl Alert {
             Input::PassOn => change.pass_on()?,
             Input::CheckIn => change.check_in()?,
             Input::Replied { channel } => change.keep_reply(channel)?,
+            Input::Inform { contact, ground } => change.inform(&contact, &ground)?,
             Input::Resolve { outcome, note, follow_up_at } => change.resolve(outcome, note.as_ref(), follow_up_at)?,
         }
         change.claim_and_follow();
@@ -366,7 +388,7 @@ impl<'a, 'b> Changing<'a, 'b> {
     }
 
     fn still_wanted(&self) -> bool {
-        self.alert.wants(Purpose::CounsellorAlert)
+        self.alert.wants_somebody()
     }
 
     // -- events --------------------------------------------------------------------------------------------------
@@ -418,7 +440,8 @@ impl<'a, 'b> Changing<'a, 'b> {
             policy_sha256: &policy.sha256(),
         });
         self.alert.policy = policy;
-        for delivery in &mut self.alert.deliveries {
+        self.restart_emergency_clock();
+        for delivery in self.alert.deliveries.iter_mut().filter(|delivery| delivery.purpose.is_alert()) {
             // The next channel would be looked for on a rung of the ladder that was left.
             delivery.fall_over_at = None;
         }
@@ -542,6 +565,7 @@ impl<'a, 'b> Changing<'a, 'b> {
         }
         if !self.still_wanted() {
             self.cancel_notices();
+            self.restart_emergency_clock();
         }
         self.alert.state = AlertState::Escalating { stage, next_step_at };
         let (targets, channels) = stage.targets(&policy);
@@ -636,6 +660,7 @@ impl<'a, 'b> Changing<'a, 'b> {
             channel: method.channel,
             address: method.address.clone(),
             address_key: method.address_key,
+            disclosure: None,
             score: None,
             planned_at: self.cx.now,
             fall_over_at: None,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a text may say beyond its fixed words. There is no variable for a person, a number, or anybody's own words, and
+/// What a text may say beyond its fixed words. There is no variable for a person, a person's number, or anybody's own words, and
 /// adding one would be a decision about privacy, not about wording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Variable {
@@ -26,11 +26,15 @@ pub enum Variable {
     Drill,
     /// Who has the case, by role; in the notice that it is taken, and nowhere else.
     Taker,
+    /// What the college's desk is called; in what an emergency contact is told, and nowhere else.
+    Desk,
+    /// The desk's number, likewise: the college's own, which may be known to everybody.
+    DeskPhone,
 }
 
 impl Variable {
     /// Every variable there is.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Reference,
         Self::Score,
         Self::Urgency,
@@ -41,6 +45,8 @@ impl Variable {
         Self::Sender,
         Self::Drill,
         Self::Taker,
+        Self::Desk,
+        Self::DeskPhone,
     ];
 
     /// The name between braces.
@@ -56,6 +62,8 @@ impl Variable {
             Self::Sender => "sender",
             Self::Drill => "drill",
             Self::Taker => "taker",
+            Self::Desk => "desk",
+            Self::DeskPhone => "desk_phone",
         }
     }
 

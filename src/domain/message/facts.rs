@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use super::matter;
+use crate::domain::contact::PhoneNumber;
 use crate::domain::ids::{InvalidId, Reference};
 
 /// How soon somebody must act.
@@ -131,6 +132,16 @@ impl fmt::Display for SenderName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whom an emergency contact is asked to call: the college's own desk, whose people verify who is calling and tell the rest
+/// by voice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desk {
+    /// What it is called in messages.
+    pub name: SenderName,
+    /// Its number.
+    pub phone: PhoneNumber,
 }
 
 /// Where the dashboard shows an alert, without the reference: `https://relay.example.org/a`. A message's link is this, a

@@ -30,7 +30,20 @@ pub(super) struct LanguageFile {
     /// One text each, for every channel that carries words.
     pub(super) notices: BTreeMap<Purpose, ChannelText>,
     pub(super) voice: VoiceText,
+    /// What emergency contacts are told.
+    pub(super) emergency: EmergencyTexts,
 }
+
+/// What emergency contacts are told: one text for WhatsApp and SMS, and one that is spoken.
+#[derive(Debug, Clone)]
+pub(super) struct EmergencyTexts {
+    pub(super) written: ChannelText,
+    pub(super) spoken: ChannelText,
+}
+
+/// All that may be said to an emergency contact.
+const FOR_EMERGENCY_CONTACTS: [Variable; 4] =
+    [Variable::Sender, Variable::Reference, Variable::Desk, Variable::DeskPhone];
 
 /// One channel's text of one purpose.
 #[derive(Debug, Clone)]
@@ -108,6 +121,8 @@ impl LanguageFile {
             let section = root.section(purpose.as_str(), faults);
             section.and_then(|section| Some((purpose, Draft::read(section, Channel::Whatsapp, purpose, faults)?)))
         });
+        let emergency = root.section(Purpose::EmergencyContact.as_str(), faults);
+        let emergency = emergency.and_then(|section| read_emergency(section, faults));
         root.finish(faults);
         let words = words.flatten();
         let PurposeTexts { actions, whatsapp, sms, voice } = read_purpose(purpose?, words.as_ref(), speaking, faults)?;
@@ -116,9 +131,20 @@ impl LanguageFile {
             Some((purpose, draft.check(&words, &actions, faults)?))
         };
         let notices = notices.into_iter().flatten().filter_map(|notice| check(notice, faults)).collect();
+        let (written, spoken) = emergency?;
+        let written = written.check(&words, &actions, faults);
+        let emergency = EmergencyTexts { spoken: spoken.check(&words, &actions, faults)?, written: written? };
         let (language, version, whatsapp, sms, voice) = (language?, version?, whatsapp?, sms?, voice?);
-        Some(Self { language, version, words, actions, whatsapp, sms, notices, voice })
+        Some(Self { language, version, words, actions, whatsapp, sms, notices, voice, emergency })
     }
+}
+
+/// Reads `emergency_contact`: the written text, and the one that is spoken.
+fn read_emergency(mut section: Section, faults: &mut Faults) -> Option<(Draft, Draft)> {
+    let spoken = section.section(Channel::Voice.as_str(), faults);
+    let spoken = spoken.and_then(|section| Draft::read(section, Channel::Voice, Purpose::EmergencyContact, faults));
+    let written = Draft::read(section, Channel::Whatsapp, Purpose::EmergencyContact, faults);
+    Some((written?, spoken?))
 }
 
 struct PurposeTexts {
@@ -172,14 +198,14 @@ impl Draft {
         if channel == Channel::Whatsapp {
             listed = section.list("variables", faults);
         }
-        // A notice has one text for all channels.
-        if channel == Channel::Sms || !purpose.is_alert() {
+        // What is no alert has one text for all channels that are written.
+        if channel == Channel::Sms || (channel == Channel::Whatsapp && !purpose.is_alert()) {
             segments_max = section.number("segments_max", 1, SEGMENTS_MAX, faults);
         }
         let listed_key = section.key("variables");
         section.finish(faults);
         let body = body?;
-        check_wording(&key, &body, channel, faults);
+        check_wording(&key, &body, channel, purpose, faults);
         let variables = match channel {
             Channel::Whatsapp => check_listed(&listed_key, &listed?, &body, faults)?,
             Channel::Sms | Channel::Voice => Vec::new(),
@@ -200,7 +226,9 @@ impl Draft {
         let text = ChannelText { channel: self.channel, body: self.body, variables: self.variables, segments_bound: 0 };
         let mut bound = 0;
         let mut broken: Vec<ComposeError> = Vec::new();
-        for values in Values::widest(words, actions) {
+        // No drill reaches an emergency contact.
+        let can_be = |values: &Values| self.purpose != Purpose::EmergencyContact || !values.drill;
+        for values in Values::widest(words, actions).into_iter().filter(can_be) {
             match text.render(&values) {
                 Ok(rendered) => bound = bound.max(segments::upper_bound(&rendered).segments),
                 Err(error) if broken.contains(&error) => {}
@@ -220,13 +248,15 @@ impl Draft {
 }
 
 /// The rules on a text that need no values.
-fn check_wording(key: &str, body: &Body, channel: Channel, faults: &mut Faults) {
+fn check_wording(key: &str, body: &Body, channel: Channel, purpose: Purpose, faults: &mut Faults) {
     let fixed = body.fixed();
+    if purpose == Purpose::EmergencyContact {
+        check_for_emergency_contacts(key, body, faults);
+    } else {
+        check_for_team(key, body, faults);
+    }
     if !body.uses(Variable::Reference) {
         faults.add(key, "must say the {reference}");
-    }
-    if !body.uses(Variable::Urgency) && !body.uses(Variable::Drill) {
-        faults.add(key, "must say the {urgency} or the {drill} marker: a drill must be known as one");
     }
     if let Some(word) = matter::named_in(&fixed) {
         faults.add(key, format!("must not name the matter (`{word}`): lock screens are read by others"));
@@ -250,6 +280,26 @@ fn check_wording(key: &str, body: &Body, channel: Channel, faults: &mut Faults) 
     }
     if body.has_adjacent_variables() {
         faults.add(key, "must have words between any two variables (WhatsApp)");
+    }
+}
+
+fn check_for_team(key: &str, body: &Body, faults: &mut Faults) {
+    if !body.uses(Variable::Urgency) && !body.uses(Variable::Drill) {
+        faults.add(key, "must say the {urgency} or the {drill} marker: a drill must be known as one");
+    }
+    if body.uses(Variable::Desk) || body.uses(Variable::DeskPhone) {
+        faults.add(key, "must not say the {desk} or its number: only emergency contacts are asked to call there");
+    }
+}
+
+/// They are asked to call the desk, and told nothing that somebody who reads their phone could make anything of.
+fn check_for_emergency_contacts(key: &str, body: &Body, faults: &mut Faults) {
+    if !body.uses(Variable::DeskPhone) {
+        faults.add(key, "must say the {desk_phone}: that is all that is asked");
+    }
+    if let Some(other) = body.variables().find(|variable| !FOR_EMERGENCY_CONTACTS.contains(variable)) {
+        faults
+            .add(key, format!("must not say the {{{other}}}: an emergency contact is told no more than whom to call"));
     }
 }
 

@@ -1,12 +1,13 @@
 //! The words a language fills its texts with, and what each variable says in one message.
 
 use super::body::Variable;
-use super::facts::{MessageFacts, SenderName, TIME_WIDEST, UrgencyBand, score_text, time_text};
+use super::facts::{Desk, MessageFacts, SenderName, TIME_WIDEST, UrgencyBand, score_text, time_text};
 use super::voice::spelled;
 use super::walk::{Faults, Section};
 use super::{ComposeError, DRILL};
 use crate::domain::alert::TakenBy;
 use crate::domain::contact::ContactRole;
+use crate::domain::ids::Reference;
 
 /// The most spaces in a row that a value may have (Twilio's error 63013).
 const SPACES_MAX: usize = 4;
@@ -151,6 +152,8 @@ pub(super) struct Values {
     pub(super) sender: String,
     pub(super) marker: String,
     pub(super) taker: String,
+    pub(super) desk: String,
+    pub(super) desk_phone: String,
 }
 
 impl Values {
@@ -168,6 +171,23 @@ impl Values {
         })
     }
 
+    /// What an emergency contact may be told, and nothing besides: what the text does not say has no value either.
+    pub(super) fn of_desk(
+        reference: Reference,
+        sender: &SenderName,
+        desk: &Desk,
+        words: &Words,
+        actions: &Actions,
+    ) -> Self {
+        Self {
+            reference: reference.to_string(),
+            sender: sender.to_string(),
+            desk: desk.name.to_string(),
+            desk_phone: desk.phone.expose().to_owned(),
+            ..Self::worded(words, actions, UrgencyBand::Elevated, false)
+        }
+    }
+
     /// What the file says for this band or for a drill, and nothing else yet.
     fn worded(words: &Words, actions: &Actions, band: UrgencyBand, drill: bool) -> Self {
         let word = |live: &str, marked: &str| if drill { marked.to_owned() } else { live.to_owned() };
@@ -183,6 +203,8 @@ impl Values {
             respond_by: String::new(),
             link: String::new(),
             sender: String::new(),
+            desk: String::new(),
+            desk_phone: String::new(),
         }
     }
 
@@ -196,6 +218,8 @@ impl Values {
             link: "https://relay.example.org/a/K7Q4TX3M".to_owned(),
             sender: "MITRA".to_owned(),
             taker: words.taker.lead.clone(),
+            desk: "care desk".to_owned(),
+            desk_phone: "+911123456789".to_owned(),
             ..Self::worded(words, actions, UrgencyBand::High, false)
         }
     }
@@ -217,6 +241,8 @@ impl Values {
                         link: link.clone(),
                         sender: "W".repeat(SenderName::MAX),
                         taker: taker.clone(),
+                        desk: "W".repeat(SenderName::MAX),
+                        desk_phone: format!("+{}", "0".repeat(15)),
                         ..Self::worded(words, actions, band, drill)
                     });
                 }
@@ -225,9 +251,22 @@ impl Values {
         all
     }
 
-    /// What a variable says in a call, where the code is spelled out.
+    /// What a variable says in a call, where codes and numbers are spelled out.
     pub(super) fn spoken(&self, variable: Variable) -> String {
-        if variable == Variable::Reference { spelled(&self.reference) } else { self.get(variable).to_owned() }
+        match variable {
+            Variable::Reference => spelled(&self.reference),
+            Variable::DeskPhone => spelled(self.desk_phone.trim_start_matches('+')),
+            Variable::Score
+            | Variable::Urgency
+            | Variable::Time
+            | Variable::RespondBy
+            | Variable::Action
+            | Variable::Link
+            | Variable::Sender
+            | Variable::Drill
+            | Variable::Taker
+            | Variable::Desk => self.get(variable).to_owned(),
+        }
     }
 
     pub(super) fn get(&self, variable: Variable) -> &str {
@@ -242,6 +281,8 @@ impl Values {
             Variable::Sender => &self.sender,
             Variable::Drill => &self.marker,
             Variable::Taker => &self.taker,
+            Variable::Desk => &self.desk,
+            Variable::DeskPhone => &self.desk_phone,
         }
     }
 }

@@ -83,6 +83,7 @@ impl Speech {
             | Answer::CloseOnDashboard(_)
             | Answer::WhichOutcome
             | Answer::KeptAndWaits(_)
+            | Answer::CallTheDesk(_)
             | Answer::Kept(_) => None,
         }
     }
@@ -103,6 +104,15 @@ impl VoiceText {
             voicemail: format!("{message} {}", self.voicemail),
             phrases: self.phrases.clone(),
         })
+    }
+}
+
+impl VoiceText {
+    /// A message that asks for no key.
+    pub(super) fn speech_without_keys(&self, text: &ChannelText, values: &Values) -> Result<Speech, ComposeError> {
+        let message = text.render(values)?;
+        let (speaker, phrases) = (self.speaker.clone(), self.phrases.clone());
+        Ok(Speech { speaker, voicemail: message.clone(), prompt: message, phrases })
     }
 }
 

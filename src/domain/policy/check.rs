@@ -59,6 +59,8 @@ pub enum Shortcoming {
     ActWithin,
     /// The same.
     RespondWithin,
+    /// The same.
+    EmergencyContactAfter,
     /// Some of those who are named cannot be told over any of the channels. No fault, but a warning.
     SomeUnreachable,
     /// In the next two weeks nobody is on call for a while. No fault, but a warning.
@@ -89,6 +91,7 @@ impl Shortcoming {
             Self::FallOver => "must be from 5 seconds to 10 minutes",
             Self::ActWithin => "must be from a minute to a day",
             Self::RespondWithin => "must be from a minute to an hour",
+            Self::EmergencyContactAfter => "must be from a minute to a day",
             Self::SomeUnreachable => "comes to people who cannot be told over any of the channels",
             Self::Gap => "has a gap in the next 14 days: the next step begins at once then",
         }
@@ -115,6 +118,7 @@ impl Shortcoming {
             | Self::FallOver
             | Self::ActWithin
             | Self::RespondWithin
+            | Self::EmergencyContactAfter
             | Self::Gap => false,
         }
     }
@@ -140,6 +144,7 @@ impl Shortcoming {
             | Self::Repeat
             | Self::FallOver
             | Self::ActWithin
+            | Self::EmergencyContactAfter
             | Self::RespondWithin => true,
         }
     }
@@ -253,6 +258,10 @@ impl List<'_> {
             ("check_in_within_seconds", policy.check_in_within, seconds(60..=3_600), Shortcoming::RespondWithin),
             ("respond_within_seconds", policy.respond_within, seconds(60..=3_600), Shortcoming::RespondWithin),
         ];
+        if let Some(after) = policy.emergency_contact_after {
+            let is_out = !seconds(60..=86_400).contains(&after);
+            self.note_if(is_out, "emergency_contact_after_seconds", Shortcoming::EmergencyContactAfter);
+        }
         self.note_if(!(1..=ROUNDS_MAX).contains(&policy.rounds), "rounds", Shortcoming::Rounds);
         for (field, value, range, what) in ranges {
             self.note_if(!range.contains(&value), field, what);
@@ -340,6 +349,7 @@ mod tests {
             act_within: Duration::from_secs(900),
             check_in_within: Duration::from_secs(300),
             resolve_by_reply: false,
+            emergency_contact_after: None,
             respond_within: Duration::from_secs(300),
         }
     }
@@ -362,7 +372,7 @@ mod tests {
     #[test]
     fn each_shortcoming_is_told_by_its_place() {
         type Case = (fn(&mut Policy), &'static str, Shortcoming);
-        let cases: [Case; 25] = [
+        let cases: [Case; 26] = [
             (|policy| policy.steps.clear(), "steps", Shortcoming::StepCount),
             (|policy| policy.steps = vec![policy.steps[0].clone(); 17], "steps", Shortcoming::StepCount),
             (|policy| policy.steps[1].targets.clear(), "steps[1].targets", Shortcoming::TargetCount),
@@ -429,6 +439,11 @@ mod tests {
                 |policy| policy.check_in_within = Duration::from_secs(30),
                 "check_in_within_seconds",
                 Shortcoming::RespondWithin,
+            ),
+            (
+                |policy| policy.emergency_contact_after = Some(Duration::from_secs(30)),
+                "emergency_contact_after_seconds",
+                Shortcoming::EmergencyContactAfter,
             ),
             (
                 |policy| policy.respond_within = Duration::from_secs(30),

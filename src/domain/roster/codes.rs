@@ -1,65 +1,13 @@
-//! Codes that prove a number, and phones that take nothing from us.
-//!
-//! A code lasts ten minutes and may be tried three times. A number gets five an hour, a minute apart, and a college as many as
-//! it takes to set up everybody: whoever may send codes must not be able to make a phone ring all night, nor to guess.
+//! Codes that prove a number, and phones that take nothing from us. What a code comes to stands in
+//! [`super::super::method`]; a college sends as many an hour as it takes to set up everybody.
 
-use std::time::Duration;
-
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use subtle::ConstantTimeEq as _;
-
-use super::{Changing, Method, OptOutBy, Outcome, Rejection, SettingsDeed, Standing};
+use super::{Changing, Method, OptOutBy, Outcome, Rejection, SentCode, SettingsDeed};
 use crate::domain::contact::Channel;
-use crate::domain::delivery::later;
 use crate::domain::ids::{AddressKey, CodeHash, ContactId, ProviderId};
+use crate::domain::method::{Said, Standing, wait_for_code};
 
-/// How long a code counts.
-pub const CODE_LASTS: Duration = Duration::from_secs(10 * 60);
-/// How often a code may be tried.
-pub const CODE_TRIES: u32 = 3;
-/// How long between two codes to one number.
-const APART: Duration = Duration::from_secs(60);
-/// What the limits look back on.
-const LOOKED_BACK: Duration = Duration::from_secs(60 * 60);
-/// How many codes one number gets in that time.
-const NUMBER_MAX: usize = 5;
-/// How many a college sends in that time.
+/// How many codes a college sends in an hour.
 const COLLEGE_MAX: usize = 120;
-
-/// A code that was sent and has not come back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PendingCode {
-    /// Its keyed hash.
-    pub hash: CodeHash,
-    /// When it was sent.
-    pub sent_at: Timestamp,
-    /// How many more may be tried.
-    pub tries_left: u32,
-}
-
-impl PendingCode {
-    /// Until when it counts.
-    pub fn until(&self) -> Timestamp {
-        later(self.sent_at, CODE_LASTS)
-    }
-
-    /// A clock that was set is as far off in both directions: one that was set back must not make a code last.
-    fn counts_at(&self, now: Timestamp) -> bool {
-        now.duration_since(self.sent_at).unsigned_abs() < CODE_LASTS
-    }
-}
-
-/// That a code was sent, for the limits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SentCode {
-    /// When.
-    pub at: Timestamp,
-    /// Over which channel.
-    pub channel: Channel,
-    /// To which number.
-    pub address: AddressKey,
-}
 
 /// What was sent as a code, and what the provider said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +21,24 @@ pub struct CodeTaken {
     pub text_sha256: Option<String>,
 }
 
+impl CodeTaken {
+    /// What is recorded of it.
+    pub(in crate::domain) fn deed<'a>(
+        &'a self,
+        contact: &'a ContactId,
+        channel: Channel,
+        address: AddressKey,
+    ) -> SettingsDeed<'a> {
+        let (content_sid, text_sha256) = (self.content_sid.as_deref(), self.text_sha256.as_deref());
+        match &self.provider_id {
+            Some(provider_id) => {
+                SettingsDeed::CodeAccepted { contact, channel, address, provider_id, content_sid, text_sha256 }
+            }
+            None => SettingsDeed::CodeUnknown { contact, channel, address, content_sid, text_sha256 },
+        }
+    }
+}
+
 impl Changing<'_, '_> {
     /// What came of sending a code, also where the contact is gone meanwhile: it was sent.
     pub(super) fn code_taken(
@@ -82,17 +48,12 @@ impl Changing<'_, '_> {
         address: AddressKey,
         taken: &CodeTaken,
     ) -> Outcome {
-        let (content_sid, text_sha256) = (taken.content_sid.as_deref(), taken.text_sha256.as_deref());
-        self.record(&match &taken.provider_id {
-            Some(provider_id) => {
-                SettingsDeed::CodeAccepted { contact, channel, address, provider_id, content_sid, text_sha256 }
-            }
-            None => SettingsDeed::CodeUnknown { contact, channel, address, content_sid, text_sha256 },
-        });
+        self.record(&taken.deed(contact, channel, address));
         Outcome::Done
     }
 
     pub(super) fn send_code(&mut self, id: &ContactId, channel: Channel, hash: CodeHash) -> Result<Outcome, Rejection> {
+        let now = self.cx.now;
         let contact = &self.roster.contacts[self.place(id)?];
         let method = contact.method(channel).ok_or(Rejection::NoSuchMethod)?;
         if !contact.active {
@@ -105,31 +66,14 @@ impl Changing<'_, '_> {
             Standing::OptedOut { .. } => return Err(Rejection::OptedOut),
         }
         let address = method.address_key;
-        self.refuse_too_soon(address)?;
-        let code = PendingCode { hash, sent_at: self.cx.now, tries_left: CODE_TRIES };
-        self.record(&SettingsDeed::CodeSent { contact: id, channel, address, until: code.until() });
-        self.roster.codes_sent.push(SentCode { at: self.cx.now, channel, address });
-        self.method_mut(id, channel)?.code = Some(code);
-        Ok(Outcome::Done)
-    }
-
-    fn refuse_too_soon(&mut self, address: AddressKey) -> Result<(), Rejection> {
-        let now = self.cx.now;
-        let ago = |code: &SentCode| now.duration_since(code.at).unsigned_abs();
-        self.roster.codes_sent.retain(|code| ago(code) < LOOKED_BACK);
-        let sent = &self.roster.codes_sent;
-        // The longest ago comes first. A code of before the clock was set back counts as long as one of before that time.
-        let wait = |since: &SentCode, span: Duration| span.saturating_sub(ago(since));
-        // It is one phone that rings, whichever channel makes it.
-        let same: Vec<&SentCode> = sent.iter().filter(|code| code.address == address).collect();
-        let apart = same.last().map(|last| wait(last, APART));
-        let of_number = same.len().checked_sub(NUMBER_MAX).and_then(|first| same.get(first));
-        let of_college = sent.len().checked_sub(COLLEGE_MAX).and_then(|first| sent.get(first));
-        let of_both = of_number.copied().into_iter().chain(of_college).map(|first| wait(first, LOOKED_BACK));
-        match apart.into_iter().chain(of_both).max() {
-            Some(wait) if !wait.is_zero() => Err(Rejection::TooSoon(wait)),
-            Some(_) | None => Ok(()),
+        let wait = wait_for_code(&mut self.roster.codes_sent, now, address, COLLEGE_MAX);
+        if !wait.is_zero() {
+            return Err(Rejection::TooSoon(wait));
         }
+        let until = self.method_mut(id, channel)?.expect_code(hash, now);
+        self.record(&SettingsDeed::CodeSent { contact: id, channel, address, until });
+        self.roster.codes_sent.push(SentCode { at: now, channel, address });
+        Ok(Outcome::Done)
     }
 
     pub(super) fn code_not_sent(
@@ -141,7 +85,7 @@ impl Changing<'_, '_> {
     ) -> Result<Outcome, Rejection> {
         let method = self.method_mut(id, channel)?;
         // Another may have been sent since.
-        if method.code.take_if(|code| code.hash == hash).is_some() {
+        if method.forget_code(hash) {
             let address = method.address_key;
             self.record(&SettingsDeed::CodeNotSent { contact: id, channel, address, code });
         }
@@ -155,44 +99,35 @@ impl Changing<'_, '_> {
         said: CodeHash,
     ) -> Result<Outcome, Rejection> {
         let now = self.cx.now;
-        if !self.roster.contacts[self.place(id)?].active {
+        let place = self.place(id)?;
+        if !self.roster.contacts[place].active {
             return Err(Rejection::Inactive);
         }
         let method = self.method_mut(id, channel)?;
         let address = method.address_key;
-        let code = method.code.as_mut().filter(|code| code.counts_at(now)).ok_or(Rejection::NoCode)?;
-        if bool::from(code.hash.as_bytes().ct_eq(said.as_bytes())) {
-            method.code = None;
-            method.standing = Standing::Verified { at: now };
-            let place = self.place(id)?;
-            self.roster.contacts[place].was_verified = true;
-            self.record(&SettingsDeed::MethodVerified { contact: id, channel, address });
-            return Ok(Outcome::Confirmed);
+        match method.confirm(said, now).ok_or(Rejection::NoCode)? {
+            Said::Right => {
+                self.roster.contacts[place].was_verified = true;
+                self.record(&SettingsDeed::MethodVerified { contact: id, channel, address });
+                Ok(Outcome::Confirmed)
+            }
+            Said::Wrong(tries_left) => {
+                self.record(&SettingsDeed::CodeWrong { contact: id, channel, address, tries_left });
+                Ok(Outcome::WrongCode { tries_left })
+            }
         }
-        code.tries_left = code.tries_left.saturating_sub(1);
-        let tries_left = code.tries_left;
-        if tries_left == 0 {
-            method.code = None;
-        }
-        self.record(&SettingsDeed::CodeWrong { contact: id, channel, address, tries_left });
-        Ok(Outcome::WrongCode { tries_left })
     }
 
     pub(super) fn opt_out(&mut self, channel: Channel, address: AddressKey, by: OptOutBy) -> Outcome {
         let since = self.cx.now;
-        let Some((id, method)) = self.method_at(channel, address) else { return Outcome::Done };
-        let verified_at = match method.standing {
-            Standing::Unverified => None,
-            Standing::Verified { at } => Some(at),
-            Standing::OptedOut { .. } => return Outcome::Done,
-        };
-        method.standing = Standing::OptedOut { since, verified_at };
-        method.code = None;
-        self.record(&SettingsDeed::MethodOptedOut { contact: &id, channel, address, by });
+        if let Some((id, method)) = self.method_at(channel, address)
+            && method.opt_out(since)
+        {
+            self.record(&SettingsDeed::MethodOptedOut { contact: &id, channel, address, by });
+        }
         Outcome::Done
     }
 
-    /// Whoever said STOP from this phone says START from it: it is the same phone as then.
     pub(super) fn opt_in(&mut self, channel: Channel, address: AddressKey) -> Outcome {
         let Some((id, method)) = self.method_at(channel, address) else {
             if self.roster.is_opted_out(channel, address) {
@@ -201,12 +136,9 @@ impl Changing<'_, '_> {
             }
             return Outcome::Done;
         };
-        method.standing = match method.standing {
-            Standing::Unverified | Standing::Verified { .. } => return Outcome::Done,
-            Standing::OptedOut { verified_at: Some(at), .. } => Standing::Verified { at },
-            Standing::OptedOut { verified_at: None, .. } => Standing::Unverified,
-        };
-        self.record(&SettingsDeed::MethodOptedIn { contact: Some(&id), channel, address });
+        if method.opt_in() {
+            self.record(&SettingsDeed::MethodOptedIn { contact: Some(&id), channel, address });
+        }
         Outcome::Done
     }
 
@@ -218,8 +150,11 @@ impl Changing<'_, '_> {
 
     fn method_at(&mut self, channel: Channel, address: AddressKey) -> Option<(ContactId, &mut Method)> {
         self.roster.contacts.iter_mut().find_map(|contact| {
-            let is_it = |method: &&mut Method| (method.channel, method.address_key) == (channel, address);
-            contact.methods.iter_mut().find(is_it).map(|method| (contact.id.clone(), method))
+            contact
+                .methods
+                .iter_mut()
+                .find(|method| method.is_at(channel, address))
+                .map(|method| (contact.id.clone(), method))
         })
     }
 }

@@ -1,33 +1,14 @@
 //! People: added, changed, removed.
 
-use std::collections::BTreeSet;
-
 use super::{
-    ACTIVE_MAX, Changing, FieldFault, KEPT_MAX, Method, OPTED_OUT_MAX, OptedOutNumber, Outcome, Rejection,
-    RosterContact, SettingsDeed, Standing,
+    ACTIVE_MAX, Changing, FieldFault, KEPT_MAX, Method, MethodDetails, OPTED_OUT_MAX, OptedOutNumber, Outcome,
+    Rejection, RosterContact, SettingsDeed, Standing,
 };
 use crate::domain::contact::{Channel, ContactRole, Language};
 use crate::domain::ids::{AddressKey, ContactId, PersonKey};
+use crate::domain::method;
 use crate::domain::schedule::Zone;
 use crate::domain::sealed::Sealed;
-
-/// A number, ready to be kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Number {
-    /// Sealed under the contact's data key.
-    pub address: Sealed,
-    /// Its keyed hash.
-    pub address_key: AddressKey,
-}
-
-/// A method as somebody sets it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MethodDetails {
-    /// The channel.
-    pub channel: Channel,
-    /// The number; `None`: the one that is there.
-    pub number: Option<Number>,
-}
 
 /// All about a person, as somebody sets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +80,6 @@ impl Changing<'_, '_> {
             self.refuse_too_many_active()?;
         }
         let methods = self.methods(id, &before.methods, details.methods)?;
-        let order = |methods: &[Method]| methods.iter().map(|method| method.channel).collect::<Vec<_>>();
         let changed = SettingsDeed::ContactChanged {
             contact: id,
             renamed: details.name.is_some(),
@@ -107,7 +87,7 @@ impl Changing<'_, '_> {
             language: (details.language != before.language).then_some(&details.language),
             time_zone: (details.time_zone != before.time_zone).then_some(&details.time_zone),
             active: (details.active != before.active).then_some(details.active),
-            order: (order(&methods) != order(&before.methods)).then(|| order(&methods)),
+            order: (method::order(&methods) != method::order(&before.methods)).then(|| method::order(&methods)),
         };
         if says_anything(&changed) {
             self.record(&changed);
@@ -173,30 +153,9 @@ impl Changing<'_, '_> {
 
     /// The methods of a person as they shall be: what has the same number stands as it did.
     fn methods(&self, id: &ContactId, before: &[Method], wanted: Vec<MethodDetails>) -> Result<Vec<Method>, Rejection> {
-        let (mut methods, mut faults, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
-        for (index, MethodDetails { channel, number }) in wanted.into_iter().enumerate() {
-            if !seen.insert(channel) {
-                faults.push(method_fault(index, "channel", "must be given once: a person has one number a channel"));
-                continue;
-            }
-            let known = before.iter().find(|method| method.channel == channel);
-            match (number, known) {
-                (None, Some(known)) => methods.push(known.clone()),
-                (None, None) => faults.push(method_fault(index, "number", "must be given")),
-                (Some(number), Some(known)) if number.address_key == known.address_key => methods.push(known.clone()),
-                (Some(number), _) => match self.number_fault(id, channel, number.address_key) {
-                    Some(rule) => faults.push(method_fault(index, "number", rule)),
-                    None => methods.push(Method {
-                        channel,
-                        address: number.address,
-                        address_key: number.address_key,
-                        standing: self.standing_of_new(channel, number.address_key),
-                        code: None,
-                    }),
-                },
-            }
-        }
-        if faults.is_empty() { Ok(methods) } else { Err(Rejection::Invalid(faults)) }
+        let stands_against = |channel, address| self.number_fault(id, channel, address);
+        let standing_of = |channel, address| self.standing_of_new(channel, address);
+        method::replaced(before, wanted, stands_against, standing_of).map_err(Rejection::Invalid)
     }
 
     /// Nobody has proved a number that is new to a person; and a phone that takes nothing from us does not, whoever has it.
@@ -214,7 +173,7 @@ impl Changing<'_, '_> {
         if self.cx.senders.contains(&(channel, address)) {
             return Some("must not be the number that messages are sent from");
         }
-        let is_it = |method: &Method| (method.channel, method.address_key) == (channel, address);
+        let is_it = |method: &Method| method.is_at(channel, address);
         let others = self.roster.contacts.iter().filter(|contact| contact.id != *id);
         let taken = others.flat_map(|contact| &contact.methods).any(is_it)
             || self.cx.configured.contact_at(channel, address).is_some();
@@ -223,10 +182,7 @@ impl Changing<'_, '_> {
 
     /// Records which numbers a person has not any more, and which they have now. A phone's opt-out goes with the number.
     fn record_methods(&mut self, contact: &ContactId, before: &[Method], now: &[Method]) {
-        let has = |methods: &[Method], method: &Method| {
-            methods.iter().any(|other| (other.channel, other.address_key) == (method.channel, method.address_key))
-        };
-        for method in before.iter().filter(|method| !has(now, method)) {
+        for method in method::only_in(before, now) {
             let (channel, address) = (method.channel, method.address_key);
             self.record(&SettingsDeed::MethodRemoved { contact, channel, address });
             if let Standing::OptedOut { since, .. } = method.standing {
@@ -235,7 +191,7 @@ impl Changing<'_, '_> {
         }
         let excess = self.roster.opted_out.len().saturating_sub(OPTED_OUT_MAX);
         self.roster.opted_out.drain(..excess);
-        for method in now.iter().filter(|method| !has(before, method)) {
+        for method in method::only_in(now, before) {
             let (channel, address) = (method.channel, method.address_key);
             self.record(&SettingsDeed::MethodSet {
                 contact,
@@ -250,10 +206,6 @@ impl Changing<'_, '_> {
 
 fn fault(field: &str, rule: &'static str) -> Rejection {
     Rejection::Invalid(vec![FieldFault { field: field.to_owned(), rule }])
-}
-
-fn method_fault(index: usize, field: &str, rule: &'static str) -> FieldFault {
-    FieldFault { field: format!("methods[{index}].{field}"), rule }
 }
 
 fn says_anything(deed: &SettingsDeed<'_>) -> bool {

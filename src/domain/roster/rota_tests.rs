@@ -25,6 +25,7 @@ fn policy(name: &str, target: Target) -> Policy {
         act_within: Duration::from_secs(900),
         check_in_within: Duration::from_secs(300),
         resolve_by_reply: false,
+        emergency_contact_after: None,
         respond_within: Duration::from_secs(300),
     }
 }

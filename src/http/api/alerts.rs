@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::events::OverrideRequest;
+use super::events::{OverrideRequest, idempotency_key};
 use super::views::{AlertSummary, AlertView};
 use super::{check_text, to_its_end};
 use crate::domain::alert::{Alert, Outcome, StateName};
@@ -19,9 +20,13 @@ use crate::domain::contact::Channel;
 use crate::domain::ids::{AlertId, ContactId, Reference};
 use crate::http::auth::{Authenticated, Role};
 use crate::http::json::{StrictJson, StrictPath, StrictQuery, Validate};
-use crate::http::problem::{BodyProblems, CommonProblems, FieldError, Problem, ProblemCode, QueryProblems};
+use crate::http::problem::{
+    BodyProblems, CommonProblems, DisclosureProblems, FieldError, IdempotencyProblems, Problem, ProblemCode,
+    QueryProblems,
+};
 use crate::http::state::{AppState, WaitedFor, caller};
 use crate::ports::ListCursor;
+use crate::service::intake::IdempotencyInput;
 use crate::service::reading::{AlertName, Revealed};
 
 /// Who works on cases.
@@ -279,6 +284,53 @@ async fn escalate_alert(
     show(&state, &transition.alert).await
 }
 
+/// A decision to tell an emergency contact of the student.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct InformRequest {
+    /// Which; may be left out where the student has named one only.
+    #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9_-]{1,64}$", example = "e-k7q4tx3m")]
+    contact: Option<ContactId>,
+    /// Why: 1 to 4000 characters. Sealed at rest, and in no message.
+    #[schema(min_length = 1, max_length = 4000)]
+    reason: String,
+}
+
+impl Validate for InformRequest {
+    fn validate(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        check_text(&mut errors, "reason", &self.reason, NOTE_CHARS_MAX);
+        errors
+    }
+}
+
+/// Has an emergency contact of the student told, on a named person's decision: they are asked to call the desk, and told
+/// nothing else. It is recorded as a disclosure with this ground. While such a message is on its way, asking again sends none.
+#[utoipa::path(post, path = "/api/v1/crisis/alerts/{id}/inform-emergency-contact", tag = "alerts", request_body = InformRequest,
+    params(("id" = String, Path, description = "the alert's id or reference", pattern = r"^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9A-TV-Za-tv-z-]{8,16})$"),
+        ("Idempotency-Key" = Option<String>, Header, description = "as for events", pattern = "^[!-~]{1,255}$")),
+    security(("api_key" = []), ("bearer" = [])),
+    responses((status = 200, description = "they are being told, or have been", body = AlertView),
+        CommonProblems, BodyProblems, IdempotencyProblems, DisclosureProblems))]
+async fn inform_emergency_contact(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+    WaitedFor(deadline): WaitedFor,
+    StrictPath(id): StrictPath<String>,
+    headers: HeaderMap,
+    StrictJson { value, raw }: StrictJson<InformRequest>,
+) -> Result<Json<AlertView>, Problem> {
+    let caller = caller(principal, COUNSELLING)?.until(deadline);
+    let (service, name, key) = (Arc::clone(&state.service), alert_name(&id)?, idempotency_key(&headers)?);
+    let InformRequest { contact, reason } = value;
+    let informing = async move {
+        let idempotency = key.as_deref().map(|key| IdempotencyInput { key, body: &raw });
+        service.inform_emergency_contact(&caller, name, contact.as_ref(), &reason, idempotency).await
+    };
+    let alert = to_its_end(informing).await?;
+    show(&state, &alert).await
+}
+
 /// Who the student is, and what was written: opened for somebody who may help.
 #[derive(Serialize, utoipa::ToSchema)]
 struct RevealedView {
@@ -445,6 +497,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(check_in))
         .routes(routes!(resolve))
         .routes(routes!(escalate_alert))
+        .routes(routes!(inform_emergency_contact))
         .routes(routes!(reveal))
         .routes(routes!(get_audit))
 }

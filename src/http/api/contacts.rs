@@ -25,8 +25,9 @@ use crate::http::problem::{
     BodyProblems, CommonProblems, FieldError, PhoneProblems, Problem, ProblemCode, StateProblems, VersionProblems,
 };
 use crate::http::state::{AppState, WaitedFor, caller};
+use crate::service::ServiceError;
 use crate::service::caller::Caller;
-use crate::service::codes::Confirmed;
+use crate::service::codes::{CodeToSend, Confirmed};
 use crate::service::contacts::{ConfiguredPerson, ContactInput, ContactWarning, OpenedContact, PersonName, Removal};
 
 /// Who may set people up, and see their numbers.
@@ -34,7 +35,7 @@ const SETTERS: &[Role] = &[Role::Admin];
 /// Who may see who there is.
 const READERS: &[Role] = &[Role::Counsellor, Role::Admin, Role::Auditor];
 
-const NAME_CHARS_MAX: usize = 100;
+pub(super) const NAME_CHARS_MAX: usize = 100;
 const METHODS_MAX: usize = 3;
 const CODE_DIGITS: usize = 6;
 
@@ -66,7 +67,7 @@ enum MethodStanding {
 
 /// One number of a person.
 #[derive(Serialize, utoipa::ToSchema)]
-struct MethodView {
+pub(super) struct MethodView {
     /// The channel.
     channel: Channel,
     /// The number's last two digits, or all of it where it was revealed. Not there for auditors, nor where its key is gone.
@@ -135,7 +136,7 @@ fn warning(warning: ContactWarning) -> WarningView {
 
 /// How much of a person is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shown {
+pub(super) enum Shown {
     /// Neither name nor numbers.
     Pseudonym,
     /// The name, and the ends of numbers.
@@ -145,11 +146,11 @@ enum Shown {
 }
 
 impl Shown {
-    fn to(caller: &Caller) -> Self {
+    pub(super) fn to(caller: &Caller) -> Self {
         if caller.role == Role::Auditor.word() { Self::Pseudonym } else { Self::Masked }
     }
 
-    fn number(self, number: Option<PhoneNumber>) -> Option<String> {
+    pub(super) fn number(self, number: Option<PhoneNumber>) -> Option<String> {
         match self {
             Self::Pseudonym => None,
             Self::Masked => number.map(|number| number.to_string()),
@@ -205,7 +206,7 @@ impl ContactView {
 }
 
 impl MethodView {
-    fn of(method: &Method, number: Option<String>) -> Self {
+    pub(super) fn of(method: &Method, number: Option<String>) -> Self {
         let (standing, verified_at, opted_out_at) = match &method.standing {
             Standing::Unverified => (MethodStanding::Unverified, None, None),
             Standing::Verified { at } => (MethodStanding::Verified, Some(*at), None),
@@ -226,7 +227,7 @@ fn answer(status: StatusCode, view: ContactView) -> Response {
 /// One number.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-struct MethodRequest {
+pub(super) struct MethodRequest {
     /// The channel; each once.
     channel: Channel,
     /// The number in E.164 form. Left out in a change: the one that is there, which stays as proven as it is.
@@ -265,17 +266,27 @@ impl Validate for ContactRequest {
         if !ContactRole::STAFF.contains(&self.role) {
             errors.push(FieldError::new("role", "must be counsellor, lead or duty_manager"));
         }
-        if self.methods.len() > METHODS_MAX {
-            errors.push(FieldError::new("methods", "must be at most 3, one a channel"));
-        }
-        for (index, method) in self.methods.iter().enumerate().take(METHODS_MAX) {
-            if method.number.as_ref().is_some_and(|number| read_number(number).is_none()) {
-                let rule = "must be a phone number in E.164 form, such as +919876543210";
-                errors.push(FieldError::new(format!("methods[{index}].number"), rule));
-            }
-        }
+        check_methods(&mut errors, &self.methods);
         errors
     }
+}
+
+pub(super) fn check_methods(errors: &mut Vec<FieldError>, methods: &[MethodRequest]) {
+    if methods.len() > METHODS_MAX {
+        errors.push(FieldError::new("methods", "must be at most 3, one a channel"));
+    }
+    for (index, method) in methods.iter().enumerate().take(METHODS_MAX) {
+        if method.number.as_ref().is_some_and(|number| read_number(number).is_none()) {
+            let rule = "must be a phone number in E.164 form, such as +919876543210";
+            errors.push(FieldError::new(format!("methods[{index}].number"), rule));
+        }
+    }
+}
+
+/// The methods as the service takes them.
+pub(super) fn methods_of(methods: Vec<MethodRequest>) -> Vec<(Channel, Option<PhoneNumber>)> {
+    let methods = methods.into_iter();
+    methods.map(|method| (method.channel, method.number.as_deref().and_then(read_number))).collect()
 }
 
 /// A number as it is written here, and in no other form that is understood elsewhere.
@@ -285,26 +296,25 @@ fn read_number(text: &str) -> Option<PhoneNumber> {
 
 impl ContactRequest {
     fn into_domain(self) -> ContactInput {
-        let methods = self.methods.into_iter();
         ContactInput {
             name: self.name.map(PersonName),
             role: self.role,
             language: self.language,
             time_zone: self.time_zone,
-            methods: methods.map(|method| (method.channel, method.number.as_deref().and_then(read_number))).collect(),
+            methods: methods_of(self.methods),
             active: self.active,
         }
     }
 }
 
-fn contact_id(text: &str) -> Result<ContactId, Problem> {
+pub(super) fn contact_id(text: &str) -> Result<ContactId, Problem> {
     let invalid = |error: crate::domain::ids::InvalidId| {
         Problem::of_field(ProblemCode::InvalidField, FieldError::new("id", error.rule))
     };
     text.parse().map_err(invalid)
 }
 
-fn channel_of(text: &str) -> Result<Channel, Problem> {
+pub(super) fn channel_of(text: &str) -> Result<Channel, Problem> {
     Channel::from_word(text).ok_or_else(|| {
         Problem::of_field(ProblemCode::InvalidField, FieldError::new("channel", "must be whatsapp, sms or voice"))
     })
@@ -447,7 +457,7 @@ enum CodeSending {
 
 /// A code was sent.
 #[derive(Serialize, utoipa::ToSchema)]
-struct CodeSent {
+pub(super) struct CodeSent {
     /// What came of it.
     sending: CodeSending,
     /// Until when the code counts.
@@ -469,10 +479,24 @@ async fn send_code(
 ) -> Result<Response, Problem> {
     let caller = caller(principal, SETTERS)?.until(deadline);
     let (id, channel) = (contact_id(&id)?, channel_of(&channel)?);
+    let service = Arc::clone(&state.service);
+    let begun = {
+        let caller = caller.clone();
+        async move { service.begin_verification(&caller, &id, channel).await }
+    };
+    hand_over_code(&state, caller, begun).await
+}
+
+/// Sends a code that is drawn and kept by `begun`.
+pub(super) async fn hand_over_code(
+    state: &AppState,
+    caller: Caller,
+    begun: impl Future<Output = Result<CodeToSend, ServiceError>> + Send + 'static,
+) -> Result<Response, Problem> {
     let (service, worker) = (Arc::clone(&state.service), Arc::clone(&state.worker));
     // To its end: a code that is durable is sent, whoever hangs up.
     let (outcome, until) = to_its_end(async move {
-        let sent = service.begin_verification(&caller, &id, channel).await?;
+        let sent = begun.await?;
         let outcome = worker.send_code(&sent.request).await;
         match &outcome {
             SendOutcome::Accepted { provider_id, .. } => {
@@ -508,10 +532,10 @@ fn refused(fault: &ProviderFault) -> String {
 /// A code that came.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-struct ConfirmRequest {
+pub(super) struct ConfirmRequest {
     /// The six digits.
     #[schema(pattern = "^[0-9]{6}$", example = "012345")]
-    code: String,
+    pub(super) code: String,
 }
 
 impl Validate for ConfirmRequest {
@@ -541,11 +565,13 @@ async fn confirm_code(
     let confirming = async move { service.confirm_verification(&caller, &id, channel, &value.code).await };
     match to_its_end(confirming).await? {
         Confirmed::Right(opened) => Ok(answer(StatusCode::OK, ContactView::of(*opened, Shown::Masked))),
-        Confirmed::Wrong { tries_left } => {
-            let rule = format!("must be the code that was sent; it may be tried {tries_left} more times");
-            Err(Problem::of_field(ProblemCode::InvalidField, FieldError::new("code", rule)))
-        }
+        Confirmed::Wrong { tries_left } => Err(wrong_code(tries_left)),
     }
+}
+
+pub(super) fn wrong_code(tries_left: u32) -> Problem {
+    let rule = format!("must be the code that was sent; it may be tried {tries_left} more times");
+    Problem::of_field(ProblemCode::InvalidField, FieldError::new("code", rule))
 }
 
 /// Why a change of the roster does not fit, as an answer.

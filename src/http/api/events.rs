@@ -191,7 +191,7 @@ fn respond(answered: Answered) -> Response {
     response
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     const RULE: &str = "must be given once, as 1 to 255 visible ASCII characters";
     let refuse = || Problem::of_field(ProblemCode::InvalidField, FieldError::new("Idempotency-Key", RULE));
     let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();

@@ -3,6 +3,7 @@
 mod alerts;
 mod contacts;
 mod drills;
+mod emergency_contacts;
 mod events;
 mod policies;
 mod preferences;
@@ -27,6 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .merge(contacts::routes())
         .merge(preferences::routes())
         .merge(drills::routes())
+        .merge(emergency_contacts::routes())
         .merge(policies::routes())
         .merge(schedules::routes())
         .merge(settings::routes())
@@ -72,6 +74,12 @@ impl From<ServiceError> for Problem {
             ServiceError::CannotVerify(why) => Self::new(ProblemCode::Conflict).with_detail(why),
             ServiceError::DrillRuns(reference) => Self::new(ProblemCode::Conflict)
                 .with_detail(format!("the drill {reference} is running: answer or close it first")),
+            ServiceError::NoDesk => Self::new(ProblemCode::DeskMissing)
+                .with_detail("there is no number that they could be asked to call: set CARE_DESK_PHONE"),
+            ServiceError::WhichEmergencyContact => Self::of_field(
+                ProblemCode::MissingField,
+                FieldError::new("contact", "must be given: the student has named several"),
+            ),
             ServiceError::IdempotencyKeyReused => Self::of_field(
                 ProblemCode::IdempotencyKeyReused,
                 FieldError::new("Idempotency-Key", "must be new for a new body"),
@@ -113,6 +121,10 @@ fn rejected(rejection: Rejection) -> Problem {
                 FieldError::new("outcome", "must be drill for a drill, and nothing else may be"),
             );
         }
+        Rejection::NoSuchEmergencyContact => return Problem::new(ProblemCode::EmergencyContactUnknown),
+        Rejection::EmergencyContactUnverified => return Problem::new(ProblemCode::EmergencyContactUnverified),
+        Rejection::DrillStaysInside => return Problem::new(ProblemCode::DrillStaysInside),
+        Rejection::OutsideTheTeam => "an emergency contact does not work on the case",
         Rejection::NotAcknowledged => "nobody has taken the alert",
         Rejection::RepliesFull => "no more replies are kept for this alert",
         Rejection::NobodyElse => "there is nobody else to hand it on to",

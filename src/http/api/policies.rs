@@ -26,7 +26,7 @@ use crate::http::etag::{IfMatch, tag};
 use crate::http::json::{StrictJson, StrictPath, Validate};
 use crate::http::problem::{BodyProblems, CommonProblems, FieldError, Problem, ProblemCode, VersionProblems};
 use crate::http::state::{AppState, WaitedFor, caller};
-use crate::service::rota::{Course, Explanation, Question, Rota};
+use crate::service::rota::{Course, Explanation, Outside, Question, Rota};
 
 /// Who may see how people are told.
 pub(super) const READERS: &[Role] = &[Role::Counsellor, Role::Admin, Role::Auditor];
@@ -119,6 +119,10 @@ struct PolicyRequest {
     /// Whether a reply such as `done safe` may close a case.
     #[serde(default)]
     resolve_by_reply: bool,
+    /// After how many seconds the student's emergency contacts are told, too, if nobody has taken the case: those whom the
+    /// student has agreed to. Not given: never by itself.
+    #[schema(minimum = 60, maximum = 86400)]
+    emergency_contact_after_seconds: Option<u32>,
     /// The time in which the message asks for an answer, in seconds; 300 if not given.
     #[schema(minimum = 60, maximum = 3600)]
     respond_within_seconds: Option<u32>,
@@ -161,6 +165,9 @@ impl PolicyRequest {
             act_within: seconds(self.act_within_seconds, 900),
             check_in_within: seconds(self.check_in_within_seconds, 300),
             resolve_by_reply: self.resolve_by_reply,
+            emergency_contact_after: self
+                .emergency_contact_after_seconds
+                .map(|given| Duration::from_secs(given.into())),
             respond_within: seconds(self.respond_within_seconds, 300),
         };
         Some(RosterPolicy { policy: Arc::new(policy), bands: self.bands.clone() })
@@ -230,6 +237,9 @@ struct PolicyView {
     check_in_within_seconds: u64,
     /// Whether a reply may close a case.
     resolve_by_reply: bool,
+    /// After how long emergency contacts are told, too; not there: never by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    emergency_contact_after_seconds: Option<u64>,
     /// The time in which the message asks for an answer.
     respond_within_seconds: u64,
     /// What somebody should look at.
@@ -261,6 +271,7 @@ impl PolicyView {
             act_within_seconds: policy.act_within.as_secs(),
             check_in_within_seconds: policy.check_in_within.as_secs(),
             resolve_by_reply: policy.resolve_by_reply,
+            emergency_contact_after_seconds: policy.emergency_contact_after.map(|after| after.as_secs()),
             respond_within_seconds: policy.respond_within.as_secs(),
             // What was in order when it was saved may not be any more.
             warnings: found.faults.into_iter().chain(found.warnings).map(WarningView::from).collect(),
@@ -528,6 +539,37 @@ struct ExplanationView {
     ground: Option<&'static str>,
     /// As if every message were taken, none told that it arrived, and nobody answered.
     stages: Vec<StageView>,
+    /// Which emergency contacts would be told besides, and when; not there where the policy tells none by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    emergency_contacts: Option<OutsideView>,
+}
+
+/// Which emergency contacts would be told.
+#[derive(Serialize, utoipa::ToSchema)]
+struct OutsideView {
+    /// When, if nobody has taken the case by then.
+    #[schema(value_type = String, format = "date-time")]
+    at: Timestamp,
+    /// Those whom the student has agreed to and who have a proven number, with the channels in their order.
+    told: Vec<OutsiderView>,
+    /// Those whom the student has not agreed to, or who have no proven number.
+    #[schema(value_type = Vec<String>)]
+    not_told: Vec<ContactId>,
+}
+
+/// An emergency contact who would be told.
+#[derive(Serialize, utoipa::ToSchema)]
+struct OutsiderView {
+    #[schema(value_type = String)]
+    contact: ContactId,
+    channels: Vec<Channel>,
+}
+
+impl From<Outside> for OutsideView {
+    fn from(outside: Outside) -> Self {
+        let told = outside.told.into_iter().map(|(contact, channels)| OutsiderView { contact, channels });
+        Self { at: outside.at, told: told.collect(), not_told: outside.not_told }
+    }
 }
 
 fn not_over(given: Vec<(Channel, WhyNot)>) -> Vec<NotOverView> {
@@ -596,6 +638,7 @@ impl From<Explanation> for ExplanationView {
             decision,
             ground,
             stages: stages.into_iter().map(StageView::from).collect(),
+            emergency_contacts: explained.outside.map(OutsideView::from),
         }
     }
 }

@@ -22,9 +22,9 @@ use crate::http::state::{AppState, WaitedFor, caller};
 use crate::service::consent::ConsentChange;
 
 /// Who may record consent: the app that the student speaks to, and administrators.
-const RECORDERS: &[Role] = &[Role::Service, Role::Admin];
+pub(super) const RECORDERS: &[Role] = &[Role::Service, Role::Admin];
 /// Who may see it.
-const READERS: &[Role] = &[Role::Service, Role::Counsellor, Role::Admin, Role::Auditor];
+pub(super) const READERS: &[Role] = &[Role::Service, Role::Counsellor, Role::Admin, Role::Auditor];
 
 /// What a student says now. Channels that are left out keep their latest word.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -139,7 +139,7 @@ async fn get_preferences(
     Ok(Json(record.map_or(Preferences { version: 0, channels: BTreeMap::new() }, Preferences::from)))
 }
 
-fn check_path_user_id(user_id: &str) -> Result<(), Problem> {
+pub(super) fn check_path_user_id(user_id: &str) -> Result<(), Problem> {
     let mut errors = Vec::new();
     check_user_id(&mut errors, user_id);
     refuse_if_any(errors)

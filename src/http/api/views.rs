@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::domain::alert::{AckVia, Alert, AlertState, Kind, Outcome, StateName, WithheldReason};
 use crate::domain::audit::{Actor, AuditEntry};
+use crate::domain::consent::DisclosureGround;
 use crate::domain::contact::{Channel, ContactRole};
 use crate::domain::delivery::{Attempt, AttemptResult, Delivery, DeliveryState, FailureReason};
 use crate::domain::event::{Score, Source};
@@ -146,6 +147,10 @@ struct DeliveryView {
     role: ContactRole,
     /// What the message is for.
     purpose: Purpose,
+    /// Of a message to an emergency contact, why they are told: `contact_consent` or `decision`. The alert's own ground does
+    /// not cover it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ground: Option<&'static str>,
     /// The channel.
     channel: Channel,
     /// `due`, `sending`, `unknown`, `accepted`, `sent`, `delivered`, `read`, of a call `ringing` or `answered`, `failed` or
@@ -233,6 +238,15 @@ struct TimelineEntry {
     /// Twilio's status, with a receipt.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<String>,
+    /// Where somebody is told, or it is decided: whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contact: Option<String>,
+    /// In which role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<String>,
+    /// On what ground.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ground: Option<String>,
     /// Who acted: a kind.
     actor: String,
 }
@@ -336,6 +350,7 @@ impl From<&Delivery> for DeliveryView {
             contact: delivery.contact.clone(),
             role: delivery.role,
             purpose: delivery.purpose,
+            ground: delivery.disclosure.as_ref().map(DisclosureGround::kind),
             channel: delivery.channel,
             state: delivery.state.name(),
             failure,
@@ -413,6 +428,9 @@ impl From<&AuditEntry> for TimelineEntry {
             what,
             delivery: said.get("delivery").and_then(serde_json::Value::as_u64),
             status: word("status"),
+            contact: word("contact"),
+            role: word("role"),
+            ground: word("ground").or_else(|| said.pointer("/ground/kind")?.as_str().map(str::to_owned)),
             actor: actor.to_owned(),
         }
     }

@@ -141,6 +141,9 @@ fn verbs(said: &Said, key_url: &str) -> Vec<Verb> {
         Said::Voicemail(speech) => {
             vec![Verb::Pause { seconds: MACHINE_PAUSE_S }, say(&speech.speaker, &speech.voicemail), Verb::Hangup]
         }
+        Said::Told(speech) => {
+            vec![Verb::Pause { seconds: MACHINE_PAUSE_S }, say(&speech.speaker, &speech.prompt), Verb::Hangup]
+        }
         Said::Answer(speech, said) => {
             let told = speech.answer(said).map(|text| say(&speech.speaker, text));
             let rest = if ends(&said.answer) { vec![Verb::Hangup] } else { prompt(speech, key_url) };
@@ -160,6 +163,7 @@ fn ends(answer: &Answer) -> bool {
         | Answer::Closed(_)
         | Answer::Done(_)
         | Answer::NoCase
+        | Answer::CallTheDesk(_)
         | Answer::Nothing => true,
         // They can take it still.
         Answer::NobodyElse(_)

@@ -61,6 +61,7 @@ pub(crate) async fn setting(twilio: &str) -> Setting {
         .with("CRISIS_RELAY_CONFIG", &ladder())
         .with("API_KEY_SERVICE_SHA256", &ApiKeyHash::of(&say::in_full(say::service_key())).to_string())
         .with("API_KEY_AUDITOR_SHA256", &ApiKeyHash::of(&say::in_full(say::auditor_key())).to_string())
+        .with("CARE_DESK_PHONE", "+911123456789")
         .with("CRISIS_RELAY__TWILIO__REQUEST_TIMEOUT", "1s")
         .with("CRISIS_RELAY__TWILIO__CONNECT_TIMEOUT", "500ms")
         .with("CRISIS_RELAY__DELIVERY__LOOK_UP_FIRST", "100ms")
@@ -264,6 +265,34 @@ impl Life<'_> {
         self.hear(Surface::Revealed, "a contact revealed", &revealed);
         let auditor = say::in_full(say::auditor_key());
         self.hear(Surface::Answers, "contacts", &relay.get(CONTACTS, &auditor).await.expect(200));
+    }
+
+    /// An emergency contact is set up, proven, and told by a person's decision.
+    pub(crate) async fn relatives(&mut self, relay: &Relay, reference: &str) {
+        let (key, number) = (say::in_full(say::service_key()), say::in_full(say::relative_number()));
+        let collection = format!("/api/v1/messaging/preferences/{}/emergency-contacts", say::student());
+        let relative = json!({
+            "name": say::in_full(say::relative_name()), "language": "en",
+            "methods": [{ "channel": "sms", "number": number }], "consent": { "granted": true, "source": "app" },
+        });
+        let added = relay.send(relay.request(Method::POST, &collection, &key).json(&relative)).await.expect(201);
+        self.hear(Surface::Revealed, "a relative", &added);
+        let path = format!("{collection}/{}", added.json()["id"].as_str().unwrap());
+        let verification = format!("{path}/methods/sms/verification");
+        let sent = relay.send(relay.request(Method::POST, &verification, &key)).await.expect(202);
+        self.hear(Surface::Answers, "a code to a relative", &sent);
+        let newest = || self.sim.messages_to(&number).last().map(|message| message.body.clone()).unwrap_or_default();
+        let code = newest().split(|c: char| !c.is_ascii_digit()).find(|digits| digits.len() == 6).unwrap().to_owned();
+        let confirm = relay.request(Method::POST, &format!("{verification}/confirm"), &key);
+        relay.send(confirm.json(&json!({ "code": code }))).await.expect(200);
+        let inform = format!("/api/v1/crisis/alerts/{reference}/inform-emergency-contact");
+        let decision = json!({ "reason": say::in_full(say::informed_why()) });
+        let request = relay.request(Method::POST, &inform, &token("counsellor", 3600)).json(&decision);
+        let told = relay.send(request).await.expect(200);
+        self.hear(Surface::Answers, "a relative is told", &told);
+        until("the relative is asked to call", async || newest().contains("please call")).await;
+        let auditor = say::in_full(say::auditor_key());
+        self.hear(Surface::Answers, "relatives", &relay.get(&collection, &auditor).await.expect(200));
     }
 
     /// Every kind of mistake that a caller can make.

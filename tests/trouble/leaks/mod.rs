@@ -127,6 +127,7 @@ async fn nothing_that_a_person_said_or_owns_gets_out_through_faults_a_kill_and_a
     until("the phone has been told", async || !sim.messages_to(&canaries::in_full(canaries::counsellor())).is_empty())
         .await;
     life.replies(&relay).await;
+    life.relatives(&relay, &reference).await;
     life.end(&relay, &reference).await;
     let half = life.hang_up_at_the_end(&relay).await;
     relay.signal("-TERM");

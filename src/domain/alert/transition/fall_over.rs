@@ -18,7 +18,8 @@ impl Changing<'_, '_> {
         let now = self.cx.now;
         let in_vain = |delivery: &Delivery| {
             let failed = matches!(delivery.state, DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. });
-            delivery.fall_over_at.is_some_and(|at| failed || (timed && at <= now))
+            let is_due = delivery.fall_over_at.is_some_and(|at| failed || (timed && at <= now));
+            is_due && delivery.purpose.is_alert()
         };
         // Those that are planned meanwhile begin with a time of their own.
         for place in 0..self.alert.deliveries.len() {
@@ -60,9 +61,12 @@ impl Changing<'_, '_> {
     pub(super) fn spare_next_channel(&mut self, arrived: DeliveryNo) {
         let Some(delivery) = self.alert.delivery(arrived).filter(|delivery| delivery.has_arrived()) else { return };
         let (contact, stage, channel) = (delivery.contact.clone(), delivery.stage, delivery.channel);
+        let disclosure = delivery.disclosure.clone();
         let now = self.cx.now;
         let follows = |other: &Delivery| {
-            other.no > arrived && other.stage == stage && other.contact == contact && other.channel != channel
+            // A disclosure has no rung of its own.
+            let of_same = (other.stage == stage || disclosure.is_some()) && other.disclosure == disclosure;
+            other.no > arrived && of_same && other.contact == contact && other.channel != channel
         };
         let spared: Vec<DeliveryNo> = self
             .alert

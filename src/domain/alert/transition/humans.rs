@@ -14,6 +14,7 @@ const REPLIES_MAX: u32 = 100;
 
 impl Changing<'_, '_> {
     pub(super) fn acknowledge(&mut self, via: AckVia) -> Result<(), Rejection> {
+        self.refuse_outsider()?;
         match self.alert.state {
             AlertState::Escalating { .. } => {}
             AlertState::Acknowledged { .. } => return Err(Rejection::AlreadyAcknowledged),
@@ -45,6 +46,7 @@ impl Changing<'_, '_> {
 
     /// Whoever has it goes on: the second clock begins anew.
     pub(super) fn check_in(&mut self) -> Result<(), Rejection> {
+        self.refuse_outsider()?;
         let AlertState::Acknowledged { by, action_due_at, reminded_at, .. } = &mut self.alert.state else {
             return Err(match self.alert.state {
                 AlertState::Resolved { .. } => Rejection::AlreadyResolved,
@@ -83,6 +85,7 @@ impl Changing<'_, '_> {
         if !self.alert.is_open() {
             return Err(Rejection::AlreadyResolved);
         }
+        self.refuse_outsider()?;
         if matches!(outcome, Outcome::Drill) != matches!(self.alert.kind, Kind::Drill) {
             return Err(Rejection::WrongOutcome);
         }
@@ -105,16 +108,12 @@ impl Changing<'_, '_> {
 
     /// Whatever the alert does not want any more.
     pub(super) fn cancel_outstanding(&mut self) {
-        for delivery in &mut self.alert.deliveries {
+        let deliveries = self.alert.deliveries.iter();
+        let unwanted: Vec<DeliveryNo> =
+            deliveries.filter(|delivery| !self.alert.wants(delivery)).map(|delivery| delivery.no).collect();
+        for delivery in self.alert.deliveries.iter_mut().filter(|delivery| unwanted.contains(&delivery.no)) {
             delivery.fall_over_at = None;
         }
-        let unwanted: Vec<DeliveryNo> = self
-            .alert
-            .deliveries
-            .iter()
-            .filter(|delivery| !self.alert.wants(delivery.purpose))
-            .map(|delivery| delivery.no)
-            .collect();
         self.cancel_due(&unwanted);
     }
 

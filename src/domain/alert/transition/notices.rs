@@ -178,7 +178,7 @@ impl Changing<'_, '_> {
 
     /// The case is open again: nothing that said otherwise goes out any more.
     pub(super) fn cancel_notices(&mut self) {
-        self.cancel_those(|purpose| !purpose.is_alert());
+        self.cancel_those(|purpose| purpose.is_notice());
     }
 
     pub(super) fn cancel_reminders(&mut self) {

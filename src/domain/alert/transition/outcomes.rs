@@ -9,19 +9,19 @@ use crate::domain::message::Purpose;
 use crate::domain::provider::{ErrorClass, Receipt, SendOutcome};
 
 impl<'a> Changing<'a, '_> {
-    pub(super) fn delivery_change(&self, purpose: Purpose) -> Change<'a> {
+    pub(super) fn delivery_change(&self, delivery: &Delivery) -> Change<'a> {
         Change {
             now: self.cx.now,
             jitter: self.cx.jitter,
             rules: &self.cx.rules.delivery,
-            still_wanted: self.alert.wants(purpose),
+            still_wanted: self.alert.wants(delivery),
         }
     }
 
     fn delivery_mut(&mut self, no: DeliveryNo) -> Result<(&mut Delivery, Change<'a>), Rejection> {
         let place = self.alert.deliveries.iter().position(|delivery| delivery.no == no);
         let place = place.ok_or(Rejection::NoSuchDelivery)?;
-        let change = self.delivery_change(self.alert.deliveries[place].purpose);
+        let change = self.delivery_change(&self.alert.deliveries[place]);
         Ok((&mut self.alert.deliveries[place], change))
     }
 
@@ -102,7 +102,9 @@ impl<'a> Changing<'a, '_> {
             }
             Settled::Failed { reason, class } => {
                 self.record_delivery(no, DeliveryDeed::Failed { reason, fault });
-                self.something_failed = true;
+                // Nothing of the ladder depends on what is no alert.
+                self.something_failed |= is_alert;
+                self.hasten_disclosure(no);
                 match (reason, class) {
                     // The student who was to be looked after again must not be forgotten because one phone is out of order.
                     _ if purpose == Some(Purpose::FollowUpReminder) => self.pass_follow_up_on(),

@@ -10,6 +10,7 @@ use crate::domain::policy::{Called, Stage};
 
 impl Changing<'_, '_> {
     pub(super) fn pass_on(&mut self) -> Result<(), Rejection> {
+        self.refuse_outsider()?;
         let from = match &self.alert.state {
             AlertState::Escalating { stage, .. } => *stage,
             AlertState::Acknowledged { by, .. } if by == self.cx.actor => self.last_told(),

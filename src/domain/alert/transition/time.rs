@@ -41,6 +41,8 @@ impl Changing<'_, '_> {
             | AlertState::Resolved { .. } => {}
         }
         self.fall_over(true);
+        self.tell_by_policy();
+        self.follow_disclosures(true);
         self.ask_provider();
     }
 
@@ -64,6 +66,7 @@ impl Changing<'_, '_> {
             // A follow-up is due on a day, not after a time.
             AlertState::Withheld { .. } | AlertState::Resolved { .. } => false,
         };
+        self.pull_in_emergency_clock();
         let Some(lease) = self.cx.lease else { return };
         for delivery in &mut self.alert.deliveries {
             self.changed |= delivery.pull_in(now, lease, &self.cx.rules.delivery);
@@ -120,7 +123,7 @@ impl Changing<'_, '_> {
         let now = self.cx.now;
         let rules = &self.cx.rules.delivery;
         for place in 0..self.alert.deliveries.len() {
-            let change = self.delivery_change(self.alert.deliveries[place].purpose);
+            let change = self.delivery_change(&self.alert.deliveries[place]);
             let delivery = &mut self.alert.deliveries[place];
             if delivery.state_due_at().is_none_or(|at| at > now) {
                 continue;
@@ -156,9 +159,11 @@ impl Changing<'_, '_> {
     pub(super) fn claim_and_follow(&mut self) {
         loop {
             self.fall_over(false);
+            self.follow_disclosures(false);
             let planned = self.alert.deliveries_planned;
             self.claim_due();
             self.fall_over(false);
+            self.follow_disclosures(false);
             if self.alert.deliveries_planned == planned {
                 return;
             }
@@ -171,7 +176,16 @@ impl Changing<'_, '_> {
         for place in 0..self.alert.deliveries.len() {
             let delivery = &self.alert.deliveries[place];
             let DeliveryState::Due { at } = delivery.state else { continue };
-            if at > self.cx.now || !self.alert.wants(delivery.purpose) {
+            if at > self.cx.now || !self.alert.wants(delivery) {
+                continue;
+            }
+            if delivery.purpose == Purpose::EmergencyContact {
+                // Where the student's word was not read, the next wake has it.
+                match self.cx.emergency.map(|known| known.may_disclose(delivery)) {
+                    None => {}
+                    Some(Ok(ground)) => self.claim_with_text(place, lease, ground),
+                    Some(Err(reason)) => self.drop_disclosure(place, reason),
+                }
                 continue;
             }
             if self.is_gone(delivery) {
@@ -190,14 +204,19 @@ impl Changing<'_, '_> {
                 continue;
             };
             let ground = ground.kind();
-            match self.cx.composer.compose(&self.alert.facts(delivery, self.taken_by())) {
-                Some(message) => self.claim(place, lease.clone(), ground, message),
-                None => {
-                    let no = delivery.no;
-                    let settled = self.alert.deliveries[place].fail(FailureReason::NotComposable, None, self.cx.now);
-                    self.out.alarms.push(Alarm::NotComposable);
-                    self.note(no, AttemptNo(0), settled);
-                }
+            self.claim_with_text(place, lease, ground);
+        }
+    }
+
+    fn claim_with_text(&mut self, place: usize, lease: &Lease, ground: &'static str) {
+        let delivery = &self.alert.deliveries[place];
+        match self.cx.composer.compose(&self.alert.facts(delivery, self.taken_by())) {
+            Some(message) => self.claim(place, lease.clone(), ground, message),
+            None => {
+                let no = delivery.no;
+                let settled = self.alert.deliveries[place].fail(FailureReason::NotComposable, None, self.cx.now);
+                self.out.alarms.push(Alarm::NotComposable);
+                self.note(no, AttemptNo(0), settled);
             }
         }
     }
@@ -214,6 +233,7 @@ impl Changing<'_, '_> {
         let attempt = delivery.claim(self.cx.now, lease, disclosed.clone());
         let (no, contact) = (delivery.no, delivery.contact.clone());
         let (role, channel, address) = (delivery.role, delivery.channel, delivery.address_key);
+        let disclosure = delivery.disclosure.clone();
         // A live alert is never held back on that account; that it was due to be is recorded.
         let past_phone_pace = matches!(self.alert.kind, Kind::Live) && self.cx.phones.is_full(address, self.cx.now);
         self.out.past_phone_pace += u32::from(past_phone_pace);
@@ -224,6 +244,7 @@ impl Changing<'_, '_> {
             channel,
             address,
             ground,
+            disclosure: disclosure.as_ref(),
             holder: &holder,
             disclosed: &disclosed,
             past_phone_pace,

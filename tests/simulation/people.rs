@@ -63,6 +63,8 @@ fn word<T>(result: &Result<T, ServiceError>) -> &'static str {
         Err(
             ServiceError::Roster(_)
             | ServiceError::CannotVerify(_)
+            | ServiceError::NoDesk
+            | ServiceError::WhichEmergencyContact
             | ServiceError::DrillRuns(_)
             | ServiceError::NoDesk
             | ServiceError::WhichEmergencyContact

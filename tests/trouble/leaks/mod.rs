@@ -71,8 +71,10 @@ fn files(setting: &Setting, when: &str) -> Vec<Exhibit> {
 }
 
 async fn talkative_twilio() -> Simulator {
-    let config =
+    let mut config =
         SimulatorConfig { auth_token: canaries::in_full(canaries::auth_token()).into(), ..SimulatorConfig::default() };
+    // Else no text message would ever come to a phone.
+    config.senders.push("+14155550143".to_owned());
     Simulator::start(config, Arc::new(SystemClock), Arc::new(SystemEntropy)).await.unwrap()
 }
 

@@ -608,6 +608,7 @@ async fn they_are_kept_with_the_students_word_masked_sealed_and_audited() {
             "method_set",
             "emergency_consent_recorded",
             "code_sent",
+            "code_accepted",
             "method_verified",
             "consent_recorded",
             "emergency_contact_changed",

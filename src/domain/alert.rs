@@ -151,7 +151,19 @@ pub enum AlertState {
         /// What is still to follow.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         follow_up: Option<FollowUp>,
+        /// Who had taken it before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        taken: Option<Taken>,
     },
+}
+
+/// Who had taken a case when it was closed, and since when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Who.
+    pub by: Actor,
+    /// Since when.
+    pub at: Timestamp,
 }
 
 /// Somebody looks after the student again, after the case was closed.

@@ -90,6 +90,7 @@ fn alerts() -> Vec<Alert> {
             outcome: Outcome::SafeInPerson,
             at: start_plus(5),
             follow_up: Some(FollowUp { due_at: start_plus(7), is_told: true }),
+            taken: None,
         },
         AlertState::Acknowledged {
             by: Actor::Contact { contact: contact_id(2) },

@@ -296,7 +296,7 @@ impl From<&AlertState> for StateView {
                 action_due_at: *action_due_at,
                 reminded_at: *reminded_at,
             },
-            AlertState::Resolved { by, outcome, at, follow_up } => Self::Resolved {
+            AlertState::Resolved { by, outcome, at, follow_up, .. } => Self::Resolved {
                 by: by.into(),
                 outcome: *outcome,
                 at: *at,

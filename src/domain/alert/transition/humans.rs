@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Changing, Rejection};
-use crate::domain::alert::{AckVia, Alarm, AlertState, Channel, Deed, DeliveryDeed, FollowUp, Kind, Outcome};
+use crate::domain::alert::{AckVia, Alarm, AlertState, Channel, Deed, DeliveryDeed, FollowUp, Kind, Outcome, Taken};
 use crate::domain::audit::Actor;
 use crate::domain::delivery::{Settled, later};
 use crate::domain::ids::DeliveryNo;
@@ -36,7 +36,8 @@ impl Changing<'_, '_> {
     pub(super) fn end_drill(&mut self) {
         self.record(&Deed::Resolved { outcome: Outcome::Drill, note: None, follow_up_at: None });
         let by = self.cx.actor.clone();
-        self.alert.state = AlertState::Resolved { by, outcome: Outcome::Drill, at: self.cx.now, follow_up: None };
+        self.alert.state =
+            AlertState::Resolved { by, outcome: Outcome::Drill, at: self.cx.now, follow_up: None, taken: None };
         self.cancel_outstanding();
         self.out.alarms.push(Alarm::DrillUnanswered);
     }
@@ -85,10 +86,14 @@ impl Changing<'_, '_> {
             return Err(Rejection::WrongOutcome);
         }
         self.record(&Deed::Resolved { outcome, note, follow_up_at });
-        let was_taken = matches!(self.alert.state, AlertState::Acknowledged { .. });
+        let taken = match &self.alert.state {
+            AlertState::Acknowledged { by, at, .. } => Some(Taken { by: by.clone(), at: *at }),
+            AlertState::Escalating { .. } | AlertState::Withheld { .. } | AlertState::Resolved { .. } => None,
+        };
+        let was_taken = taken.is_some();
         let follow_up = follow_up_at.map(|due_at| FollowUp { due_at, is_told: false });
         let by = self.cx.actor.clone();
-        self.alert.state = AlertState::Resolved { by, outcome, at: self.cx.now, follow_up };
+        self.alert.state = AlertState::Resolved { by, outcome, at: self.cx.now, follow_up, taken };
         self.out.in_human_hands = true;
         self.cancel_outstanding();
         if !was_taken {

@@ -37,28 +37,49 @@ impl Changing<'_, '_> {
     }
 
     fn tell_that_it_is_taken(&mut self, contact: &ContactId) {
-        let Some((by, since)) = self.taken() else { return };
-        let takes = matches!(by, Actor::Contact { contact: taker } if taker == contact);
+        let Some(since) = self.in_hands_since() else { return };
         let is_notice = |delivery: &&Delivery| {
             delivery.purpose == Purpose::TakenNotice && delivery.contact == *contact && delivery.planned_at >= since
         };
-        if takes || self.alert.deliveries.iter().any(|delivery| is_notice(&delivery)) {
+        if self.has_had_it(contact) || self.alert.deliveries.iter().any(|delivery| is_notice(&delivery)) {
             return;
         }
         self.plan_notice(Purpose::TakenNotice, contact);
     }
 
-    /// Who has the case, or has closed it, and since when.
-    fn taken(&self) -> Option<(&Actor, Timestamp)> {
+    /// Who has the case, or has closed it.
+    fn taken_or_closed_by(&self) -> Option<&Actor> {
         match &self.alert.state {
-            AlertState::Acknowledged { by, at, .. } | AlertState::Resolved { by, at, .. } => Some((by, *at)),
+            AlertState::Acknowledged { by, .. } | AlertState::Resolved { by, .. } => Some(by),
             AlertState::Escalating { .. } | AlertState::Withheld { .. } => None,
         }
     }
 
+    /// Since when the case is not open any more. Whoever closes it later changes nothing of that.
+    fn in_hands_since(&self) -> Option<Timestamp> {
+        match &self.alert.state {
+            AlertState::Acknowledged { at, .. } => Some(*at),
+            AlertState::Resolved { at, taken, .. } => Some(taken.as_ref().map_or(*at, |taken| taken.at)),
+            AlertState::Escalating { .. } | AlertState::Withheld { .. } => None,
+        }
+    }
+
+    /// Whether this person has the case, or had it until it was closed, or has closed it.
+    fn has_had_it(&self, contact: &ContactId) -> bool {
+        let before = match &self.alert.state {
+            AlertState::Resolved { taken: Some(taken), .. } => Some(&taken.by),
+            AlertState::Acknowledged { .. }
+            | AlertState::Resolved { taken: None, .. }
+            | AlertState::Escalating { .. }
+            | AlertState::Withheld { .. } => None,
+        };
+        let hands = self.taken_or_closed_by().into_iter().chain(before);
+        hands.into_iter().any(|actor| matches!(actor, Actor::Contact { contact: hand } if hand == contact))
+    }
+
     /// How whoever has the case is called before others.
     pub(super) fn taken_by(&self) -> TakenBy {
-        let Some((Actor::Contact { contact }, _)) = self.taken() else { return TakenBy::Dashboard };
+        let Some(Actor::Contact { contact }) = self.taken_or_closed_by() else { return TakenBy::Dashboard };
         let deliveries = self.alert.deliveries.iter().rev();
         let told = deliveries.filter(|delivery| delivery.contact == *contact).map(|delivery| delivery.role).next();
         let role = told.or_else(|| self.cx.directory.contact(contact).map(|contact| contact.role));

@@ -43,7 +43,9 @@ use super::contact::{Channel, ContactRole, Directory, Language};
 use super::crowd::PhonePace;
 use super::delivery::{Delivery, DeliveryRules, DeliveryState, Lease, Settled, later};
 use super::event::{Score, Trigger};
-use super::ids::{AddressKey, AlertId, AttemptNo, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey};
+use super::ids::{
+    AddressKey, AlertId, AttemptNo, ContactId, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey,
+};
 use super::message::{Composed, Purpose, Speech};
 use super::policy::{Ladders, Policy, Stage};
 use super::provider::ErrorClass;
@@ -124,6 +126,12 @@ pub enum AlertState {
         stage: Stage,
         /// When the next stage begins.
         next_step_at: Timestamp,
+        /// Who is told on it. Empty where nobody could be, and in cases that are older than this list.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        asked: Vec<Asked>,
+        /// Rungs that came to nobody when their turn came, and have not begun since; they count from 0.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        vacant: Vec<u32>,
     },
     /// A human has taken it.
     Acknowledged {
@@ -155,6 +163,16 @@ pub enum AlertState {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         taken: Option<Taken>,
     },
+}
+
+/// Somebody who is told on a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Who.
+    pub contact: ContactId,
+    /// They have passed it on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passed: bool,
 }
 
 /// Who had taken a case when it was closed, and since when.

@@ -282,7 +282,7 @@ impl From<&AlertState> for StateView {
                     }
                 },
             },
-            AlertState::Escalating { stage, next_step_at } => {
+            AlertState::Escalating { stage, next_step_at, .. } => {
                 let (round, step) = match stage {
                     Stage::Step { round, step } => (Some(round + 1), Some(step + 1)),
                     Stage::LastResponder { .. } => (None, None),

@@ -483,6 +483,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
             due_batch: config.worker.due_batch,
             call_timeout: provider.rest.longest_call(),
             keep_answers: config.idempotency.keep,
+            withheld_after: config.ops.withheld_after,
         },
         courier,
     );
@@ -497,7 +498,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         Arc::clone(&health),
         Arc::clone(&clock),
         watched,
-        WatchRules { late_after: config.ops.work_late_after, withheld_after: config.ops.withheld_after },
+        WatchRules { late_after: config.ops.work_late_after },
         heartbeat(config)?,
     ));
     let state = AppState {

@@ -6,7 +6,8 @@
 //! call for due work makes a look.
 //!
 //! The heartbeat is for a watchdog elsewhere, which calls somebody when it stays away: a dead service raises no alarm. It is
-//! sent only if the store answers a write and a read, the worker makes its rounds, and what is due is taken up in time.
+//! sent only if the store answers a write and a read, the worker makes its rounds, what is due is taken up in time, and
+//! Twilio was not away for minutes: then the service is alive, and nobody is told of anything.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,8 @@ const LOOKS_IN_A_ROW: u32 = 2;
 const FIGURES_GOOD_FOR: Duration = Duration::from_secs(30);
 /// How long a worker may take to its first round: after a start it first takes up what another had in hand.
 const FIRST_ROUND_WITHIN: Duration = Duration::from_secs(60);
+/// How long Twilio may be away before the heartbeat stays away, too: what passes by itself needs nobody.
+const AWAY_FOR: Duration = Duration::from_secs(180);
 /// How long an open breaker that nobody has reason to try counts as open.
 const BREAKER_FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
@@ -43,8 +46,6 @@ const BREAKER_FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 pub struct WatchRules {
     /// Due work that is later than this is late.
     pub late_after: Duration,
-    /// How long a withheld case may wait for somebody's decision.
-    pub withheld_after: Duration,
 }
 
 /// Where a heartbeat goes.
@@ -73,7 +74,8 @@ impl Heartbeat {
 struct Seen {
     store_failed: u32,
     worker_stuck: u32,
-    withheld_since: Option<Timestamp>,
+    /// Since when nothing can be sent, as far as it is known.
+    away_since: Option<Timestamp>,
     breaker_open_at: Option<Timestamp>,
 }
 
@@ -118,11 +120,12 @@ impl Watchman {
         let (now, figures) = (self.clock.now(), self.worker.health().figures());
         self.look_at_parts(parts, now);
         if let Some(figures) = figures.filter(|figures| is_fresh(figures, now)) {
-            self.look_at_figures(figures, now);
+            self.look_at_figures(figures);
         }
-        self.look_at_breaker(now);
+        let breaker_open = self.look_at_breaker(now);
         self.alarms.tick();
-        if self.is_working(parts, figures, now) {
+        let is_away = self.is_provider_away(breaker_open, now);
+        if !is_away && self.is_working(parts, figures, now) {
             self.beat(now).await;
         }
     }
@@ -146,22 +149,22 @@ impl Watchman {
         self.alarms.set(Kind::WorkerStuck, About::Service, worker_stuck);
     }
 
-    fn look_at_figures(&self, figures: Figures, now: Timestamp) {
+    fn look_at_figures(&self, figures: Figures) {
         self.alarms.set(Kind::WorkLate, About::Service, figures.late > self.rules.late_after);
-        let waits = {
-            let mut seen = self.seen.lock();
-            if figures.withheld == 0 {
-                seen.withheld_since = None;
-            } else {
-                seen.withheld_since.get_or_insert(now);
-            }
-            seen.withheld_since
-                .is_some_and(|since| now.duration_since(since).unsigned_abs() >= self.rules.withheld_after)
-        };
-        self.alarms.set(Kind::WithheldWaits, About::Service, waits);
+        self.alarms.set(Kind::WithheldWaits, About::Service, figures.withheld_waits);
     }
 
-    fn look_at_breaker(&self, now: Timestamp) {
+    /// Whether nothing could be sent for a while: each delivery that is held back comes again a little later, so nothing of
+    /// it is late, and yet nobody is told of anything.
+    fn is_provider_away(&self, breaker_open: bool, now: Timestamp) -> bool {
+        let is_away = breaker_open || self.alarms.provider_fails();
+        let mut seen = self.seen.lock();
+        let since = is_away.then(|| seen.away_since.map_or(now, |since| since.min(now)));
+        seen.away_since = since;
+        since.is_some_and(|since| now.duration_since(since).unsigned_abs() >= AWAY_FOR)
+    }
+
+    fn look_at_breaker(&self, now: Timestamp) -> bool {
         let open = match self.worker.breaker() {
             BreakerState::Open { .. } => {
                 self.seen.lock().breaker_open_at = Some(now);
@@ -175,6 +178,7 @@ impl Watchman {
             }
         };
         self.alarms.set(Kind::BreakerOpen, About::Service, open);
+        open
     }
 
     async fn beat(&self, now: Timestamp) {

@@ -11,7 +11,8 @@
 //!
 //! A condition is an alarm and what it is about. It is told once when it begins, again and again while it goes on, and once
 //! when it is over. What comes and goes within `settle_for` is one condition, so that a fault that flaps does not ring at each
-//! turn. Memory is bounded: where too many conditions are open, further ones of a kind share one.
+//! turn. Memory is bounded: where too many conditions are open, further ones of a kind share one, but for those that are
+//! looked for again and again: they are few, and each is over by its own name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -242,7 +243,10 @@ impl Board {
 
     /// The key, or where too many are open the one that further conditions of its kind share.
     fn kept_apart(&self, key: Key) -> Key {
-        if self.conditions.contains_key(&key) || self.conditions.len() < self.rules.conditions_max {
+        // What lasts until it is said to be over is said so by its own name, and what is looked for again and again is no
+        // more than the service and its configuration have parts.
+        let is_looked_for = key.kind.lasting() == Lasting::UntilOver;
+        if is_looked_for || self.conditions.contains_key(&key) || self.conditions.len() < self.rules.conditions_max {
             return key;
         }
         Key { kind: key.kind, about: About::Many }
@@ -324,6 +328,20 @@ mod tests {
         assert_eq!((shared.news, shared.key.about), (News::Began, About::Many));
         assert_eq!(board.seen(case(7), at(0)), None);
         assert_eq!(board.seen(refusal(), at(0)).unwrap().key.about, About::Many);
+    }
+
+    #[test]
+    fn what_is_looked_for_again_and_again_is_over_also_where_it_began_while_too_much_was_open() {
+        let mut board = Board::new(RULES);
+        for number in 0..6 {
+            board.seen(case(number), at(0));
+        }
+        let late = Key { kind: Kind::WorkLate, about: About::Service };
+        assert_eq!(board.seen(late.clone(), at(0)).unwrap().key, late);
+        assert_eq!(board.over(&late, at(10)), None);
+        let over: Vec<_> = board.tick(at(70)).into_iter().map(|notice| (notice.key, notice.news)).collect();
+        assert_eq!(over, [(late, News::Ended(Ending::Over))]);
+        assert_eq!(board.open(Kind::WorkLate), 0);
     }
 
     #[derive(Debug, Clone)]

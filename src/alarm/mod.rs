@@ -331,6 +331,13 @@ impl Alarms {
         self.provider.lock().see(channel, sign, self.clock.now());
     }
 
+    /// Whether calls to the provider fail one after the other on every channel that is used.
+    pub fn provider_fails(&self) -> bool {
+        let findings = self.provider.lock().findings(self.clock.now());
+        let mut failing = findings.iter().filter(|(kind, ..)| *kind == Kind::ProviderFailing).peekable();
+        failing.peek().is_some() && failing.all(|(.., holds)| *holds)
+    }
+
     /// Time has passed: tells again what goes on, and what is over.
     pub fn tick(&self) {
         let findings = self.provider.lock().findings(self.clock.now());

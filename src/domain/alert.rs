@@ -126,6 +126,12 @@ pub enum AlertState {
         stage: Stage,
         /// When the next stage begins.
         next_step_at: Timestamp,
+        /// Who is told on it. Empty where nobody could be, and in cases that are older than this list.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        asked: Vec<Asked>,
+        /// Rungs that came to nobody when their turn came, and have not begun since; they count from 0.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        vacant: Vec<u32>,
     },
     /// A human has taken it.
     Acknowledged {
@@ -153,10 +159,31 @@ pub enum AlertState {
         /// What is still to follow.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         follow_up: Option<FollowUp>,
-        /// How somebody had taken it, if anybody had.
+        /// Who had taken it before.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        taken_via: Option<AckVia>,
+        taken: Option<Taken>,
     },
+}
+
+/// Somebody who is told on a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Who.
+    pub contact: ContactId,
+    /// They have passed it on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passed: bool,
+}
+
+/// Who had taken a case when it was closed, and since when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Who.
+    pub by: Actor,
+    /// How.
+    pub via: AckVia,
+    /// Since when.
+    pub at: Timestamp,
 }
 
 /// Somebody looks after the student again, after the case was closed.

@@ -289,6 +289,13 @@ pub struct Delivery {
     /// is no next channel, or it was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fall_over_at: Option<Timestamp>,
+    /// The message whose next channel this one is, if it is nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<DeliveryNo>,
+    /// Over which channels this person is told in turn, where these are not the stage's: they stand in for somebody, or
+    /// are told on account of a rung that was vacant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_turn: Vec<Channel>,
     /// Whether the pause that an error code asked for was already granted: it is granted once.
     #[serde(default)]
     pub paused_once: bool,
@@ -388,10 +395,15 @@ impl Delivery {
         self.attempts.iter_mut().find(|attempt| attempt.no == no)
     }
 
-    /// A further stage wants the same phone told: this message is its as well, and the next channel has a turn again.
-    pub(super) fn join_stage(&mut self, stage: Stage, fall_over_at: Option<Timestamp>) {
-        self.stage = stage;
+    /// A further stage wants the same phone told: this message is its as well, and the next channel has a turn again. What
+    /// the `standing` stage has planned stays that stage's, whatever an earlier one still wants.
+    pub(super) fn join_stage(&mut self, turn: &Turn<'_>, standing: Option<Stage>, fall_over_at: Option<Timestamp>) {
+        if self.stage != turn.stage && Some(self.stage) != standing {
+            (self.stage, self.in_turn) = (turn.stage, turn.in_turn.to_vec());
+        }
         self.fall_over_at = self.fall_over_at.or(fall_over_at);
+        // What a stage wants for itself is no mere next channel any more.
+        self.follows = self.follows.and(turn.follows);
     }
 
     /// Takes the delivery in hand: a new attempt begins under `lease`.
@@ -734,6 +746,19 @@ impl Delivery {
         self.state = DeliveryState::Due { at };
         Settled::Retry { at }
     }
+}
+
+/// Why a person is told, and over what.
+#[derive(Clone, Copy)]
+pub(super) struct Turn<'a> {
+    /// The stage that wants it.
+    pub(super) stage: Stage,
+    /// Over the first of these that reaches them.
+    pub(super) channels: &'a [Channel],
+    /// See [`Delivery::in_turn`].
+    pub(super) in_turn: &'a [Channel],
+    /// See [`Delivery::follows`].
+    pub(super) follows: Option<DeliveryNo>,
 }
 
 /// What a change of a delivery depends on besides the delivery.

@@ -174,6 +174,14 @@ impl Stage {
         }
     }
 
+    /// Which rung it is, from 0.
+    pub const fn rung(&self) -> Option<u32> {
+        match self {
+            Self::Step { step, .. } => Some(*step),
+            Self::LastResponder { .. } => None,
+        }
+    }
+
     /// How long this stage waits for an answer before the next one.
     pub fn patience(&self, policy: &Policy) -> Duration {
         match self {

@@ -1,17 +1,21 @@
 //! Reading: alerts, their audit, and what is sealed. Whoever looks at a case leaves a trace.
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::caller::Caller;
 use super::{Service, ServiceError, TRIES};
-use crate::domain::alert::{Alert, StateName};
+use crate::domain::alert::{Alert, AlertState, StateName};
 use crate::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream, ChainFault, verify_next};
 use crate::domain::event::ReplyOrigin;
 use crate::domain::ids::{AlertId, OrganisationId, Reference};
-use crate::ports::{ListCursor, SealedField};
+use crate::ports::{ListCursor, SealedField, StoreError};
 
 /// How many entries of a chain are read, and proven, at once: a millisecond's work.
 const CHAIN_PAGE: usize = 500;
+/// How many withheld cases are looked at, at once and at the most.
+const WITHHELD_PAGE: usize = 50;
+const WITHHELD_MAX: usize = 500;
 /// How many events' words are opened at once.
 const OPENED_AT_ONCE: usize = 64;
 
@@ -222,6 +226,26 @@ impl Service {
         }
         let user_id = key.open(SealedField::UserId, &alert.identity)?;
         Ok((alert, Revealed { user_id, events }))
+    }
+
+    /// Whether a case is withheld that was so at this time, without a break. Whose consent was taken back may have been
+    /// opened long before: of those not all are looked at where they are very many.
+    pub(crate) async fn is_withheld_since(&self, since: Timestamp) -> Result<bool, StoreError> {
+        let waits = |alert: &Alert| matches!(alert.state, AlertState::Withheld { since: begun, .. } if begun <= since);
+        for organisation in &self.organisations {
+            // Nothing that was opened later can have been.
+            let mut after = Some(ListCursor { opened_at: since, id: AlertId::new(since, [u8::MAX; 10]) });
+            for _ in 0..WITHHELD_MAX / WITHHELD_PAGE {
+                let state = Some(StateName::Withheld);
+                let page = self.store.list_alerts(&organisation.id, state, after, WITHHELD_PAGE).await?;
+                if page.iter().any(waits) {
+                    return Ok(true);
+                }
+                let Some(last) = page.last().filter(|_| page.len() == WITHHELD_PAGE) else { break };
+                after = Some(ListCursor { opened_at: last.opened_at, id: last.id });
+            }
+        }
+        Ok(false)
     }
 
     /// A page of alerts, newest first.

@@ -1,11 +1,12 @@
 //! The roster as decisions see it, and how it is changed.
 //!
 //! Each process keeps every college's roster in memory, together with the directory that follows from it, and swaps both as
-//! one. On a store of its own its own commits keep them fresh. Where others work on the store, too, they are read again
+//! one. On a store of its own its own commits keep them fresh, and where nobody knows what came of one the roster is read
+//! again. Where others work on the store, too, they are read again
 //! every few seconds: by the worker's rounds, and by whoever needs them after a process stood still.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -54,6 +55,8 @@ pub(crate) struct View {
     live: ArcSwap<Live>,
     /// When it was read last, in microseconds.
     read_at: AtomicI64,
+    /// A commit of ours may have taken effect, and nobody knows yet.
+    in_doubt: AtomicBool,
     /// Held by whoever reads: one is enough.
     reading: Mutex<()>,
 }
@@ -62,7 +65,12 @@ impl View {
     /// Before anything was read: the people of the configuration.
     pub(crate) fn of(organisation: &Organisation) -> Self {
         let live = Live::of(Roster::empty(organisation.id.clone()), organisation);
-        Self { live: ArcSwap::from_pointee(live), read_at: AtomicI64::new(i64::MIN), reading: Mutex::default() }
+        Self {
+            live: ArcSwap::from_pointee(live),
+            read_at: AtomicI64::new(i64::MIN),
+            in_doubt: AtomicBool::new(false),
+            reading: Mutex::default(),
+        }
     }
 }
 
@@ -88,15 +96,14 @@ impl Service {
         Ok(())
     }
 
-    /// Reads again what others may have changed, if that was not done lately. Where it cannot be read, what is known stands:
-    /// a crisis does not wait for it.
+    /// Reads again what others may have changed, if that was not done lately, and what a commit of our own may have. Where it
+    /// cannot be read, what is known stands: a crisis does not wait for it.
     pub(crate) async fn refresh_rosters(&self) {
-        if self.store.is_exclusive() {
-            return;
-        }
+        let is_exclusive = self.store.is_exclusive();
         for (organisation, view) in self.organisations.iter().zip(&self.views) {
             let age = self.clock.now().as_microsecond().saturating_sub(view.read_at.load(Ordering::Relaxed));
-            if Duration::from_micros(age.unsigned_abs()) < FRESH_FOR {
+            let is_fresh = is_exclusive || Duration::from_micros(age.unsigned_abs()) < FRESH_FOR;
+            if is_fresh && !view.in_doubt.load(Ordering::Relaxed) {
                 continue;
             }
             let Ok(_reading) = view.reading.try_lock() else { continue };
@@ -114,8 +121,15 @@ impl Service {
     }
 
     async fn read_view(&self, organisation: &Organisation, view: &View) -> Result<(), ServiceError> {
-        if let Some(roster) = self.store.roster(&organisation.id).await? {
-            adopt(organisation, view, roster);
+        // A commit that is in doubt from now on is read off by the next look.
+        let was_in_doubt = view.in_doubt.swap(false, Ordering::Relaxed);
+        match self.store.roster(&organisation.id).await {
+            Ok(Some(roster)) => adopt(organisation, view, roster),
+            Ok(None) => {}
+            Err(error) => {
+                view.in_doubt.fetch_or(was_in_doubt, Ordering::Relaxed);
+                return Err(error.into());
+            }
         }
         view.read_at.store(self.clock.now().as_microsecond(), Ordering::Relaxed);
         Ok(())
@@ -165,7 +179,11 @@ impl Service {
             match self.store.commit_roster(commit).await {
                 Ok(true) => return Ok(self.changed(organisation, transition)),
                 Ok(false) => {}
-                Err(StoreError::Unknown { .. }) => in_doubt = Some(transition),
+                Err(StoreError::Unknown { .. }) => {
+                    // Whatever becomes of this call, what is decided meanwhile is not to rest on an old roster for long.
+                    self.view(organisation).iter().for_each(|view| view.in_doubt.store(true, Ordering::Relaxed));
+                    in_doubt = Some(transition);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -176,6 +194,11 @@ impl Service {
         Situation { now: self.clock.now(), actor, configured: &organisation.directory, senders: &organisation.senders }
     }
 
+    fn view(&self, organisation: &Organisation) -> Option<&View> {
+        let place = self.organisations.iter().position(|known| known.id == organisation.id);
+        place.and_then(|place| self.views.get(place))
+    }
+
     async fn is_in_the_chain(&self, transition: &Transition) -> Result<bool, StoreError> {
         match transition.audit.last() {
             Some(entry) => self.is_stored(entry).await,
@@ -184,8 +207,7 @@ impl Service {
     }
 
     fn changed(&self, organisation: &Organisation, transition: Transition) -> Transition {
-        let place = self.organisations.iter().position(|known| known.id == organisation.id);
-        if let Some(view) = place.and_then(|place| self.views.get(place)) {
+        if let Some(view) = self.view(organisation) {
             adopt(organisation, view, transition.roster.clone());
         }
         transition

@@ -87,27 +87,28 @@ impl Breaker {
     /// Asks for one call. After [`Admission::Go`] or [`Admission::Probe`] report [`Self::on_success`] or
     /// [`Self::on_failure`].
     pub fn allow(&mut self, now: Timestamp) -> Admission {
+        if let Some(until) = self.waits(now) {
+            return Admission::Wait(until);
+        }
         match self.state {
             State::Closed { failures: _ } => Admission::Go,
-            State::Open { until, span } => self.probe_or_wait(now, until, span, span),
-            State::HalfOpen { give_up_at, span } => {
-                self.probe_or_wait(now, give_up_at, span, self.limits.probe_patience)
+            State::Open { until: _, span } | State::HalfOpen { give_up_at: _, span } => {
+                self.state = State::HalfOpen { give_up_at: later(now, self.limits.probe_patience), span };
+                Admission::Probe
             }
         }
     }
 
-    /// A probe once `until` is past. `longest` holds the wait if the clock was set back since `until` was reckoned.
-    fn probe_or_wait(&mut self, now: Timestamp, until: Timestamp, span: Duration, longest: Duration) -> Admission {
-        if until <= now {
-            self.state = State::HalfOpen { give_up_at: later(now, self.limits.probe_patience), span };
-            return Admission::Probe;
-        }
-        let until = until.min(later(now, longest));
-        self.state = match self.state {
-            State::HalfOpen { give_up_at: _, span } => State::HalfOpen { give_up_at: until, span },
-            State::Closed { failures: _ } | State::Open { until: _, span: _ } => State::Open { until, span },
+    /// Until when no call may go, as it looks now; if the clock was set back since that was reckoned, it is brought nearer.
+    /// Unlike [`Self::allow`] it grants nothing, so that who asks need not call.
+    pub fn waits(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let (until, longest) = match &mut self.state {
+            State::Closed { failures: _ } => return None,
+            State::Open { until, span } => (until, *span),
+            State::HalfOpen { give_up_at, span: _ } => (give_up_at, self.limits.probe_patience),
         };
-        Admission::Wait(until)
+        *until = (*until).min(later(now, longest));
+        (*until > now).then_some(*until)
     }
 
     /// A call was answered, whatever it said short of a 5xx: Twilio is there.
@@ -238,7 +239,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_happens_it_never_holds_a_call_for_longer_than_its_limits(
-            steps in prop::collection::vec((0u64..20, 0u8..3), 1..100),
+            steps in prop::collection::vec((0u64..20, 0u8..4), 1..100),
         ) {
             let mut breaker = Breaker::new(LIMITS);
             let mut now = START;
@@ -247,6 +248,12 @@ mod tests {
                 match what {
                     0 => breaker.on_success(),
                     1 => breaker.on_failure(now),
+                    2 => {
+                        let state = breaker.state();
+                        let waits = breaker.waits(now);
+                        prop_assert_eq!(breaker.state(), state, "asking alone changes nothing");
+                        prop_assert_eq!(waits.is_some(), matches!(breaker.allow(now), Admission::Wait(_)));
+                    }
                     _ => match breaker.allow(now) {
                         Admission::Go => prop_assert_eq!(breaker.state(), BreakerState::Closed),
                         Admission::Probe => prop_assert_eq!(breaker.state(), BreakerState::HalfOpen),

@@ -110,7 +110,8 @@ impl Worker {
         {
             return SendOutcome::NotBegun { wait };
         }
-        let wait = match self.courier.turn(lane, delivery.channel, now, patience) {
+        let turn = || self.courier.turn(lane, delivery.channel, now, patience);
+        let wait = match self.courier.looks_open(lane, now).and_then(|()| turn()) {
             Ok(wait) => wait,
             Err(wait) => return SendOutcome::NotBegun { wait },
         };

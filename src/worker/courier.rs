@@ -141,23 +141,27 @@ impl Courier {
         self.places.acquire().await.ok()
     }
 
-    /// Whether Twilio may be called, or for how long it may not.
+    /// Whether Twilio may be called as it looks now, or for how long it may not. To be asked before a turn is taken, which
+    /// a message that is held back would use up.
+    pub(super) fn looks_open(&self, lane: Lane, now: Timestamp) -> Result<(), Duration> {
+        let mut breaker = self.breaker.lock();
+        let waits = breaker.waits(now).map(|until| span(now, until));
+        match left_to_crisis(lane, breaker.state(), now).or(waits) {
+            Some(wait) => Err(wait),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether Twilio may be called, or for how long it may not. Whoever is let go must call, and at once: it may be the
+    /// one call that all others wait for.
     pub(super) fn admits(&self, lane: Lane, now: Timestamp) -> Result<(), Duration> {
         let mut breaker = self.breaker.lock();
-        let span = |until: Timestamp| Duration::try_from(until.duration_since(now)).unwrap_or_default();
-        let held_back = match (lane, breaker.state()) {
-            (Lane::Drill | Lane::Notice | Lane::Code | Lane::Ops, BreakerState::Open { until }) => {
-                // The probe is a live alert's, unless there is none.
-                Some(span(until) + LEFT_TO_CRISIS).filter(|_| now < until + LEFT_TO_CRISIS)
-            }
-            (Lane::Crisis, _) | (_, BreakerState::Closed | BreakerState::HalfOpen) => None,
-        };
-        if let Some(wait) = held_back {
+        if let Some(wait) = left_to_crisis(lane, breaker.state(), now) {
             return Err(wait);
         }
         match breaker.allow(now) {
             Admission::Go | Admission::Probe => Ok(()),
-            Admission::Wait(until) => Err(span(until)),
+            Admission::Wait(until) => Err(span(now, until)),
         }
     }
 
@@ -175,13 +179,28 @@ impl Courier {
             self.metrics.held_back(lane.name());
             return SendOutcome::NotBegun { wait: NO_PLACE_PAUSE };
         };
-        if let Err(wait) = self.admits(lane, now).and_then(|()| self.turn(lane, request.channel, now, Duration::ZERO)) {
+        let turn = || self.turn(lane, request.channel, now, Duration::ZERO);
+        if let Err(wait) = self.looks_open(lane, now).and_then(|()| turn()).and_then(|_| self.admits(lane, now)) {
             return SendOutcome::NotBegun { wait };
         }
         let outcome = self.call(request).await;
         drop(place);
         outcome
     }
+}
+
+/// For how long the probe is left to live alerts, as far as there are any.
+fn left_to_crisis(lane: Lane, breaker: BreakerState, now: Timestamp) -> Option<Duration> {
+    match (lane, breaker) {
+        (Lane::Drill | Lane::Notice | Lane::Code | Lane::Ops, BreakerState::Open { until }) => {
+            Some(span(now, until) + LEFT_TO_CRISIS).filter(|_| now < until + LEFT_TO_CRISIS)
+        }
+        (Lane::Crisis, _) | (_, BreakerState::Closed | BreakerState::HalfOpen) => None,
+    }
+}
+
+fn span(now: Timestamp, until: Timestamp) -> Duration {
+    Duration::try_from(until.duration_since(now)).unwrap_or_default()
 }
 
 impl Courier {
@@ -308,6 +327,49 @@ mod tests {
         }
         assert_eq!(sent, 3);
         assert_eq!(courier.turn(Lane::Crisis, Channel::Sms, clock.now(), Duration::ZERO), Ok(Duration::ZERO));
+    }
+
+    /// Twilio was away, and comes back; the time that is left to live alerts is over.
+    async fn after_an_outage(courier: &Courier, clock: &ManualClock, line: &Line) {
+        *line.0.lock() = false;
+        for _ in 0..2 {
+            let outcome = courier.call(&request()).await;
+            assert!(!is_sent(&outcome));
+        }
+        *line.0.lock() = true;
+        clock.advance(Duration::from_secs(2) + LEFT_TO_CRISIS);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_gets_no_turn_leaves_the_first_call_after_an_outage_to_a_live_alert() {
+        let (courier, clock, line) = courier(1.0, 2, 8);
+        after_an_outage(&courier, &clock, &line).await;
+        // All that is left at this sender is booked.
+        let patience = Duration::from_secs(60);
+        for _ in 0..5 {
+            courier.turn(Lane::Crisis, Channel::Sms, clock.now(), patience).unwrap();
+        }
+        for lane in LESSER {
+            assert!(!is_sent(&courier.send(lane, &request()).await), "{lane:?}");
+        }
+        assert_eq!(courier.admits(Lane::Crisis, clock.now()), Ok(()), "it waits for a call that was never made");
+    }
+
+    #[tokio::test]
+    async fn what_is_held_back_while_twilio_is_away_takes_no_turn_from_a_live_alert() {
+        let (courier, clock, line) = courier(0.001, 3, 8);
+        *line.0.lock() = false;
+        for _ in 0..2 {
+            courier.call(&request()).await;
+        }
+        for lane in LESSER {
+            assert!(!is_sent(&courier.send(lane, &request()).await), "{lane:?}");
+            assert!(courier.looks_open(lane, clock.now()).is_err());
+        }
+        assert!(courier.looks_open(Lane::Crisis, clock.now()).is_err());
+        for _ in 0..3 {
+            assert_eq!(courier.turn(Lane::Crisis, Channel::Sms, clock.now(), Duration::ZERO), Ok(Duration::ZERO));
+        }
     }
 
     #[tokio::test]

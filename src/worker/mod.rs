@@ -49,13 +49,15 @@ pub struct WorkerSettings {
     pub call_timeout: Duration,
     /// How long answers to idempotency keys are kept.
     pub keep_answers: Duration,
+    /// How long a withheld case may wait for somebody's decision.
+    pub withheld_after: Duration,
 }
 
 /// How many due alerts are woken at once: enough to share commits, few enough to leave intake its turn.
 const WAKE_AT_ONCE: usize = 64;
-/// How often the gauges are read from the store.
 /// How often it is looked ahead whether somebody would be there.
 const LOOK_AHEAD_EVERY: Duration = Duration::from_secs(60);
+/// How often the gauges are read from the store.
 const STATS_EVERY: Duration = Duration::from_secs(5);
 /// How long an alert that cannot be worked on is left alone.
 const LEAVE_ALONE: Duration = Duration::from_secs(30);
@@ -119,8 +121,8 @@ pub struct Figures {
     pub at: Timestamp,
     /// How late the oldest due work was.
     pub late: Duration,
-    /// How many cases were withheld.
-    pub withheld: u64,
+    /// Whether a case was withheld for longer than one may wait for a decision.
+    pub withheld_waits: bool,
 }
 
 impl WorkerHealth {
@@ -509,12 +511,12 @@ impl Worker {
         self.last_stats.store(now.as_microsecond(), Ordering::Relaxed);
         let metrics = self.service.metrics();
         metrics.set_breaker_open(matches!(self.breaker(), BreakerState::Open { .. }));
-        match self.service.store().stats().await {
-            Ok(stats) => {
+        match self.read_figures(now).await {
+            Ok((stats, withheld_waits)) => {
                 let late = stats.next_due_at.map(|at| now.duration_since(at));
                 let late = late.and_then(|late| Duration::try_from(late).ok()).unwrap_or_default();
                 let withheld = count_of(&stats, StateName::Withheld);
-                *self.health.figures.lock() = Some(Figures { at: now, late, withheld });
+                *self.health.figures.lock() = Some(Figures { at: now, late, withheld_waits });
                 self.tell_of_withheld(withheld);
                 for state in StateName::ALL {
                     metrics.set_open_alerts(state.as_str(), count_of(&stats, state));
@@ -526,6 +528,16 @@ impl Worker {
         if let Err(error) = self.service.forget_answers(self.settings.keep_answers, 1000).await {
             tracing::warn!(%error, "old answers cannot be forgotten");
         }
+    }
+
+    async fn read_figures(&self, now: Timestamp) -> Result<(StoreStats, bool), StoreError> {
+        let stats = self.service.store().stats().await?;
+        let waits = count_of(&stats, StateName::Withheld) > 0
+            && match now.checked_sub(self.settings.withheld_after) {
+                Ok(since) => self.service.is_withheld_since(since).await?,
+                Err(_) => false,
+            };
+        Ok((stats, waits))
     }
 
     /// A crash may have come between a case's being withheld and its alarm. So each start tells of those that are there.

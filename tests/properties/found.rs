@@ -7,6 +7,7 @@ use crisis_relay::domain::alert::{AckVia, Alarm, AlertState, Input, Kind, Rules,
 use crisis_relay::domain::contact::Channel;
 use crisis_relay::domain::delivery::{Delivery, DeliveryRules, DeliveryState};
 use crisis_relay::domain::ids::{AttemptNo, DeliveryNo};
+use crisis_relay::domain::message::Purpose;
 use crisis_relay::domain::policy::{Policy, Stage, Step, Target};
 use crisis_relay::domain::provider::{ErrorClass, MessageStatus, ProviderFault, Receipt, SendOutcome, UnknownCause};
 use jiff::SignedDuration;
@@ -202,6 +203,43 @@ fn what_is_not_needed_any_more_is_followed_by_no_further_channel() {
     let state = &delivery(&driver, 2).state;
     assert!(matches!(state, DeliveryState::Cancelled { .. }), "{state:?}");
     assert_eq!(driver.alert.deliveries_planned, 2, "called, though the first message has arrived");
+}
+
+#[test]
+fn a_message_that_arrives_late_takes_the_next_channel_from_no_newer_round() {
+    let world = college();
+    let mut driver = opened(&world, 0.8, Granted::Override);
+    comes(&mut driver, (1, 1), accepted(1, 1));
+    wakes_at(&mut driver, 30);
+    comes(&mut driver, (2, 1), accepted(2, 1));
+    happens(&mut driver, &Input::Acknowledge { via: AckVia::Api });
+    assert_eq!(wakes_at(&mut driver, 930).alarms, [Alarm::Reopened]);
+    let again = driver.alert.deliveries_planned;
+    comes(&mut driver, (again, 1), accepted(again, 1));
+    wakes_at(&mut driver, 960);
+    let text = driver.alert.deliveries_planned;
+    assert_eq!((text, delivery(&driver, text).channel), (again + 1, Channel::Sms));
+    // The text message of the new round waits for its turn when the message of the old one arrives.
+    comes(&mut driver, (text, 1), SendOutcome::NotBegun { wait: MINUTE });
+    told(&mut driver, (1, 1), MessageStatus::Delivered);
+    assert!(matches!(delivery(&driver, text).state, DeliveryState::Due { .. }), "{:?}", delivery(&driver, text).state);
+    // Its own message is another thing.
+    told(&mut driver, (again, 1), MessageStatus::Delivered);
+    assert!(matches!(delivery(&driver, text).state, DeliveryState::Cancelled { .. }));
+}
+
+#[test]
+fn a_message_that_arrives_late_takes_no_notice_back() {
+    let world = college();
+    let mut driver = opened(&world, 0.8, Granted::Override);
+    comes(&mut driver, (1, 1), accepted(1, 1));
+    wakes_at(&mut driver, 30);
+    comes(&mut driver, (2, 1), accepted(2, 1));
+    told(&mut driver, (2, 1), MessageStatus::Delivered);
+    happens(&mut driver, &Input::Acknowledge { via: AckVia::Api });
+    assert_eq!((delivery(&driver, 3).purpose, delivery(&driver, 3).channel), (Purpose::TakenNotice, Channel::Sms));
+    told(&mut driver, (1, 1), MessageStatus::Delivered);
+    assert!(matches!(delivery(&driver, 3).state, DeliveryState::Due { .. }), "{:?}", delivery(&driver, 3).state);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crisis_relay::domain::alert::{
-    AckVia, Action, Alarm, Alert, AlertState, Decision, Input, Kind, Outcome, Rejection, Transition, WithheldReason,
+    AckVia, Action, Alarm, Alert, AlertState, Asked, Decision, Input, Kind, Outcome, Rejection, Transition,
+    WithheldReason,
 };
 use crisis_relay::domain::audit::{AuditEntry, AuditHead, verify_next};
 use crisis_relay::domain::contact::Directory;
@@ -80,6 +81,8 @@ pub(crate) fn check(
     deliveries(seen)?;
     attempts(seen, chain, begun)?;
     hand_over(seen)?;
+    spared(seen, chain)?;
+    passed_on(seen)?;
     stored_form(seen.after())
 }
 
@@ -115,7 +118,13 @@ pub(crate) fn rejection(alert: &Alert, input: &Input, people: &Directory, now: T
                 nobody_else(alert, told.map_or(Stage::FIRST, |delivery| delivery.stage), people, now)
             }
             AlertState::Resolved { .. } => resolved,
-            AlertState::Escalating { stage, .. } => nobody_else(alert, stage, people, now),
+            AlertState::Escalating { stage, .. } => {
+                if waits_for_others(alert) {
+                    None
+                } else {
+                    nobody_else(alert, stage, people, now)
+                }
+            }
         },
         Input::CheckIn => match alert.state {
             AlertState::Acknowledged { .. } => None,
@@ -135,12 +144,31 @@ pub(crate) fn rejection(alert: &Alert, input: &Input, people: &Directory, now: T
     }
 }
 
+/// Whether it moves nothing that the one person who hands cases on does so: they are not told on the stage, or have passed
+/// it on before, or somebody else who is told on it may still answer.
+fn waits_for_others(alert: &Alert) -> bool {
+    let AlertState::Escalating { stage, ref asked, .. } = alert.state else { return false };
+    let own = asked.iter().find(|asked| asked.contact == contact_id(0));
+    let answers = |other: &Asked| {
+        alert.deliveries.iter().any(|delivery| {
+            let ended = matches!(delivery.state, DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. });
+            is_alert(delivery) && delivery.contact == other.contact && delivery.stage == stage && !ended
+        })
+    };
+    let others = asked.iter().filter(|other| other.contact != contact_id(0) && !other.passed);
+    !asked.is_empty() && (own.is_none_or(|own| own.passed) || others.into_iter().any(answers))
+}
+
 /// Whether the ladder names somebody besides the one person who hands cases on.
 fn nobody_else(alert: &Alert, from: Stage, people: &Directory, now: Timestamp) -> Option<Rejection> {
     let (mut stage, mut found) = (from, false);
     for _ in 0..=alert.policy.steps.len() * alert.policy.rounds as usize {
         stage = stage.next(&alert.policy);
-        let named = named(stage, &alert.policy, people, now);
+        let mut named = named(stage, &alert.policy, people, now);
+        if let (Stage::LastResponder { .. }, AlertState::Escalating { vacant, .. }) = (stage, &alert.state) {
+            let rungs = vacant.iter().map(|rung| Stage::Step { round: 0, step: *rung });
+            named.extend(rungs.flat_map(|rung| crate::world::named(rung, &alert.policy, people, now)));
+        }
         found |= named.iter().any(|id| *id != contact_id(0) && people.contact(id).is_some());
     }
     (!found).then_some(Rejection::NobodyElse)
@@ -236,12 +264,12 @@ fn state(seen: &Seen<'_>) -> Checked {
 /// The ladder is climbed by time alone, rung by rung, and nothing puts the next rung off.
 fn ladder(seen: &Seen<'_>) -> Checked {
     let before = seen.before.map(|before| &before.state);
-    let AlertState::Escalating { stage, next_step_at } = seen.after().state else { return Ok(()) };
+    let AlertState::Escalating { stage, next_step_at, .. } = seen.after().state else { return Ok(()) };
     let woken = matches!(seen.input, Some(Input::Wake { .. }));
     match before {
         // Handed on by whoever had taken it.
         Some(AlertState::Acknowledged { .. }) if matches!(seen.input, Some(Input::PassOn)) => {}
-        Some(AlertState::Escalating { stage: was, next_step_at: due }) if *was == stage => {
+        Some(AlertState::Escalating { stage: was, next_step_at: due, .. }) if *was == stage => {
             prop_assert!(next_step_at <= *due, "the next step was put off, from {} to {}", due, next_step_at);
         }
         // Handed on: further up, or round again.
@@ -252,7 +280,7 @@ fn ladder(seen: &Seen<'_>) -> Checked {
             prop_assert!(seen.transition.paged);
             prop_assert_eq!(seen.landing(again), stage);
         }
-        Some(AlertState::Escalating { stage: was, next_step_at: due }) => {
+        Some(AlertState::Escalating { stage: was, next_step_at: due, .. }) => {
             prop_assert!(woken && *due <= seen.now, "{:?} ended before its time", was);
             prop_assert_eq!(seen.landing(was.next(&seen.after().policy)), stage);
         }
@@ -437,6 +465,58 @@ fn attempts(seen: &Seen<'_>, chain: &[AuditEntry], begun: &mut BTreeMap<(Deliver
         prop_assert_eq!(begun.insert(key, told), None, "begun twice");
     }
     prop_assert!(recorded.is_empty(), "in the audit, and never begun: {:?}", recorded);
+    Ok(())
+}
+
+/// What comes of one delivery cancels another only where that is its own next channel, planned since the case was last open
+/// again.
+fn spared(seen: &Seen<'_>, chain: &[AuditEntry]) -> Checked {
+    if seen.lease.is_some() {
+        // What is claimed in the same change may be cancelled for reasons of its own.
+        return Ok(());
+    }
+    let (
+        Some(before),
+        Some(Input::Settled { delivery, .. } | Input::Received { delivery, .. } | Input::Found { delivery, .. }),
+    ) = (seen.before, seen.input)
+    else {
+        return Ok(());
+    };
+    let said = chain.iter().map(|entry| serde_json::from_str::<Value>(&entry.canonical).unwrap());
+    let said: Vec<Value> = said.collect();
+    let open_since = said.iter().rposition(|entry| entry["deed"] == "reopened").unwrap_or(0);
+    let mut line = vec![u64::from(delivery.0)];
+    for entry in said[open_since..].iter().filter(|entry| entry["what"] == "fell_over") {
+        if line.contains(&entry["delivery"].as_u64().unwrap()) {
+            line.push(entry["next"].as_u64().unwrap());
+        }
+    }
+    for other in before.deliveries.iter().filter(|other| other.no != *delivery) {
+        let is_cancelled =
+            |now: &Delivery| matches!(now.state, DeliveryState::Cancelled { .. }) && now.state != other.state;
+        if seen.after().delivery(other.no).is_some_and(is_cancelled) {
+            prop_assert!(is_alert(other), "a notice was taken back: {:?}", other);
+            prop_assert!(line.contains(&u64::from(other.no.0)), "{:?} has nothing to do with {:?}", other, delivery);
+        }
+    }
+    Ok(())
+}
+
+/// However often a case is passed on, nobody who is told of it loses their time.
+fn passed_on(seen: &Seen<'_>) -> Checked {
+    let (Some(before), Some(Input::PassOn)) = (seen.before, seen.input) else { return Ok(()) };
+    prop_assert!(seen.recorded("passed_on"));
+    if let (AlertState::Escalating { stage: was, next_step_at: due, .. }, true) =
+        (&before.state, waits_for_others(before))
+    {
+        let AlertState::Escalating { stage, next_step_at, .. } = &seen.after().state else {
+            return Err(TestCaseError::fail("it is not open any more"));
+        };
+        prop_assert_eq!(was, stage);
+        // With a lease, what was due may have come to nothing in the same change.
+        prop_assert!(next_step_at == due || (seen.lease.is_some() && next_step_at < due));
+        prop_assert!(!seen.recorded("stage_begun"));
+    }
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use proptest::test_runner::TestCaseError;
 use crate::cases;
 use crate::driver::Driver;
 use crate::steps::{NO_FAILURES, STATUSES, What, fault, provider_id, step};
-use crate::world::{Granted, World, any_score, contact_id, longest_patience, named, reachable_world};
+use crate::world::{Granted, World, any_score, longest_patience, named, reachable_world};
 
 /// How the provider behaves, for ever.
 #[derive(Debug, Clone)]
@@ -176,14 +176,27 @@ proptest! {
         let (mut driver, opened) = Driver::open(&world, score, Granted::Override, true)?;
         provider.answer(&mut driver, &opened)?;
         // Whom a stage names when it begins: who is on call changes later.
-        let mut stages: BTreeMap<Stage, BTreeSet<ContactId>> = BTreeMap::new();
+        let mut stages: BTreeMap<Stage, (BTreeSet<ContactId>, usize)> = BTreeMap::new();
         let begins = |driver: &Driver<'_>, stages: &mut BTreeMap<_, _>| {
-            let AlertState::Escalating { stage, .. } = driver.alert.state else { return };
-            let mut called = named(stage, &driver.alert.policy, &world.directory, driver.now);
-            if called.is_empty() && matches!(stage, Stage::LastResponder { .. }) {
-                called.insert(contact_id(0));
+            let AlertState::Escalating { stage, vacant, .. } = &driver.alert.state else { return };
+            let (policy, directory) = (&driver.alert.policy, &world.directory);
+            let mut called = named(*stage, policy, directory, driver.now);
+            let mut channels = stage.targets(policy).1.len();
+            if let Stage::LastResponder { times } = stage {
+                for rung in vacant {
+                    let rung = Stage::Step { round: 0, step: *rung };
+                    called.extend(named(rung, policy, directory, driver.now));
+                    channels = channels.max(rung.targets(policy).1.len());
+                }
+                if called.is_empty() {
+                    // All who can be told stand in by turns, over all that they have.
+                    let people: Vec<_> = directory.people().filter(|person| !person.methods.is_empty()).collect();
+                    let stands_in = people[(*times as usize - 1) % people.len()];
+                    called.insert(stands_in.id.clone());
+                    channels = stands_in.methods.len();
+                }
             }
-            stages.entry(stage).or_insert(called);
+            stages.entry(*stage).or_insert((called, channels));
         };
         begins(&driver, &mut stages);
         for _ in 0..wakes {
@@ -192,15 +205,14 @@ proptest! {
             provider.answer(&mut driver, &woken)?;
             begins(&driver, &mut stages);
         }
-        for (stage, wanted) in stages {
+        for (stage, (wanted, channels)) in stages {
             let mut told: BTreeMap<&ContactId, u32> = BTreeMap::new();
             for begun in driver.begun.values().filter(|begun| begun.stage == stage) {
                 *told.entry(&begun.contact).or_default() += 1;
             }
-            let (_, channels) = stage.targets(&driver.alert.policy);
             prop_assert_eq!(told.keys().map(|id| (*id).clone()).collect::<BTreeSet<_>>(), wanted, "{:?}", stage);
             // Receipts come late here, by polls alone: each further channel is tried meanwhile, once.
-            let most = u32::try_from(channels.len()).unwrap();
+            let most = u32::try_from(channels).unwrap();
             prop_assert!(told.values().all(|times| *times <= most), "{:?}: {:?}", stage, told);
         }
     }

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisis_relay::domain::alert::{Alarm, AlertState, Input, Transition};
+use crisis_relay::domain::alert::{Action, Alarm, AlertState, Input, Transition};
 use crisis_relay::domain::contact::{Channel, ContactRole, Directory};
 use crisis_relay::domain::ids::{ContactId, DeliveryNo};
 use crisis_relay::domain::policy::{Policy, Stage, Target};
+use crisis_relay::domain::provider::{MessageStatus, SendOutcome};
 use crisis_relay::domain::schedule::{Schedule, Shift};
 
 use crate::driver::Driver;
 use crate::found::college;
+use crate::steps::provider_id;
 use crate::world::{Granted, World, at, contact_id, everybody, score, trigger};
 
 fn nights(shifts: &[(&str, &str, u8)]) -> Schedule {
@@ -47,6 +49,18 @@ fn with(rungs: &[Target], schedule: Schedule) -> World {
         })
         .collect();
     World { policy: Arc::new(policy), directory: everybody().with_schedules(vec![schedule]), ..world }
+}
+
+/// Twilio takes what was sent, and says nothing more of it.
+fn accept(driver: &mut Driver<'_>, transition: &Transition) {
+    for action in &transition.actions {
+        if let Action::Send { delivery, attempt, .. } = action {
+            let (delivery, attempt) = (*delivery, *attempt);
+            let provider_id = provider_id(delivery, attempt, false);
+            let outcome = SendOutcome::Accepted { provider_id, status: MessageStatus::Sent };
+            driver.step(&Input::Settled { delivery, attempt, outcome }, false).unwrap();
+        }
+    }
 }
 
 fn told<'d>(driver: &'d Driver<'_>) -> Vec<&'d str> {
@@ -112,6 +126,51 @@ fn where_the_last_responder_is_whoever_is_on_call_and_nobody_is_somebody_is_told
     let (driver, opened) = opened(&world, 0.85);
     assert_eq!((told(&driver), stage(&driver)), (vec!["contact-0"], Some(Stage::LastResponder { times: 1 })));
     assert_eq!(opened.alarms, [Alarm::NobodyOnCall, Alarm::LadderExhausted]);
+}
+
+/// Friday at eleven in Berlin, two minutes before the shift begins.
+#[test]
+fn who_comes_on_call_after_every_rung_was_found_vacant_is_told_with_the_last_responder_over_what_their_rung_says() {
+    let mut world =
+        with(&[on_call()], nights(&[("friday 11:02", "friday 11:12", 3), ("friday 11:12", "friday 18:00", 1)]));
+    Arc::make_mut(&mut world.policy).last_responder_channels = vec![Channel::Whatsapp];
+    let (mut driver, _) = opened(&world, 0.85);
+    assert_eq!((told(&driver), stage(&driver)), (vec!["contact-2"], Some(Stage::LastResponder { times: 1 })));
+    while stage(&driver) != Some(Stage::LastResponder { times: 4 }) {
+        driver.go_to_next_action();
+        let woken = driver.wake().unwrap();
+        accept(&mut driver, &woken);
+    }
+    let begun = driver.begun.values().map(|begun| (begun.contact.as_str(), begun.channel, begun.stage));
+    let of = |person: &'static str| -> Vec<_> {
+        begun.clone().filter(|(told, ..)| *told == person).map(|(_, over, stage)| (over, stage)).collect()
+    };
+    let turn = |times| Stage::LastResponder { times };
+    assert_eq!(
+        of("contact-3"),
+        [Channel::Whatsapp, Channel::Sms]
+            .map(|over| (over, turn(2)))
+            .into_iter()
+            .chain([Channel::Whatsapp, Channel::Sms].map(|over| (over, turn(3))))
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(of("contact-1"), [(Channel::Whatsapp, turn(4))], "whoever has the shift after them");
+    assert!(of("contact-2").iter().all(|(over, _)| *over == Channel::Whatsapp));
+}
+
+#[test]
+fn a_rung_that_somebody_was_told_on_after_all_has_had_its_turn() {
+    let rungs = [on_call(), Target::Contact(contact_id(0))];
+    let world = with(&rungs, nights(&[("friday 11:02", "friday 18:00", 3)]));
+    let (mut driver, _) = opened(&world, 0.85);
+    assert_eq!(stage(&driver), Some(Stage::Step { round: 0, step: 1 }));
+    while stage(&driver) != Some(Stage::LastResponder { times: 2 }) {
+        driver.go_to_next_action();
+        driver.wake().unwrap();
+    }
+    let begun = driver.begun.values().filter(|begun| begun.contact == contact_id(3));
+    let stages: std::collections::BTreeSet<Stage> = begun.map(|begun| begun.stage).collect();
+    assert_eq!(stages.into_iter().collect::<Vec<_>>(), [Stage::Step { round: 1, step: 0 }]);
 }
 
 #[test]

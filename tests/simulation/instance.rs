@@ -110,6 +110,7 @@ impl Instance {
                 due_batch: setup.due_batch,
                 call_timeout: CALL_TIMEOUT,
                 keep_answers: Duration::from_secs(24 * 3600),
+                withheld_after: Duration::from_secs(300),
             },
             courier,
         );

@@ -66,8 +66,6 @@ fn word<T>(result: &Result<T, ServiceError>) -> &'static str {
             | ServiceError::NoDesk
             | ServiceError::WhichEmergencyContact
             | ServiceError::DrillRuns(_)
-            | ServiceError::NoDesk
-            | ServiceError::WhichEmergencyContact
             | ServiceError::Forbidden(_)
             | ServiceError::UnknownOrganisation
             | ServiceError::CannotSeal(_)

@@ -456,6 +456,33 @@ async fn a_change_whose_outcome_nobody_knows_is_made_once() {
 }
 
 #[tokio::test]
+async fn a_change_that_took_effect_unseen_counts_as_soon_as_the_store_can_be_read() {
+    let gate = Gate::new();
+    let mut world = Setting::default().with_gate(&gate).start().await;
+    let path = proven(&world, PHONE).await;
+    agreed(&world, "student-1").await;
+    // The change is on disk; that it is cannot be read just then.
+    let mut committed = false;
+    gate.set(move |call| match call.name {
+        "commit_roster" if !committed => {
+            committed = true;
+            Fate::PassAndFail(StoreFault::Unknown)
+        }
+        "roster" if committed => Fate::Fail(StoreFault::Unavailable),
+        _ => Fate::Pass,
+    });
+    world.post("/api/v1/escalation-policies", ADMIN, &desk(&path)).await.expect(503);
+    world.pass(s(10)).await;
+    gate.open();
+    world.pass(s(10)).await;
+    assert_eq!(gate.count("roster"), 1, "once, and not at every step");
+    let reference = world.event(&event("student-1", 0.93)).await.expect(202).text_at("/reference");
+    world.pass(s(1)).await;
+    assert_eq!(alerts_on(&world, PHONE, &reference), 1, "the policy that was saved is not in force");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
 async fn a_roster_without_its_chain_or_a_chain_without_its_roster_is_found_out() {
     for tampering in ["DELETE FROM audit WHERE stream LIKE 'settings/%'", "DELETE FROM rosters"] {
         let world = World::new().await;
@@ -501,18 +528,27 @@ async fn a_case_follows_its_counsellor_to_another_number() {
 
 // -- cases under way --------------------------------------------------------------------------------------------------
 
-/// A ladder of one rung: this person by text message, and the counsellor at last. The student has agreed to both channels.
-async fn told_by(world: &World, path: &str, student: &str) {
+/// A ladder of one rung: this person by text message, and the counsellor at last.
+fn desk(path: &str) -> Value {
     let id = path.rsplit('/').next().unwrap();
     let step = json!({ "after_seconds": 0, "targets": [{ "contact": id }], "channels": ["sms"] });
-    let policy = json!({
+    json!({
         "id": "desk", "steps": [step], "bands": ["elevated", "high", "critical"],
         "last_responder": { "contact": "counsellor" }, "last_responder_channels": ["whatsapp"],
-    });
-    world.post("/api/v1/escalation-policies", ADMIN, &policy).await.expect(201);
+    })
+}
+
+/// The student has agreed to both channels.
+async fn agreed(world: &World, student: &str) {
     let said = json!({ "whatsapp": true, "sms": true, "source": "story" });
     let preferences = format!("/api/v1/messaging/preferences/{student}");
     world.request(Method::PUT, &preferences, Some(SERVICE), Some(&said)).await.expect(200);
+}
+
+/// That ladder, and a student who has agreed.
+async fn told_by(world: &World, path: &str, student: &str) {
+    world.post("/api/v1/escalation-policies", ADMIN, &desk(path)).await.expect(201);
+    agreed(world, student).await;
 }
 
 /// No ladder names them any more; a case keeps the one that it runs on.

@@ -339,3 +339,60 @@ async fn what_was_never_tried_is_not_doubled_by_a_text_message() {
     assert_eq!((told(&world, COUNSELLOR, &reference).len(), told(&world, TEXTS, &reference).len()), (1, 0));
     world.holds_its_promises().await;
 }
+
+/// The counsellor; a minute later the lead; and at the end the manager, who can only be called, to which no student agrees.
+/// The colleague is on no rung.
+fn nobody_at_the_end() -> Setting {
+    let people = contact_entry("colleague", "counsellor", "whatsapp_to", COLLEAGUE)
+        + &contact_entry("lead", "lead", "sms_to", LEAD)
+        + &contact_entry("manager", "duty_manager", "voice_to", MANAGER);
+    let policy = r#"
+        [policy]
+        rounds = 1
+        repeat_every = "1m"
+        last_responder = "manager"
+        [[policy.steps]]
+        contacts = ["counsellor"]
+        channels = ["whatsapp"]
+        [[policy.steps]]
+        after = "1m"
+        contacts = ["lead"]
+        channels = ["sms"]
+        "#;
+    two_channels().with_file(&(people + policy))
+}
+
+#[tokio::test]
+async fn who_stands_in_is_told_over_all_that_they_have_and_after_them_somebody_else_is() {
+    let mut world = nobody_at_the_end().start_with(FaultRule::always(Fault::NoReceipt)).await;
+    let reference = case(&mut world, &both()).await;
+    world.pass_in_steps(s(2 * 60), s(10)).await;
+    assert_eq!(counts(&world, &reference), [2, 0, 0, 1, 0], "the counsellor stands in");
+    world.pass_in_steps(s(30), s(10)).await;
+    assert_eq!(counts(&world, &reference), [2, 1, 0, 1, 0], "over what the manager has not, too");
+    world.pass_in_steps(s(4 * 60), s(10)).await;
+    assert_eq!(counts(&world, &reference), [2, 1, 0, 1, 0]);
+    world.pass_in_steps(s(60), s(10)).await;
+    assert_eq!(counts(&world, &reference), [2, 1, 1, 1, 0], "whoever stood in has not answered");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn who_cannot_be_reached_does_not_stand_in_again_while_others_can() {
+    let refused = |phone: &str| FaultRule::always(Fault::Refused { code: 63024, http_status: 400 }).to(phone);
+    let mut world = nobody_at_the_end().start_with(refused(COUNSELLOR)).await;
+    world.goes_wrong(refused(TEXTS));
+    let reference = case(&mut world, &both()).await;
+    world.pass_in_steps(s(3 * 60), s(10)).await;
+    assert_eq!(counts(&world, &reference), [0, 0, 1, 1, 0], "whoever can be reached");
+    let tried = |world: &World| {
+        let requests = world.sim().requests();
+        let is_to = |to: &str| [COUNSELLOR, TEXTS].iter().any(|phone| to.ends_with(phone));
+        requests.iter().filter(|request| request.get("To").is_some_and(is_to)).count()
+    };
+    let before = tried(&world);
+    world.pass_in_steps(s(20 * 60), s(10)).await;
+    assert_eq!(counts(&world, &reference), [0, 0, 3, 3, 0], "by turns");
+    assert_eq!(tried(&world), before, "a dead phone is not tried for ever");
+    world.holds_its_promises().await;
+}

@@ -95,6 +95,36 @@ async fn where_a_case_is_taken_or_closed_at_the_dashboard_all_who_were_told_hear
 }
 
 #[tokio::test]
+async fn what_arrives_late_is_no_reason_to_say_again_that_a_closed_case_is_taken_nor_to_tell_whoever_had_it() {
+    let mut world = ladder().start().await;
+    let reference = told_two(&mut world).await;
+    assert!(says(&mut world, LEAD, "1").await.contains("is yours"));
+    world.pass_in_steps(s(60), s(10)).await;
+    let path = format!("/api/v1/crisis/alerts/{reference}/resolve");
+    world.post(&path, COUNSELLOR_KEY, &json!({ "outcome": "safe_by_phone" })).await.expect(200);
+    for _ in 0..4 {
+        world.receipts().await;
+        world.pass_in_steps(s(30), s(10)).await;
+    }
+    assert_eq!(notices(&world, COUNSELLOR, "in the hands of"), 1, "{:?}", texts(&world, COUNSELLOR));
+    assert_eq!(notices(&world, LEAD, "in the hands of"), 0, "they had it: {:?}", texts(&world, LEAD));
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn who_gave_a_case_back_to_the_ladder_hears_when_somebody_else_takes_it() {
+    let mut world = ladder().start().await;
+    let reference = told_two(&mut world).await;
+    assert!(says(&mut world, LEAD, "1").await.contains("is yours"));
+    world.pass_in_steps(s(21 * 60), s(30)).await;
+    assert_eq!(world.alert(&reference).await["state"], "escalating", "no outcome came");
+    assert!(says(&mut world, COUNSELLOR, "1").await.contains("is yours"));
+    world.pass_in_steps(s(60), s(10)).await;
+    assert_eq!(notices(&world, LEAD, "in the hands of"), 1, "{:?}", texts(&world, LEAD));
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
 async fn nobody_hears_that_a_case_is_taken_once_it_is_open_again() {
     let mut world = ladder().start().await;
     let reference = told_two(&mut world).await;

@@ -1,5 +1,6 @@
 //! Who was told and cannot help passes the case on: the next person is told at once.
 
+use crisis_relay::simulator::{Fault, FaultRule};
 use serde_json::json;
 
 use crate::common::stage::s;
@@ -115,5 +116,92 @@ async fn a_word_that_was_taken_back_lets_nobody_further_be_told() {
     world.pass_in_steps(s(20 * 60), s(60)).await;
     assert_eq!(counts(&world, &reference), [1, 0, 0]);
     assert_eq!(world.alert(&reference).await["state"], "withheld");
+    world.holds_its_promises().await;
+}
+
+/// Where a second counsellor is reached.
+const SECOND: &str = "+919800000047";
+/// Where their lead is.
+const LEAD: &str = "+919800000067";
+
+/// All three counsellors at once, their lead ten minutes later, all of them again, and a manager at the end.
+fn one_rung_for_many() -> Setting {
+    let people = contact_entry("colleague", "counsellor", "whatsapp_to", COLLEAGUE)
+        + &contact_entry("second", "counsellor", "whatsapp_to", SECOND)
+        + &contact_entry("lead", "lead", "whatsapp_to", LEAD)
+        + &contact_entry("manager", "duty_manager", "whatsapp_to", MANAGER);
+    let policy = r#"
+        [policy]
+        rounds = 2
+        repeat_every = "10m"
+        last_responder = "manager"
+        [[policy.steps]]
+        roles = ["counsellor"]
+        channels = ["whatsapp"]
+        [[policy.steps]]
+        after = "10m"
+        roles = ["counsellor", "lead"]
+        channels = ["whatsapp"]
+        "#;
+    Setting::default().with_file(&(people + policy))
+}
+
+fn asked(world: &World, reference: &str) -> [usize; 5] {
+    [COUNSELLOR, COLLEAGUE, SECOND, LEAD, MANAGER].map(|phone| {
+        let messages = world.sim().messages_to(phone);
+        let asks = |body: &str| body.contains(reference) && body.contains("a case needs you");
+        messages.iter().filter(|message| asks(&message.body)).count()
+    })
+}
+
+#[tokio::test]
+async fn a_rung_is_left_once_all_who_were_told_have_passed_and_none_of_them_is_told_by_the_next() {
+    let mut world = one_rung_for_many().start().await;
+    let reference = case(&mut world).await;
+    let passed = format!("Ref {reference} is passed on. The next person is being told.");
+    for phone in [COUNSELLOR, COLLEAGUE] {
+        assert_eq!(says(&mut world, phone, "2").await, passed);
+        assert_eq!(asked(&world, &reference), [1, 1, 1, 0, 0], "somebody who was told may take it still");
+    }
+    assert_eq!(says(&mut world, SECOND, "2").await, passed);
+    assert_eq!(asked(&world, &reference), [1, 1, 1, 1, 0], "nobody is left on that rung");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn who_passes_a_case_on_again_and_again_moves_it_once() {
+    let mut world = ladder().start().await;
+    let reference = case(&mut world).await;
+    for _ in 0..5 {
+        let said = says(&mut world, COUNSELLOR, &format!("2 {reference}")).await;
+        assert_eq!(said, format!("Ref {reference} is passed on. The next person is being told."));
+    }
+    assert_eq!(counts(&world, &reference), [1, 1, 0], "the colleague has their time");
+    world.pass_in_steps(s(9 * 60), s(30)).await;
+    assert_eq!(counts(&world, &reference), [1, 1, 0]);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn those_who_have_not_passed_a_case_on_keep_the_time_of_their_rung() {
+    let mut world = one_rung_for_many().start().await;
+    let reference = case(&mut world).await;
+    says(&mut world, COUNSELLOR, "2").await;
+    world.pass_in_steps(s(9 * 60 + 30), s(30)).await;
+    assert_eq!(asked(&world, &reference), [1, 1, 1, 0, 0]);
+    world.pass_in_steps(s(30), s(30)).await;
+    assert_eq!(asked(&world, &reference), [2, 2, 2, 1, 0], "its time has come: everybody whom the next rung names");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn who_cannot_be_reached_is_not_waited_for_when_the_others_of_their_rung_pass() {
+    let refused = |phone| FaultRule::always(Fault::Refused { code: 63024, http_status: 400 }).to(phone);
+    let mut world = one_rung_for_many().start_with(refused(SECOND)).await;
+    let reference = case(&mut world).await;
+    says(&mut world, COUNSELLOR, "2").await;
+    assert_eq!(asked(&world, &reference), [1, 1, 0, 0, 0]);
+    says(&mut world, COLLEAGUE, "2").await;
+    assert_eq!(asked(&world, &reference), [1, 1, 0, 1, 0]);
     world.holds_its_promises().await;
 }

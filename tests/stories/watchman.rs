@@ -206,3 +206,54 @@ async fn a_withheld_case_that_waits_for_a_decision_is_told_until_somebody_decide
     world.pass_watched(s(60)).await;
     assert_eq!(told(&slack).await, ["OVER withheld_waits"]);
 }
+
+#[tokio::test]
+async fn what_waits_for_a_decision_is_told_by_how_long_it_waits_itself() {
+    let slack = Sink::answering(200).await;
+    let mut world = setting(&slack).start().await;
+    let withheld = async |world: &mut World, student: &str| {
+        let event = json!({ "user_id": student, "crisis_score": 0.97, "source": "chat" });
+        world.event(&event).await.expect(202).text_at("/reference")
+    };
+    // Every four minutes a case is decided, and there is always another.
+    let mut reference = withheld(&mut world, "student-0").await;
+    for student in 1..4 {
+        world.pass_watched(s(200)).await;
+        let next = withheld(&mut world, &format!("student-{student}")).await;
+        world.pass_watched(s(40)).await;
+        let path = format!("/api/v1/crisis/alerts/{reference}/resolve");
+        world.post(&path, COUNSELLOR_KEY, &json!({ "outcome": "false_alarm" })).await.expect(200);
+        reference = next;
+    }
+    assert_eq!(told(&slack).await, [] as [&str; 0], "none of them waited for long");
+    // The last one is forgotten; newer ones hide nothing of that.
+    world.pass_watched(s(100)).await;
+    withheld(&mut world, "student-9").await;
+    world.pass_watched(s(180)).await;
+    assert_eq!(told(&slack).await, ["ALARM withheld_waits"]);
+    let path = format!("/api/v1/crisis/alerts/{reference}/resolve");
+    world.post(&path, COUNSELLOR_KEY, &json!({ "outcome": "false_alarm" })).await.expect(200);
+    world.pass_watched(s(60)).await;
+    // The newer one has waited for four minutes by now.
+    assert_eq!(told(&slack).await, ["OVER withheld_waits"]);
+}
+
+#[tokio::test]
+async fn the_heartbeat_stops_while_a_case_waits_and_nothing_can_be_sent() {
+    let watchdog = Sink::answering(200).await;
+    let mut world = with_heartbeat(&watchdog).start().await;
+    world.pass_watched(s(60)).await;
+    assert_eq!(watchdog.beats().await, 1);
+    world.goes_wrong(FaultRule::always(Fault::Outage));
+    let reference = world.told("student-1", 0.93).await;
+    world.work().await;
+    world.pass_watched(s(4 * 60)).await;
+    assert!(watchdog.beats().await >= 1, "a short outage passes by itself");
+    world.pass_watched(s(10 * 60)).await;
+    assert_eq!(watchdog.beats().await, 0, "nobody is told of anything");
+    world.sim().clear_faults();
+    world.pass_watched(s(5 * 60)).await;
+    assert!(!world.on_the_phone(&reference).is_empty());
+    assert!(watchdog.beats().await >= 2);
+    world.holds_its_promises().await;
+}

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    AckVia, Action, Alarm, Alert, AlertState, Decision, Deed, DeliveryDeed, Kind, Outcome, Situation, Transition,
-    WithheldReason,
+    AckVia, Action, Alarm, Alert, AlertState, Asked, Decision, Deed, DeliveryDeed, Kind, Outcome, Situation,
+    Transition, WithheldReason,
 };
 use crate::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream};
 use crate::domain::consent::{DisclosureGround, Ground};
-use crate::domain::contact::{Contact, ContactMethod};
-use crate::domain::delivery::{Delivery, DeliveryState, Settled, later};
+use crate::domain::contact::{Contact, ContactMethod, Directory};
+use crate::domain::delivery::{Delivery, DeliveryState, Settled, Turn, later};
 use crate::domain::event::{Score, Trigger};
 use crate::domain::ids::{
     AlertId, AttemptNo, AttemptRef, ContactId, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey,
@@ -297,14 +297,14 @@ struct Changing<'a, 'b> {
     /// A delivery failed in this change: look whether the whole stage has.
     something_failed: bool,
     /// Who hands the case on in this change: they are not told again.
-    hands_on: Option<ContactId>,
+    hands_on: Vec<ContactId>,
     cx: &'a Situation<'b>,
 }
 
 impl<'a, 'b> Changing<'a, 'b> {
     fn begin(alert: Alert, from_version: Option<u64>, cx: &'a Situation<'b>) -> Self {
         let changed = from_version.is_none();
-        Self { alert, from_version, out: Output::default(), changed, something_failed: false, hands_on: None, cx }
+        Self { alert, from_version, out: Output::default(), changed, something_failed: false, hands_on: Vec::new(), cx }
     }
 
     fn finish(mut self) -> Transition {
@@ -441,6 +441,9 @@ impl<'a, 'b> Changing<'a, 'b> {
         });
         self.alert.policy = policy;
         self.restart_emergency_clock();
+        if let AlertState::Escalating { vacant, .. } = &mut self.alert.state {
+            vacant.clear();
+        }
         for delivery in self.alert.deliveries.iter_mut().filter(|delivery| delivery.purpose.is_alert()) {
             // The next channel would be looked for on a rung of the ladder that was left.
             delivery.fall_over_at = None;
@@ -528,24 +531,33 @@ impl<'a, 'b> Changing<'a, 'b> {
     // -- the ladder ----------------------------------------------------------------------------------------------
 
     /// Begins a stage, or, where that is for whoever is on call and nobody is, the next one at once. Once each rung of the
-    /// ladder is found to be so, the last responder's turn has come.
+    /// ladder is found to be so, the last responder's turn has come. Which rungs were vacant is kept: whoever they come to
+    /// later is told with the last responder.
     fn enter(&mut self, stage: Stage) {
         let policy = Arc::clone(&self.alert.policy);
+        let mut vacant = match &self.alert.state {
+            AlertState::Escalating { vacant, .. } => BTreeSet::from_iter(vacant.iter().copied()),
+            AlertState::Withheld { .. } | AlertState::Acknowledged { .. } | AlertState::Resolved { .. } => {
+                BTreeSet::new()
+            }
+        };
         let mut stage = stage;
-        let mut vacant = 0;
+        let mut passed_over = 0;
         while self.is_vacant(stage) {
             self.record(&Deed::NobodyOnCall { stage });
-            if vacant == 0 {
+            if passed_over == 0 {
                 self.out.alarms.push(Alarm::NobodyOnCall);
             }
-            vacant += 1;
+            passed_over += 1;
+            vacant.extend(stage.rung());
             stage = match stage {
-                Stage::Step { .. } if vacant < policy.steps.len() => stage.next(&policy),
+                Stage::Step { .. } if passed_over < policy.steps.len() => stage.next(&policy),
                 Stage::Step { .. } => Stage::LastResponder { times: 1 },
                 Stage::LastResponder { .. } => break,
             };
         }
-        self.begin_stage(stage);
+        vacant.retain(|rung| stage.rung() != Some(*rung));
+        self.begin_stage(stage, vacant.into_iter().collect());
     }
 
     fn is_vacant(&self, stage: Stage) -> bool {
@@ -553,11 +565,11 @@ impl<'a, 'b> Changing<'a, 'b> {
     }
 
     /// Begins a stage: plans a message to everybody it names.
-    fn begin_stage(&mut self, stage: Stage) {
+    fn begin_stage(&mut self, stage: Stage, vacant: Vec<u32>) {
         let policy = Arc::clone(&self.alert.policy);
         let now = self.cx.now;
         let mut next_step_at = later(now, stage.patience(&policy));
-        if let AlertState::Escalating { stage: standing, next_step_at: planned } = self.alert.state
+        if let AlertState::Escalating { stage: standing, next_step_at: planned, .. } = self.alert.state
             && standing == stage
         {
             // Told again because of a graver event. However often that happens, the next stage is not put off.
@@ -567,18 +579,8 @@ impl<'a, 'b> Changing<'a, 'b> {
             self.cancel_notices();
             self.restart_emergency_clock();
         }
-        self.alert.state = AlertState::Escalating { stage, next_step_at };
-        let (targets, channels) = stage.targets(&policy);
-        let Called { mut people, mut missing, .. } = Called::new(targets, self.cx.directory, now);
-        people.retain(|contact| self.hands_on.as_ref() != Some(&contact.id));
-        missing.retain(|id| self.hands_on.as_ref() != Some(id));
-        let mut told = people.into_iter().filter(|contact| self.plan_over(stage, contact, channels).is_some()).count();
-        // An alert keeps its ladder. If a person on it is no longer set up, somebody who is shall be told instead.
-        told += missing.iter().filter(|_| self.plan_for_anybody(stage).is_some()).count();
-        if told == 0 && matches!(stage, Stage::LastResponder { .. }) {
-            // Whom the ground or a missing number keeps from being told must not be the end of it.
-            told = usize::from(self.plan_for_anybody(stage).is_some());
-        }
+        self.alert.state = AlertState::Escalating { stage, next_step_at, asked: Vec::new(), vacant };
+        let told = self.plan_stage(stage);
         self.alert.paged_severity = self.alert.paged_severity.max(Some(self.alert.severity));
         let deliveries = u32::try_from(told).unwrap_or(u32::MAX);
         self.record(&Deed::StageBegun { stage, next_step_at, deliveries });
@@ -591,31 +593,119 @@ impl<'a, 'b> Changing<'a, 'b> {
         }
     }
 
+    /// Plans a message to everybody who is told on a stage; says to how many.
+    fn plan_stage(&mut self, stage: Stage) -> usize {
+        let policy = Arc::clone(&self.alert.policy);
+        let (targets, channels) = stage.targets(&policy);
+        let Called { mut people, mut missing, .. } = Called::new(targets, self.cx.directory, self.cx.now);
+        people.retain(|contact| !self.hands_on.contains(&contact.id));
+        missing.retain(|id| !self.hands_on.contains(id));
+        let turn = Turn { stage, channels, in_turn: &[], follows: None };
+        let mut told = people.into_iter().filter(|contact| self.plan_over(contact, &turn).is_some()).count();
+        // An alert keeps its ladder. If a person on it is no longer set up, somebody who is shall be told instead.
+        told += missing.iter().filter(|_| self.plan_for_anybody(stage).is_some()).count();
+        for (contact, rung) in self.late_comers(stage) {
+            if self.hands_on.contains(&contact.id) || self.is_asked(&contact.id) {
+                continue;
+            }
+            let channels = &policy.steps[rung].channels;
+            let turn = Turn { stage, channels, in_turn: channels, follows: None };
+            told += usize::from(self.plan_over(contact, &turn).is_some());
+        }
+        if told == 0 && matches!(stage, Stage::LastResponder { .. }) {
+            // Whom the ground or a missing number keeps from being told must not be the end of it.
+            told = usize::from(self.plan_for_anybody(stage).is_some());
+        }
+        told
+    }
+
+    /// Whom the rungs that were vacant come to now, each with the rung: they are told with the last responder.
+    fn late_comers(&self, stage: Stage) -> Vec<(&'a Contact, usize)> {
+        let (Stage::LastResponder { .. }, AlertState::Escalating { vacant, .. }) = (stage, &self.alert.state) else {
+            return Vec::new();
+        };
+        let (directory, now): (&'a Directory, _) = (self.cx.directory, self.cx.now);
+        let rungs = vacant.iter().map(|rung| *rung as usize);
+        let known = rungs.filter_map(|rung| Some((rung, self.alert.policy.steps.get(rung)?)));
+        known
+            .flat_map(|(rung, step)| {
+                let people = Called::new(&step.targets, directory, now).people;
+                people.into_iter().map(move |contact| (contact, rung))
+            })
+            .collect()
+    }
+
+    fn is_asked(&self, contact: &ContactId) -> bool {
+        match &self.alert.state {
+            AlertState::Escalating { asked, .. } => asked.iter().any(|asked| asked.contact == *contact),
+            AlertState::Withheld { .. } | AlertState::Acknowledged { .. } | AlertState::Resolved { .. } => false,
+        }
+    }
+
     fn anybody_pending(&self) -> bool {
         self.alert.deliveries.iter().any(Delivery::is_pending_alert)
     }
 
-    /// Plans a message to the first person who can be told over anything; says which carries the news, if anybody can.
+    /// Plans a message to somebody who can be told over anything; says which carries the news, if anybody can. Whoever
+    /// could not be reached in this case comes last, and at the end of the ladder all others take turns.
     fn plan_for_anybody(&mut self, stage: Stage) -> Option<DeliveryNo> {
-        let directory = self.cx.directory;
-        directory.people().find_map(|contact| {
-            let channels: Vec<_> = contact.methods.iter().map(|method| method.channel).collect();
-            let hands_on = self.hands_on.as_ref() == Some(&contact.id);
-            if hands_on { None } else { self.plan_over(stage, contact, &channels) }
-        })
+        let allowed = |channel| self.alert.ground.as_ref().is_some_and(|ground| ground.allows(channel));
+        let can_be_told = |contact: &&Contact| {
+            let reached = contact.methods.iter().any(|method| allowed(method.channel));
+            reached && !self.hands_on.contains(&contact.id)
+        };
+        let people = self.cx.directory.people().filter(can_be_told);
+        let (dead, mut people): (Vec<&Contact>, Vec<&Contact>) = people.partition(|contact| self.is_dead(&contact.id));
+        if people.is_empty() {
+            people = dead;
+        }
+        let turns = match stage {
+            Stage::Step { .. } => 0,
+            Stage::LastResponder { times } => times.saturating_sub(1) as usize,
+        };
+        let contact = people.get(turns.checked_rem(people.len())?).copied()?;
+        let channels: Vec<_> = contact.methods.iter().map(|method| method.channel).collect();
+        self.plan_over(contact, &Turn { stage, channels: &channels, in_turn: &channels, follows: None })
     }
 
-    /// Plans one message over the first of these channels that reaches the person and is allowed, unless one to the same
-    /// number is still on its way out: that one takes the newer score.
-    fn plan_over(&mut self, stage: Stage, contact: &Contact, channels: &[super::Channel]) -> Option<DeliveryNo> {
+    /// Whether messages to this person failed, and none arrived.
+    fn is_dead(&self, contact: &ContactId) -> bool {
+        let theirs = || {
+            let deliveries = self.alert.deliveries.iter().filter(|delivery| delivery.purpose.is_alert());
+            deliveries.filter(|delivery| delivery.contact == *contact)
+        };
+        let failed = theirs().any(|delivery| matches!(delivery.state, DeliveryState::Failed { .. }));
+        failed && !theirs().any(Delivery::has_arrived)
+    }
+
+    /// Plans one message over the first of the turn's channels that reaches the person and is allowed, unless one to the
+    /// same number is still on its way out: that one takes the newer score.
+    fn plan_over(&mut self, contact: &Contact, turn: &Turn<'_>) -> Option<DeliveryNo> {
+        let planned = self.plan_or_join(contact, turn)?;
+        let is_asked = self.is_asked(&contact.id);
+        if let AlertState::Escalating { stage, asked, .. } = &mut self.alert.state
+            && *stage == turn.stage
+            && !is_asked
+        {
+            asked.push(Asked { contact: contact.id.clone(), passed: false });
+        }
+        Some(planned)
+    }
+
+    fn plan_or_join(&mut self, contact: &Contact, turn: &Turn<'_>) -> Option<DeliveryNo> {
         let allowed = |channel| self.alert.ground.as_ref().is_some_and(|ground| ground.allows(channel));
-        let mut usable = channels
+        let mut usable = turn
+            .channels
             .iter()
             .filter(|channel| allowed(**channel))
             .filter_map(|channel| contact.methods.iter().find(|method| method.channel == *channel));
         let method = usable.next()?;
         let fall_over_at = usable.next().map(|_| later(self.cx.now, self.alert.policy.fall_over_after));
         let score = self.alert.trigger.score.map(|_| self.alert.severity);
+        let standing = match &self.alert.state {
+            AlertState::Escalating { stage, .. } => Some(*stage),
+            AlertState::Withheld { .. } | AlertState::Acknowledged { .. } | AlertState::Resolved { .. } => None,
+        };
         let to_same_phone = |delivery: &Delivery| {
             let same = (delivery.address_key, delivery.channel) == (method.address_key, method.channel);
             same && delivery.is_pending_alert()
@@ -623,19 +713,20 @@ impl<'a, 'b> Changing<'a, 'b> {
         let mut waiting = self.alert.deliveries.iter_mut().filter(|delivery| to_same_phone(delivery));
         if let Some(waiting) = waiting.find(|delivery| matches!(delivery.state, DeliveryState::Due { .. })) {
             waiting.score = score;
-            waiting.join_stage(stage, fall_over_at);
+            waiting.join_stage(turn, standing, fall_over_at);
             return Some(waiting.no);
         }
         // In hand or unknown: that message shows the older score. A new one is planned only for news.
         let gravity = |score: Option<Score>| score.unwrap_or(Score::HIGHEST);
         let mut in_hand = self.alert.deliveries.iter_mut().filter(|delivery| to_same_phone(delivery));
         if let Some(in_hand) = in_hand.find(|delivery| gravity(delivery.score) >= gravity(score)) {
-            in_hand.join_stage(stage, fall_over_at);
+            in_hand.join_stage(turn, standing, fall_over_at);
             return Some(in_hand.no);
         }
-        let no = self.plan_message(stage, Purpose::CounsellorAlert, contact, method);
+        let no = self.plan_message(turn.stage, Purpose::CounsellorAlert, contact, method);
         if let Some(planned) = self.alert.deliveries.last_mut() {
             (planned.score, planned.fall_over_at) = (score, fall_over_at);
+            (planned.follows, planned.in_turn) = (turn.follows, turn.in_turn.to_vec());
         }
         Some(no)
     }
@@ -664,6 +755,8 @@ impl<'a, 'b> Changing<'a, 'b> {
             score: None,
             planned_at: self.cx.now,
             fall_over_at: None,
+            follows: None,
+            in_turn: Vec::new(),
             paused_once: false,
             attempts: Vec::new(),
             state: DeliveryState::Due { at: self.cx.now },
@@ -674,8 +767,8 @@ impl<'a, 'b> Changing<'a, 'b> {
 
     /// If nothing of the ladder is under way or with Twilio any more, waiting for the next stage helps nobody.
     fn hurry_if_all_failed(&mut self) {
-        let AlertState::Escalating { stage, next_step_at } = self.alert.state else { return };
-        let deliveries = &self.alert.deliveries;
+        let AlertState::Escalating { stage, next_step_at, asked, .. } = &mut self.alert.state else { return };
+        let (stage, deliveries) = (*stage, &self.alert.deliveries);
         // The bottom of the ladder may have been climbed before: what somebody was told last counts.
         let is_last = |delivery: &Delivery| {
             let after = |later: &&Delivery| later.no > delivery.no && later.stage == stage && later.purpose.is_alert();
@@ -683,13 +776,17 @@ impl<'a, 'b> Changing<'a, 'b> {
             !deliveries.iter().filter(after).any(same)
         };
         let alerts = deliveries.iter().filter(|delivery| delivery.purpose.is_alert());
-        let mut counting =
-            alerts.filter(|delivery| delivery.is_pending() || (delivery.stage == stage && is_last(delivery)));
+        // Of whoever has passed it on nothing more is to be hoped.
+        let passed = |delivery: &Delivery| asked.iter().any(|asked| asked.passed && asked.contact == delivery.contact);
+        let counts = |delivery: &&Delivery| {
+            delivery.is_pending() || (delivery.stage == stage && is_last(delivery) && !passed(delivery))
+        };
+        let mut counting = alerts.filter(counts);
         let hopeless = counting
             .all(|delivery| matches!(delivery.state, DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. }));
         let soon = later(self.cx.now, self.cx.rules.retry_when_all_failed);
-        if hopeless && soon < next_step_at {
-            self.alert.state = AlertState::Escalating { stage, next_step_at: soon };
+        if hopeless && soon < *next_step_at {
+            *next_step_at = soon;
             self.changed = true;
         }
     }

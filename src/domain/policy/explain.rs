@@ -4,6 +4,7 @@
 //! channel comes in its time, and each rung after the one before it. That this is what an alert does is a property of the
 //! domain's tests.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -88,24 +89,37 @@ pub struct Climber<'a> {
 impl Policy {
     /// Climbs the ladder on paper, from `at` on, up to the last responder's first turn.
     pub fn climb(&self, at: Timestamp, with: &Climber<'_>) -> Vec<StageShown> {
-        let (mut stage, mut at, mut vacant) = (Stage::FIRST, at, 0);
+        let (mut stage, mut at, mut passed_over) = (Stage::FIRST, at, 0);
+        // Rungs that came to nobody, and have not begun since.
+        let mut vacant: BTreeSet<u32> = BTreeSet::new();
         let mut shown = Vec::new();
         loop {
             let is_last = matches!(stage, Stage::LastResponder { .. });
-            let view = self.show(stage, at, with);
+            let mut view = self.show(stage, at, with);
+            if is_last {
+                self.add_late_comers(&mut view, &vacant, with);
+                if view.told.is_empty() {
+                    self.add_stand_in(&mut view.told, at, with);
+                }
+            }
             let (is_vacant, told_nobody) = (view.is_vacant && !is_last, view.told.is_empty());
             shown.push(view);
             if is_last {
                 return shown;
             }
-            vacant = if is_vacant { vacant + 1 } else { 0 };
+            passed_over = if is_vacant { passed_over + 1 } else { 0 };
+            match stage.rung() {
+                Some(rung) if is_vacant => vacant.insert(rung),
+                Some(rung) => vacant.remove(&rung),
+                None => false,
+            };
             let patience = stage.patience(self);
             at = match (is_vacant, told_nobody) {
                 (true, _) => at,
                 (false, true) if !goes_out_at(&shown, at) => later(at, patience.min(with.retry_when_all_failed)),
                 (false, _) => later(at, patience),
             };
-            let is_all_vacant = vacant >= self.steps.len().max(1);
+            let is_all_vacant = passed_over >= self.steps.len().max(1);
             stage = if is_all_vacant || shown.len() >= STAGES_MAX {
                 Stage::LastResponder { times: 1 }
             } else {
@@ -128,13 +142,28 @@ impl Policy {
         }
         for id in &called.missing {
             not_told.push(NotTold::NotSetUp(id.clone()));
-            self.add_stand_in(&mut told, stage, at, with);
+            self.add_stand_in(&mut told, at, with);
         }
         not_told.extend(targets.iter().filter_map(|target| vacancy(target, with.directory, at)));
-        if told.is_empty() && matches!(stage, Stage::LastResponder { .. }) {
-            self.add_stand_in(&mut told, stage, at, with);
-        }
         StageShown { stage, at, told, not_told, is_vacant: called.is_vacant() }
+    }
+
+    /// Whoever the rungs that were vacant come to now is told with the last responder, unless they are told all the same.
+    fn add_late_comers(&self, view: &mut StageShown, vacant: &BTreeSet<u32>, with: &Climber<'_>) {
+        for step in vacant.iter().filter_map(|rung| self.steps.get(*rung as usize)) {
+            for person in Called::new(&step.targets, with.directory, view.at).people {
+                if view.told.iter().any(|told| told.contact == person.id) {
+                    continue;
+                }
+                let (over, not_over) = self.over(person, &step.channels, view.at, with.ground);
+                if over.is_empty() {
+                    view.not_told.push(NotTold::Unreachable(person.id.clone(), not_over));
+                } else {
+                    let (contact, role) = (person.id.clone(), person.role);
+                    view.told.push(Told { contact, role, stands_in: false, over, not_over });
+                }
+            }
+        }
     }
 
     /// Over what a person is told, and when; and what they are not told over.
@@ -160,26 +189,21 @@ impl Policy {
     }
 
     /// Who stands in, unless they are told all the same.
-    fn add_stand_in(&self, told: &mut Vec<Told>, stage: Stage, at: Timestamp, with: &Climber<'_>) {
-        let Some(stand_in) = self.stand_in(stage, at, with) else { return };
+    fn add_stand_in(&self, told: &mut Vec<Told>, at: Timestamp, with: &Climber<'_>) {
+        let Some(stand_in) = self.stand_in(at, with) else { return };
         let same = |other: &Told| other.contact == stand_in.contact && other.over.first() == stand_in.over.first();
         if !told.iter().any(same) {
             told.push(stand_in);
         }
     }
 
-    /// The first person who can be told over anything.
-    fn stand_in(&self, stage: Stage, at: Timestamp, with: &Climber<'_>) -> Option<Told> {
-        let (_, channels) = stage.targets(self);
+    /// The first person who can be told over anything, over all that they have.
+    fn stand_in(&self, at: Timestamp, with: &Climber<'_>) -> Option<Told> {
         with.directory.people().find_map(|person| {
-            let theirs = person.methods.iter().map(|method| method.channel);
-            let first = theirs.clone().find(|channel| with.ground.allows(*channel))?;
-            // What comes after it is looked for on the rung.
-            let rest =
-                channels.iter().position(|channel| *channel == first).map_or(&[][..], |place| &channels[place + 1..]);
-            let all: Vec<Channel> = [first].into_iter().chain(rest.iter().copied()).collect();
-            let (over, not_over) = self.over(person, &all, at, with.ground);
-            Some(Told { contact: person.id.clone(), role: person.role, stands_in: true, over, not_over })
+            let theirs: Vec<Channel> = person.methods.iter().map(|method| method.channel).collect();
+            let (over, not_over) = self.over(person, &theirs, at, with.ground);
+            let (contact, role) = (person.id.clone(), person.role);
+            (!over.is_empty()).then_some(Told { contact, role, stands_in: true, over, not_over })
         })
     }
 }

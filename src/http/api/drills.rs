@@ -120,7 +120,7 @@ struct DrillMessageView {
 impl DrillView {
     fn of(alert: &Alert) -> Self {
         let (result, ended_at, answered_via) = match &alert.state {
-            AlertState::Resolved { at, taken_via: Some(via), .. } => ("answered", Some(*at), Some(*via)),
+            AlertState::Resolved { at, taken: Some(taken), .. } => ("answered", Some(*at), Some(taken.via)),
             AlertState::Resolved { by: Actor::Service, at, .. } => ("unanswered", Some(*at), None),
             AlertState::Resolved { at, .. } => ("closed", Some(*at), None),
             AlertState::Withheld { .. } | AlertState::Escalating { .. } | AlertState::Acknowledged { .. } => {

@@ -296,7 +296,7 @@ impl From<&AlertState> for StateView {
                     }
                 },
             },
-            AlertState::Escalating { stage, next_step_at } => {
+            AlertState::Escalating { stage, next_step_at, .. } => {
                 let (round, step) = match stage {
                     Stage::Step { round, step } => (Some(round + 1), Some(step + 1)),
                     Stage::LastResponder { .. } => (None, None),
@@ -310,7 +310,7 @@ impl From<&AlertState> for StateView {
                 action_due_at: *action_due_at,
                 reminded_at: *reminded_at,
             },
-            AlertState::Resolved { by, outcome, at, follow_up, taken_via: _ } => Self::Resolved {
+            AlertState::Resolved { by, outcome, at, follow_up, .. } => Self::Resolved {
                 by: by.into(),
                 outcome: *outcome,
                 at: *at,

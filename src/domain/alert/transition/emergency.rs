@@ -13,6 +13,7 @@ use crate::domain::contact::Channel;
 use crate::domain::delivery::{Delivery, DeliveryState, Settled, later};
 use crate::domain::ids::{ContactId, DeliveryNo};
 use crate::domain::message::Purpose;
+use crate::domain::method::Method;
 use crate::domain::policy::Stage;
 
 impl Changing<'_, '_> {
@@ -155,7 +156,7 @@ impl Changing<'_, '_> {
         let contact = known.contact(&delivery.contact);
         let may_be_told = contact.filter(|contact| ground.is_decision() || contact.is_granted()).cloned();
         let is_still_meant = may_be_told.is_some() || ground.is_decision();
-        let next = may_be_told.and_then(|contact| self.plan_disclosure(&contact, ground, Some(delivery.channel)));
+        let next = may_be_told.and_then(|contact| self.plan_disclosure(&contact, ground, Some(&delivery)));
         if let Some(next) = next {
             let over = self.alert.delivery(next).map_or(delivery.channel, |next| next.channel);
             let what = DeliveryDeed::FellOver { channel: over, next };
@@ -175,14 +176,15 @@ impl Changing<'_, '_> {
         }
     }
 
-    /// Plans a message over the person's first number that may be used, of those after this channel.
+    /// Plans a message over the person's first number that may be used, of those after this message's.
     fn plan_disclosure(
         &mut self,
         contact: &EmergencyContact,
         ground: &DisclosureGround,
-        after: Option<Channel>,
+        after: Option<&Delivery>,
     ) -> Option<DeliveryNo> {
-        let place = contact.methods.iter().position(|method| Some(method.channel) == after);
+        let is_it = |method: &Method| after.is_some_and(|after| after.channel == method.channel);
+        let place = contact.methods.iter().position(is_it);
         let tried = |channel: Channel| {
             let same = |delivery: &Delivery| {
                 delivery.contact == contact.id
@@ -202,6 +204,7 @@ impl Changing<'_, '_> {
         let fall_over_at = has_next.then(|| later(self.cx.now, self.alert.policy.fall_over_after));
         if let Some(planned) = self.alert.deliveries.last_mut() {
             (planned.disclosure, planned.fall_over_at) = (Some(ground.clone()), fall_over_at);
+            planned.follows = after.map(|after| after.no);
         }
         Some(no)
     }

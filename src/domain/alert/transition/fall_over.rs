@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Changing;
 use crate::domain::alert::{Deed, DeliveryDeed};
 use crate::domain::audit::Actor;
-use crate::domain::delivery::{Delivery, DeliveryState, Settled, later};
+use crate::domain::delivery::{Delivery, DeliveryState, Settled, Turn, later};
 use crate::domain::ids::{AttemptNo, DeliveryNo};
 
 impl Changing<'_, '_> {
@@ -43,12 +43,15 @@ impl Changing<'_, '_> {
     fn take_next_channel(&mut self, place: usize) {
         let delivery = &self.alert.deliveries[place];
         let (no, stage, channel) = (delivery.no, delivery.stage, delivery.channel);
-        let policy = Arc::clone(&self.alert.policy);
-        let (_, channels) = stage.targets(&policy);
+        let (policy, in_turn) = (Arc::clone(&self.alert.policy), delivery.in_turn.clone());
+        let channels = if in_turn.is_empty() { stage.targets(&policy).1 } else { &in_turn };
         // The last place of the name, so that what is left gets less each time.
         let rest = channels.iter().rposition(|listed| *listed == channel).map_or(&[][..], |at| &channels[at + 1..]);
         let next = match self.cx.directory.contact(&delivery.contact) {
-            Some(contact) => self.plan_over(stage, contact, rest),
+            Some(contact) => {
+                let turn = Turn { stage, channels: rest, in_turn: &in_turn, follows: Some(no) };
+                self.plan_over(contact, &turn)
+            }
             None => self.plan_for_anybody(stage),
         };
         let Some(next) = next else { return };
@@ -57,17 +60,21 @@ impl Changing<'_, '_> {
         self.record_as(&Actor::Service, &Deed::Delivery { delivery: no, what });
     }
 
-    /// A message has arrived: what was planned over a further channel meanwhile, and never tried, is not needed any more.
+    /// A message has arrived: what follows it over a further channel, and was never tried, is not needed any more. What was
+    /// planned for another reason is, however alike it looks: another round's, or a notice.
     pub(super) fn spare_next_channel(&mut self, arrived: DeliveryNo) {
-        let Some(delivery) = self.alert.delivery(arrived).filter(|delivery| delivery.has_arrived()) else { return };
-        let (contact, stage, channel) = (delivery.contact.clone(), delivery.stage, delivery.channel);
-        let disclosure = delivery.disclosure.clone();
+        if !self.alert.delivery(arrived).is_some_and(Delivery::has_arrived) {
+            return;
+        }
         let now = self.cx.now;
-        let follows = |other: &Delivery| {
-            // A disclosure has no rung of its own.
-            let of_same = (other.stage == stage || disclosure.is_some()) && other.disclosure == disclosure;
-            other.no > arrived && of_same && other.contact == contact && other.channel != channel
-        };
+        // What follows comes after: one look finds all.
+        let mut line = vec![arrived];
+        for delivery in &self.alert.deliveries {
+            if delivery.follows.is_some_and(|before| line.contains(&before)) {
+                line.push(delivery.no);
+            }
+        }
+        let follows = |other: &Delivery| other.no != arrived && line.contains(&other.no);
         let spared: Vec<DeliveryNo> = self
             .alert
             .deliveries

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Changing;
 use crate::domain::alert::{CancelReason, Deed, DeliveryDeed};
 use crate::domain::audit::Actor;
-use crate::domain::delivery::{Delivery, Settled};
+use crate::domain::delivery::{Delivery, Settled, Turn};
 use crate::domain::message::Purpose;
 
 impl Changing<'_, '_> {
@@ -19,6 +19,7 @@ impl Changing<'_, '_> {
     pub(super) fn plan_instead(&mut self, place: usize) {
         let delivery = &mut self.alert.deliveries[place];
         let (no, stage, contact, purpose) = (delivery.no, delivery.stage, delivery.contact.clone(), delivery.purpose);
+        let (in_turn, follows) = (delivery.in_turn.clone(), delivery.follows);
         // Else its end would be taken for a failure, and be followed by the channel after its own.
         delivery.fall_over_at = None;
         delivery.cancel(self.cx.now);
@@ -30,7 +31,8 @@ impl Changing<'_, '_> {
             _ if !purpose.is_alert() => self.plan_notice(purpose, &contact),
             Some(contact) => {
                 let policy = Arc::clone(&self.alert.policy);
-                self.plan_over(stage, contact, stage.targets(&policy).1)
+                let channels = if in_turn.is_empty() { stage.targets(&policy).1 } else { &in_turn };
+                self.plan_over(contact, &Turn { stage, channels, in_turn: &in_turn, follows })
             }
             None => self.plan_for_anybody(stage),
         };

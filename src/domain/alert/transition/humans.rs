@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Changing, Rejection};
-use crate::domain::alert::{AckVia, Alarm, AlertState, Channel, Deed, DeliveryDeed, FollowUp, Kind, Outcome};
+use crate::domain::alert::{AckVia, Alarm, AlertState, Channel, Deed, DeliveryDeed, FollowUp, Kind, Outcome, Taken};
 use crate::domain::audit::Actor;
 use crate::domain::delivery::{Settled, later};
 use crate::domain::ids::DeliveryNo;
@@ -38,7 +38,7 @@ impl Changing<'_, '_> {
         self.record(&Deed::Resolved { outcome: Outcome::Drill, note: None, follow_up_at: None });
         let by = self.cx.actor.clone();
         self.alert.state =
-            AlertState::Resolved { by, outcome: Outcome::Drill, at: self.cx.now, follow_up: None, taken_via: None };
+            AlertState::Resolved { by, outcome: Outcome::Drill, at: self.cx.now, follow_up: None, taken: None };
         self.cancel_outstanding();
         self.out.in_human_hands = true;
         self.out.alarms.push(Alarm::DrillUnanswered);
@@ -90,16 +90,17 @@ impl Changing<'_, '_> {
             return Err(Rejection::WrongOutcome);
         }
         self.record(&Deed::Resolved { outcome, note, follow_up_at });
-        let taken_via = match self.alert.state {
-            AlertState::Acknowledged { via, .. } => Some(via),
+        let taken = match &self.alert.state {
+            AlertState::Acknowledged { by, via, at, .. } => Some(Taken { by: by.clone(), via: *via, at: *at }),
             AlertState::Escalating { .. } | AlertState::Withheld { .. } | AlertState::Resolved { .. } => None,
         };
+        let was_taken = taken.is_some();
         let follow_up = follow_up_at.map(FollowUp::due);
         let by = self.cx.actor.clone();
-        self.alert.state = AlertState::Resolved { by, outcome, at: self.cx.now, follow_up, taken_via };
+        self.alert.state = AlertState::Resolved { by, outcome, at: self.cx.now, follow_up, taken };
         self.out.in_human_hands = true;
         self.cancel_outstanding();
-        if taken_via.is_none() {
+        if !was_taken {
             self.out.left_ladder = true;
             self.tell_others_that_it_is_taken();
         }

@@ -45,20 +45,20 @@ impl Changing<'_, '_> {
     }
 
     fn tell_that_it_is_taken(&mut self, contact: &ContactId) {
-        let Some((by, since)) = self.taken() else { return };
-        let takes = matches!(by, Actor::Contact { contact: taker } if taker == contact);
+        let Some(since) = self.in_hands_since() else { return };
         let is_notice = |delivery: &&Delivery| {
             delivery.purpose == Purpose::TakenNotice && delivery.contact == *contact && delivery.planned_at >= since
         };
-        if takes || self.alert.deliveries.iter().any(|delivery| is_notice(&delivery)) || self.is_phone_of(by, contact) {
+        let already = self.alert.deliveries.iter().any(|delivery| is_notice(&delivery));
+        if self.has_had_it(contact) || already || self.is_phone_of_taker(contact) {
             return;
         }
         self.plan_notice(Purpose::TakenNotice, contact);
     }
 
     /// Whether what would be said to this person would be said to a phone of whoever has the case.
-    fn is_phone_of(&self, taker: &Actor, contact: &ContactId) -> bool {
-        let Actor::Contact { contact: taker } = taker else { return false };
+    fn is_phone_of_taker(&self, contact: &ContactId) -> bool {
+        let Some(Actor::Contact { contact: taker }) = self.taken_or_closed_by() else { return false };
         let known = self.cx.directory.contact(contact).and_then(|contact| self.method_for_notice(contact));
         let taker = self.cx.directory.contact(taker);
         let theirs = |method: &ContactMethod| {
@@ -67,17 +67,39 @@ impl Changing<'_, '_> {
         known.is_some_and(theirs)
     }
 
-    /// Who has the case, or has closed it, and since when.
-    fn taken(&self) -> Option<(&Actor, Timestamp)> {
+    /// Who has the case, or has closed it.
+    fn taken_or_closed_by(&self) -> Option<&Actor> {
         match &self.alert.state {
-            AlertState::Acknowledged { by, at, .. } | AlertState::Resolved { by, at, .. } => Some((by, *at)),
+            AlertState::Acknowledged { by, .. } | AlertState::Resolved { by, .. } => Some(by),
             AlertState::Escalating { .. } | AlertState::Withheld { .. } => None,
         }
     }
 
+    /// Since when the case is not open any more. Whoever closes it later changes nothing of that.
+    fn in_hands_since(&self) -> Option<Timestamp> {
+        match &self.alert.state {
+            AlertState::Acknowledged { at, .. } => Some(*at),
+            AlertState::Resolved { at, taken, .. } => Some(taken.as_ref().map_or(*at, |taken| taken.at)),
+            AlertState::Escalating { .. } | AlertState::Withheld { .. } => None,
+        }
+    }
+
+    /// Whether this person has the case, or had it until it was closed, or has closed it.
+    fn has_had_it(&self, contact: &ContactId) -> bool {
+        let before = match &self.alert.state {
+            AlertState::Resolved { taken: Some(taken), .. } => Some(&taken.by),
+            AlertState::Acknowledged { .. }
+            | AlertState::Resolved { taken: None, .. }
+            | AlertState::Escalating { .. }
+            | AlertState::Withheld { .. } => None,
+        };
+        let hands = self.taken_or_closed_by().into_iter().chain(before);
+        hands.into_iter().any(|actor| matches!(actor, Actor::Contact { contact: hand } if hand == contact))
+    }
+
     /// How whoever has the case is called before others.
     pub(super) fn taken_by(&self) -> TakenBy {
-        let Some((Actor::Contact { contact }, _)) = self.taken() else { return TakenBy::Dashboard };
+        let Some(Actor::Contact { contact }) = self.taken_or_closed_by() else { return TakenBy::Dashboard };
         let deliveries = self.alert.deliveries.iter().rev();
         let told = deliveries.filter(|delivery| delivery.contact == *contact).map(|delivery| delivery.role).next();
         let role = told.or_else(|| self.cx.directory.contact(contact).map(|contact| contact.role));

@@ -61,6 +61,7 @@ impl<'a> Changing<'a, '_> {
     ) -> Result<(), Rejection> {
         let (delivery, cx) = self.delivery_mut(no)?;
         let before = delivery.attempt(attempt).ok_or(Rejection::NoSuchDelivery)?.clone();
+        let was_out = delivery.is_out();
         let settled = change(delivery, &cx);
         if delivery.has_arrived() {
             delivery.fall_over_at = None;
@@ -80,7 +81,10 @@ impl<'a> Changing<'a, '_> {
         }
         self.note(no, attempt, settled);
         self.spare_next_channel(no);
-        self.tell_if_taken_meanwhile(no);
+        // How far it got since is no news of who has the case.
+        if !was_out {
+            self.tell_if_taken_meanwhile(no);
+        }
         Ok(())
     }
 

@@ -17,7 +17,7 @@ impl Changing<'_, '_> {
             self.hasten_look_ups();
         }
         match self.alert.state {
-            AlertState::Escalating { stage, next_step_at } if next_step_at <= self.cx.now => {
+            AlertState::Escalating { stage, next_step_at, .. } if next_step_at <= self.cx.now => {
                 let next = stage.next(&self.alert.policy);
                 // A live case is told without end, a drill is not.
                 match next {
@@ -58,7 +58,9 @@ impl Changing<'_, '_> {
     fn pull_in(&mut self) {
         let (now, policy) = (self.cx.now, std::sync::Arc::clone(&self.alert.policy));
         self.changed |= match &mut self.alert.state {
-            AlertState::Escalating { stage, next_step_at } => nearer(next_step_at, later(now, stage.patience(&policy))),
+            AlertState::Escalating { stage, next_step_at, .. } => {
+                nearer(next_step_at, later(now, stage.patience(&policy)))
+            }
             AlertState::Acknowledged { action_due_at, reminded_at, .. } => {
                 let longest = if reminded_at.is_some() { policy.check_in_within } else { policy.act_within };
                 nearer(action_due_at, later(now, longest))

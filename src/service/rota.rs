@@ -100,7 +100,7 @@ pub struct Explanation {
     pub at: Timestamp,
     /// Its band.
     pub band: UrgencyBand,
-    /// Whether a case of this band takes this policy.
+    /// Whether a case would be opened, and take this policy.
     pub is_taken: bool,
     /// What it would come to.
     pub course: Course,
@@ -187,11 +187,14 @@ impl Service {
             None => Course::Withheld,
             Some(ground) => {
                 let retry_when_all_failed = self.settings.rules.retry_when_all_failed;
-                let climber = Climber { directory: &directory, ground: &ground, retry_when_all_failed };
+                let idle = rota.roster.idle();
+                let climber = Climber { directory: &directory, idle: &idle, ground: &ground, retry_when_all_failed };
                 let stages = policy.climb(at, &climber);
                 Course::Told(ground, stages)
             }
         };
+        // Where no case would be opened, none takes a policy.
+        let is_taken = is_taken && course != Course::BelowThreshold;
         Ok(Explanation { policy, at, band, is_taken, course })
     }
 

@@ -18,7 +18,7 @@ use crate::domain::event::Score;
 use crate::domain::ids::{ContactId, PolicyId, ScheduleId};
 use crate::domain::message::UrgencyBand;
 use crate::domain::policy::check::Finding;
-use crate::domain::policy::explain::{NotTold, StageShown, Told, WhyNot};
+use crate::domain::policy::explain::{NotTold, StageShown, Told, WhyMissing, WhyNot};
 use crate::domain::policy::{Policy, Stage, Step, Target};
 use crate::domain::roster::{CONFIGURED, RosterPolicy};
 use crate::http::auth::{Authenticated, Role};
@@ -483,7 +483,8 @@ struct ToldView {
 struct NotToldView {
     #[serde(flatten)]
     who: TargetView,
-    /// `not_set_up`, `unreachable`, `nobody_of_role` or `nobody_on_call`.
+    /// `not_set_up` (nobody has this id), `inactive`, `no_number`, `unverified`, `opted_out`, `unreachable` (over these channels),
+    /// `nobody_of_role` or `nobody_on_call`.
     why: &'static str,
     not_over: Vec<NotOverView>,
 }
@@ -520,7 +521,7 @@ struct ExplanationView {
     at: Timestamp,
     /// The band of its score.
     band: UrgencyBand,
-    /// Whether a case of this band takes this policy.
+    /// Whether a case would be opened, and take this policy.
     taken: bool,
     decision: WouldBe,
     /// Why somebody might be told: `consent` or `emergency_override`.
@@ -550,11 +551,21 @@ impl From<Told> for ToldView {
     }
 }
 
+const fn why_missing(why: WhyMissing) -> &'static str {
+    match why {
+        WhyMissing::NotSetUp => "not_set_up",
+        WhyMissing::Inactive => "inactive",
+        WhyMissing::NoNumber => "no_number",
+        WhyMissing::Unverified => "unverified",
+        WhyMissing::OptedOut => "opted_out",
+    }
+}
+
 impl From<NotTold> for NotToldView {
     fn from(not: NotTold) -> Self {
         let view = |target, why, over| Self { who: TargetView::of(&target), why, not_over: not_over(over) };
         match not {
-            NotTold::NotSetUp(id) => view(Target::Contact(id), "not_set_up", Vec::new()),
+            NotTold::Missing(id, why) => view(Target::Contact(id), why_missing(why), Vec::new()),
             NotTold::Unreachable(id, over) => view(Target::Contact(id), "unreachable", over),
             NotTold::NobodyOf(role) => view(Target::Role(role), "nobody_of_role", Vec::new()),
             NotTold::NobodyOnCall(id) => view(Target::Schedule(id), "nobody_on_call", Vec::new()),

@@ -115,6 +115,14 @@ impl Service {
         Ok(Rota { organisation, roster, ladders, now: self.clock.now() })
     }
 
+    /// The configuration's ladder, of the caller's college.
+    ///
+    /// # Errors
+    /// The organisation is not set up here.
+    pub fn configured_policy(&self, caller: &Caller) -> Result<&Policy, ServiceError> {
+        Ok(self.organisation(&caller.organisation)?.ladders.of(UrgencyBand::Elevated))
+    }
+
     /// Adds a policy, or replaces the version that was looked at.
     pub async fn save_policy(
         &self,

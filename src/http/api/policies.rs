@@ -94,17 +94,21 @@ struct PolicyRequest {
     id: Option<PolicyId>,
     /// The rungs, 1 to 16.
     steps: Vec<StepView>,
-    /// How often the whole ladder is climbed, 1 to 100; 3 if not given.
+    /// How often the whole ladder is climbed, 1 to 100. What of the counts and times below is not given is as in the
+    /// configuration's policy.
+    #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 1, maximum = 100)]
     rounds: Option<u32>,
-    /// From the last step of a round to the first of the next, in seconds; 300 if not given.
+    /// From the last step of a round to the first of the next, in seconds.
+    #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 10, maximum = 3600)]
     repeat_every_seconds: Option<u32>,
     /// Who is told when every round was in vain, and when nobody is on call: a contact or a role.
     last_responder: TargetView,
     /// Over which channels, in this order.
     last_responder_channels: Vec<Channel>,
-    /// How often the last responder is told again, in seconds; 300 if not given.
+    /// How often the last responder is told again, in seconds.
+    #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 10, maximum = 3600)]
     last_responder_every_seconds: Option<u32>,
     /// After how many seconds without a receipt the same person is told over the next channel; 30 if not given.
@@ -117,9 +121,9 @@ struct PolicyRequest {
     #[schema(minimum = 60, maximum = 3600)]
     check_in_within_seconds: Option<u32>,
     /// Whether a reply such as `done safe` may close a case.
-    #[serde(default)]
-    resolve_by_reply: bool,
-    /// The time in which the message asks for an answer, in seconds; 300 if not given.
+    resolve_by_reply: Option<bool>,
+    /// The time in which the message asks for an answer, in seconds.
+    #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 60, maximum = 3600)]
     respond_within_seconds: Option<u32>,
     /// The bands whose cases take it; none: it is a draft. A band is taken from the policy that had it.
@@ -140,9 +144,11 @@ impl Validate for PolicyRequest {
 }
 
 impl PolicyRequest {
-    /// The policy, and the bands; `None` where [`Validate`] has been passed over.
-    fn policy(&self, id: PolicyId) -> Option<RosterPolicy> {
-        let seconds = |given: Option<u32>, otherwise: u32| Duration::from_secs(given.unwrap_or(otherwise).into());
+    /// The policy, and the bands; what is left out is as in the configuration's. `None` where [`Validate`] has been passed over.
+    fn policy(&self, id: PolicyId, configured: &Policy) -> Option<RosterPolicy> {
+        let seconds = |given: Option<u32>, otherwise: Duration| {
+            given.map_or(otherwise, |seconds| Duration::from_secs(seconds.into()))
+        };
         let step = |step: &StepView| {
             let targets: Option<Vec<Target>> = step.targets.iter().map(TargetView::target).collect();
             let after = Duration::from_secs(step.after_seconds.into());
@@ -152,16 +158,16 @@ impl PolicyRequest {
             id,
             version: 1,
             steps: self.steps.iter().map(step).collect::<Option<_>>()?,
-            rounds: self.rounds.unwrap_or(3),
-            repeat_every: seconds(self.repeat_every_seconds, 300),
+            rounds: self.rounds.unwrap_or(configured.rounds),
+            repeat_every: seconds(self.repeat_every_seconds, configured.repeat_every),
             last_responder: self.last_responder.target()?,
             last_responder_channels: self.last_responder_channels.clone(),
-            last_responder_every: seconds(self.last_responder_every_seconds, 300),
-            fall_over_after: seconds(self.fall_over_after_seconds, 30),
-            act_within: seconds(self.act_within_seconds, 900),
-            check_in_within: seconds(self.check_in_within_seconds, 300),
-            resolve_by_reply: self.resolve_by_reply,
-            respond_within: seconds(self.respond_within_seconds, 300),
+            last_responder_every: seconds(self.last_responder_every_seconds, configured.last_responder_every),
+            fall_over_after: seconds(self.fall_over_after_seconds, configured.fall_over_after),
+            act_within: seconds(self.act_within_seconds, configured.act_within),
+            check_in_within: seconds(self.check_in_within_seconds, configured.check_in_within),
+            resolve_by_reply: self.resolve_by_reply.unwrap_or(configured.resolve_by_reply),
+            respond_within: seconds(self.respond_within_seconds, configured.respond_within),
         };
         Some(RosterPolicy { policy: Arc::new(policy), bands: self.bands.clone() })
     }
@@ -356,7 +362,9 @@ async fn save(
     request: PolicyRequest,
 ) -> Result<Response, Problem> {
     refuse_configured(&id, from_version)?;
-    let policy = request.policy(id.clone()).ok_or_else(|| Problem::new(ProblemCode::InvalidField))?;
+    let policy = request
+        .policy(id.clone(), state.service.configured_policy(&caller)?)
+        .ok_or_else(|| Problem::new(ProblemCode::InvalidField))?;
     let (service, who) = (Arc::clone(&state.service), caller.clone());
     to_its_end(async move { service.save_policy(&who, from_version, policy).await }).await?;
     let rota = state.service.rota(&caller).await?;
@@ -394,7 +402,7 @@ fn refuse_configured(id: &PolicyId, from_version: Option<u32>) -> Result<(), Pro
 /// Takes a policy away. Its bands go to the configuration's ladder; cases that run on it keep it.
 #[utoipa::path(delete, path = "/api/v1/escalation-policies/{id}", tag = "policies",
     params(("id" = String, Path, description = "the policy's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("If-Match" = String, Header, description = "the ETag of the version that was read", pattern = "^\"[0-9]{1,10}\"$")),
+        IfMatch),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 204, description = "gone; its versions stay in the audit"), CommonProblems, VersionProblems))]
 async fn delete_policy(

@@ -4,6 +4,7 @@ mod alerts;
 mod contacts;
 mod drills;
 mod events;
+mod fields;
 mod policies;
 mod preferences;
 mod schedules;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::fields::{Rfc3339, staff_role_if_given, whole, whole_if_given};
 use super::{check_user_id, to_its_end};
 use crate::domain::contact::{Channel, ContactRole};
 use crate::domain::event::Score;
@@ -42,7 +43,7 @@ struct TargetView {
     #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9_-]{1,64}$", example = "counsellor")]
     contact: Option<ContactId>,
     /// Everybody of a role: `counsellor`, `lead` or `duty_manager`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "staff_role_if_given", skip_serializing_if = "Option::is_none")]
     role: Option<ContactRole>,
     /// Whoever is on call when the step begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,7 +77,7 @@ impl TargetView {
 #[serde(deny_unknown_fields)]
 struct StepView {
     /// How long after the step before it; the first begins at once.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 0, maximum = 3600, example = 180)]
     after_seconds: u32,
     /// Who is told.
@@ -111,13 +112,16 @@ struct PolicyRequest {
     #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 10, maximum = 3600)]
     last_responder_every_seconds: Option<u32>,
-    /// After how many seconds without a receipt the same person is told over the next channel; 30 if not given.
+    /// After how many seconds without a receipt the same person is told over the next channel.
+    #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 5, maximum = 600)]
     fall_over_after_seconds: Option<u32>,
-    /// How many seconds after an acknowledgement an outcome or a check-in must follow; 900 if not given.
+    /// How many seconds after an acknowledgement an outcome or a check-in must follow.
+    #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 60, maximum = 86400)]
     act_within_seconds: Option<u32>,
-    /// How many seconds after the reminder that one is missing the case is escalated again; 300 if not given.
+    /// How many seconds after the reminder that one is missing the case is escalated again.
+    #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 60, maximum = 3600)]
     check_in_within_seconds: Option<u32>,
     /// Whether a reply such as `done safe` may close a case.
@@ -337,7 +341,7 @@ async fn post_policy(
 /// Replaces a policy, if it is still at the version that `If-Match` names. Cases that run on it keep the version they have.
 #[utoipa::path(put, path = "/api/v1/escalation-policies/{id}", tag = "policies", request_body = PolicyRequest,
     params(("id" = String, Path, description = "the policy's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("If-Match" = String, Header, description = "the ETag of the version that was read", pattern = "^\"[0-9]{1,10}\"$")),
+        IfMatch),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 200, description = "kept", body = PolicyView,
         headers(("ETag" = String, description = "the version, for If-Match"))), CommonProblems, BodyProblems, VersionProblems))]
@@ -383,7 +387,7 @@ pub(super) fn refuse_other_id<T: PartialEq>(given: Option<&T>, id: &T) -> Result
         return Ok(());
     }
     let rule = "must be that of the path, or left out";
-    Err(Problem::of_field(ProblemCode::Conflict, FieldError::new("id", rule)))
+    Err(Problem::of_field(ProblemCode::InvalidField, FieldError::new("id", rule)))
 }
 
 /// Versions of policies and schedules are small; one that is not is none.
@@ -431,7 +435,7 @@ struct ExplainRequest {
     crisis_score: Option<Score>,
     /// When it would be opened; not given: now.
     #[schema(value_type = Option<String>, format = "date-time")]
-    at: Option<Timestamp>,
+    at: Option<Rfc3339>,
     /// As if somebody had decided that life is at stake.
     #[serde(default)]
     emergency_override: bool,
@@ -634,7 +638,7 @@ async fn explain_policy(
     let service = Arc::clone(&state.service);
     let explaining = async move {
         let ExplainRequest { user_id, crisis_score: score, at, emergency_override: overridden } = &value;
-        let question = Question { user_id, score: *score, at: *at, overridden: *overridden };
+        let question = Question { user_id, score: *score, at: at.map(|Rfc3339(at)| at), overridden: *overridden };
         service.explain(&caller, &id, &question).await
     };
     Ok(Json(to_its_end(explaining).await?.into()))

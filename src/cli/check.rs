@@ -10,6 +10,8 @@ use super::{block_on, say, say_error};
 use crate::app::{self, Provider, StartError};
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::{self, Config, Sid, StoreKind};
+use crate::domain::contact::{Channel, PhoneNumber};
+use crate::domain::phone;
 use crate::domain::roster::Roster;
 use crate::keyring::LocalKeyring;
 use crate::ports::transfer::Transfer;
@@ -71,6 +73,7 @@ pub(super) fn check(file: Option<&Path>, args: &CheckArgs) -> ExitCode {
         let keyring = keyring(&config, &mut findings);
         store(&config, keyring.as_ref(), &mut findings).await;
         let provider = app::provider(&config, None);
+        numbers(&config, &mut findings);
         twilio(&config, &provider, &mut findings).await;
         webhooks(&config, &provider, &mut findings).await;
         operator(&config, &provider, args.notify_ops, &mut findings).await;
@@ -103,6 +106,36 @@ fn templates(config: &Config, findings: &mut Findings) {
     match app::check_texts(config) {
         Ok(languages) => findings.fine("templates", &format!("complete in {languages}")),
         Err(error) => findings.faults("templates", start_faults(error, "templates.dir")),
+    }
+}
+
+/// The numbers of the configuration that there cannot be, as far as the numbering plans tell: a new range may be missing there,
+/// so that it is no fault.
+fn numbers(config: &Config, findings: &mut Findings) {
+    let (ops, counsellor) = (&config.ops, &config.counsellor);
+    let of_ops = |key: &'static str, channel, numbers: &[PhoneNumber]| {
+        let each =
+            numbers.iter().enumerate().map(move |(at, number)| (format!("{key}[{at}]"), channel, number.clone()));
+        each.collect::<Vec<_>>()
+    };
+    let all = of_ops("ops.sms_to", Channel::Sms, &ops.sms_to);
+    let all = all.into_iter().chain(of_ops("ops.whatsapp_to", Channel::Whatsapp, &ops.whatsapp_to));
+    let first = [
+        ("counsellor.whatsapp_to", Channel::Whatsapp, &counsellor.whatsapp_to),
+        ("counsellor.sms_to", Channel::Sms, &counsellor.sms_to),
+        ("counsellor.voice_to", Channel::Voice, &counsellor.voice_to),
+    ];
+    let first = first.into_iter().filter_map(|(key, channel, number)| Some((key.to_owned(), channel, number.clone()?)));
+    let further = config.contacts.iter().flat_map(|contact| {
+        let methods = contact.methods.iter();
+        methods.map(|(channel, number)| {
+            (format!("contact {}, {}", contact.id, channel.as_str()), *channel, number.clone())
+        })
+    });
+    for (key, channel, number) in all.chain(first).chain(further) {
+        if let Some(rule) = phone::fault_of(channel, &number) {
+            findings.unproven("numbers", &format!("{key} {rule}"));
+        }
     }
 }
 

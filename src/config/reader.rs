@@ -101,7 +101,7 @@ impl<'a> Reader<'a> {
         self.layers.under(table)
     }
 
-    fn show(&mut self, key: &str, shown: impl Into<String>) {
+    pub(super) fn show(&mut self, key: &str, shown: impl Into<String>) {
         let origin = self.layers.get(key).map_or_else(|| "default".to_owned(), |entry| entry.origin.to_string());
         self.lines.push(Line { key: key.to_owned(), shown: shown.into(), origin });
     }
@@ -156,6 +156,14 @@ impl<'a> Reader<'a> {
             return stand_in;
         }
         self.optional(key, rule, parse, shown).unwrap_or(stand_in)
+    }
+
+    /// Whether a key is set to a truth value of TOML's own.
+    pub(super) fn truth(&self, key: &str) -> Option<bool> {
+        match &self.layers.get(key)?.value {
+            Value::Toml(value) => value.as_bool(),
+            Value::Text(_) => None,
+        }
     }
 
     /// One of a few words.

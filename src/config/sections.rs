@@ -242,6 +242,10 @@ fn drills(r: &mut Reader<'_>) -> Drills {
 }
 
 fn yes_or_no(r: &mut Reader<'_>, key: &str) -> bool {
+    if let Some(truth) = r.truth(key) {
+        r.show(key, truth.to_string());
+        return truth;
+    }
     let words = ["yes", "no"];
     let known = |word: &str| words.contains(&word).then(|| word.to_owned());
     r.word(key, &words, known, "no".to_owned()) == "yes"

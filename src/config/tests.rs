@@ -319,8 +319,11 @@ fn a_value_of_the_wrong_type_or_out_of_range_is_a_fault_of_its_key() {
     for (key, value) in documented() {
         let (section, name) = key.rsplit_once('.').map_or(("", key.as_str()), |(section, name)| (section, name));
         let header = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
-        // A truth value is right for no key, and a million days are too long or too many for every range.
+        // A truth value is right for no key but one, and a million days are too long or too many for every range.
         for wrong in ["true", "[1]", "{ a = 1 }"] {
+            if (wrong, key.as_str()) == ("true", "policy.resolve_by_reply") {
+                continue;
+            }
             let found = load(&format!("{header}{name} = {wrong}"), &[]).unwrap_err();
             let told = |fault: &ConfigFault| fault.key == key || fault.key == format!("{key}.a");
             assert!(found.iter().any(told), "{key} = {wrong}: {found}");
@@ -406,6 +409,14 @@ fn production_asks_for_the_template_of_the_language_that_is_used_and_for_no_othe
     production_file(&french, &[]).unwrap_or_else(|faults| panic!("they are told in English: {faults}"));
     let only_french = [("TWILIO_CONTENT_SID_EN", ""), ("COUNSELLOR_LANGUAGE", "fr")];
     assert_eq!(faulty(production_file(&french, &only_french)), keys(&["templates.content_sids.en"]));
+}
+
+#[test]
+fn yes_or_no_may_be_said_as_toml_says_it() {
+    let may =
+        |value: &str| load(&format!("[policy]\nresolve_by_reply = {value}"), &[]).unwrap().policy.resolve_by_reply;
+    assert_eq!([may("true"), may("false"), may("'yes'"), may("'no'")], [true, false, true, false]);
+    assert_eq!(faulty(load("[policy]\nresolve_by_reply = 1", &[])), keys(&["policy.resolve_by_reply"]));
 }
 
 #[test]

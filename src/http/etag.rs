@@ -6,10 +6,14 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, header};
 
+use utoipa::openapi::Required;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+
 use super::problem::{FieldError, Problem, ProblemCode};
 
 /// The form of a tag: a version in quotes.
-pub const TAG_PATTERN: &str = "^\"[0-9]{1,10}\"$";
+const TAG_PATTERN: &str = "^\"[0-9]{1,10}\"$";
 const RULE: &str = "must be the ETag of the version that was read, such as \"3\"";
 const DIGITS_MAX: usize = 10;
 
@@ -29,6 +33,19 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
         let tag = tag.ok_or_else(|| refuse(ProblemCode::MissingField, RULE))?;
         let version = tag.to_str().ok().and_then(read);
         version.map(Self).ok_or_else(|| refuse(ProblemCode::InvalidField, RULE))
+    }
+}
+
+impl utoipa::IntoParams for IfMatch {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let form = ObjectBuilder::new().schema_type(Type::String).pattern(Some(TAG_PATTERN));
+        let parameter = ParameterBuilder::new()
+            .name("If-Match")
+            .parameter_in(ParameterIn::Header)
+            .required(Required::True)
+            .description(Some("the ETag of the version that was read"))
+            .schema(Some(form));
+        vec![parameter.build()]
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`json`] | strict extractors for bodies, queries and paths |
 //! | [`auth`] | who is asking: API keys and JWTs |
 //! | [`rate_limit`] | how often they may |
+//! | `queries` | refuses queries where none is read |
 //! | [`manners`] | request ids, spans, time-outs, caught panics, security headers, fallbacks |
 //! | [`serve`](mod@serve) | the listening socket: bounded connections, slow clients, graceful end |
 //! | [`docs`] | the API's documentation page |
@@ -22,6 +23,7 @@ pub mod health;
 pub mod json;
 pub mod manners;
 pub mod problem;
+mod queries;
 pub mod rate_limit;
 pub mod serve;
 pub mod state;
@@ -33,6 +35,8 @@ pub use serve::{ServeSettings, listen, serve};
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -98,6 +102,10 @@ pub fn application(
     entropy: Arc<dyn Entropy>,
 ) -> Router {
     let (router, api) = routes().split_for_parts();
+    let queries = queries::Queries::of(&api);
+    let router = router.route_layer(from_fn(move |request: Request, next: Next| {
+        queries::refuse_unread(queries.clone(), request, next)
+    }));
     let router = router.with_state(state).merge(docs::router(api));
     with_manners(router, settings, clock, entropy)
 }

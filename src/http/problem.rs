@@ -386,6 +386,7 @@ impl utoipa::IntoResponses for CommonProblems {
             Code::TokenExpired,
             Code::Forbidden,
             Code::NotFound,
+            Code::UnknownField,
             Code::InvalidField,
             Code::RateLimited,
             Code::Internal,

@@ -102,6 +102,26 @@ impl Service {
         Ok((configured, opened))
     }
 
+    /// Whether a person is set up in the configuration.
+    ///
+    /// # Errors
+    /// The organisation is not set up here.
+    pub fn is_configured(&self, caller: &Caller, id: &ContactId) -> Result<bool, ServiceError> {
+        Ok(self.organisation(&caller.organisation)?.directory.contact(id).is_some())
+    }
+
+    /// One person of the configuration, if they are of it.
+    pub async fn configured_contact(
+        &self,
+        caller: &Caller,
+        id: &ContactId,
+    ) -> Result<Option<ConfiguredPerson>, ServiceError> {
+        match self.organisation(&caller.organisation)?.directory.contact(id) {
+            Some(contact) => Ok(Some(self.opened_configured(contact).await?)),
+            None => Ok(None),
+        }
+    }
+
     /// One person of the roster.
     pub async fn contact(&self, caller: &Caller, id: &ContactId) -> Result<OpenedContact, ServiceError> {
         let roster = self.stored_roster(&self.organisation(&caller.organisation)?.id).await?;

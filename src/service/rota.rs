@@ -101,7 +101,7 @@ pub struct Explanation {
     pub at: Timestamp,
     /// Its band.
     pub band: UrgencyBand,
-    /// Whether a case of this band takes this policy.
+    /// Whether a case would be opened, and take this policy.
     pub is_taken: bool,
     /// What it would come to.
     pub course: Course,
@@ -144,6 +144,14 @@ impl Service {
         let roster = self.stored_roster(&organisation.id).await?;
         let ladders = roster.ladders(&organisation.ladders);
         Ok(Rota { organisation, roster, ladders, now: self.clock.now() })
+    }
+
+    /// The configuration's ladder, of the caller's college.
+    ///
+    /// # Errors
+    /// The organisation is not set up here.
+    pub fn configured_policy(&self, caller: &Caller) -> Result<&Policy, ServiceError> {
+        Ok(self.organisation(&caller.organisation)?.ladders.of(UrgencyBand::Elevated))
     }
 
     /// Adds a policy, or replaces the version that was looked at.
@@ -218,7 +226,8 @@ impl Service {
             None => Course::Withheld,
             Some(ground) => {
                 let retry_when_all_failed = self.settings.rules.retry_when_all_failed;
-                let climber = Climber { directory: &directory, ground: &ground, retry_when_all_failed };
+                let idle = rota.roster.idle();
+                let climber = Climber { directory: &directory, idle: &idle, ground: &ground, retry_when_all_failed };
                 let stages = policy.climb(at, &climber);
                 Course::Told(ground, stages)
             }
@@ -227,6 +236,8 @@ impl Service {
             Course::Told(..) => Outside::of(&policy, at, consent.as_ref()),
             Course::BelowThreshold | Course::Withheld => None,
         };
+        // Where no case would be opened, none takes a policy.
+        let is_taken = is_taken && course != Course::BelowThreshold;
         Ok(Explanation { policy, at, band, is_taken, course, outside })
     }
 

@@ -1,13 +1,14 @@
 //! What is said of a ladder beforehand is what an alert on it does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crisis_relay::domain::alert::{Action, AlertState, Input, Transition};
+use crisis_relay::domain::consent::Ground;
 use crisis_relay::domain::contact::{Channel, Contact, ContactMethod, Directory};
 use crisis_relay::domain::ids::{AddressKey, ContactId};
-use crisis_relay::domain::policy::explain::{Climber, NotTold};
-use crisis_relay::domain::policy::{Policy, Stage};
+use crisis_relay::domain::policy::explain::{Climber, NotTold, StageShown, WhyMissing, WhyNot};
+use crisis_relay::domain::policy::{Policy, Stage, Target};
 use crisis_relay::domain::provider::{MessageStatus, SendOutcome};
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -54,6 +55,53 @@ fn accept(driver: &mut Driver<'_>, transition: &Transition) -> Result<(), TestCa
     Ok(())
 }
 
+/// Each reason that is given is so.
+fn reasons_hold(
+    shown: &StageShown,
+    policy: &Policy,
+    directory: &Directory,
+    ground: &Ground,
+) -> Result<(), TestCaseError> {
+    let (targets, channels) = shown.stage.targets(policy);
+    let has = |id: &ContactId, channel| {
+        directory.contact(id).is_some_and(|person| person.methods.iter().any(|method| method.channel == channel))
+    };
+    let holds = |id: &ContactId, not_over: &[(Channel, WhyNot)]| {
+        not_over.iter().all(|(channel, why)| match why {
+            WhyNot::NoNumber => !has(id, *channel),
+            WhyNot::NotCovered => has(id, *channel) && !ground.allows(*channel),
+        })
+    };
+    let named = crate::world::named(shown.stage, policy, directory, shown.at);
+    let mut somebody_is_missing = false;
+    for not in &shown.not_told {
+        let so = match not {
+            NotTold::Missing(id, why) => {
+                somebody_is_missing = true;
+                directory.contact(id).is_none() && *why == WhyMissing::NotSetUp
+            }
+            NotTold::Unreachable(id, not_over) => {
+                let each = channels.iter().all(|channel| not_over.iter().any(|(not, _)| not == channel));
+                each && directory.contact(id).is_some() && holds(id, not_over)
+            }
+            NotTold::NobodyOf(role) => !directory.people().any(|person| person.role == *role),
+            NotTold::NobodyOnCall(id) => {
+                targets.contains(&Target::Schedule(id.clone()))
+                    && Target::Schedule(id.clone()).people(directory, shown.at).is_empty()
+            }
+        };
+        prop_assert!(so, "{:?} is not so: {:?}", not, shown);
+    }
+    let is_last = matches!(shown.stage, Stage::LastResponder { .. });
+    for told in &shown.told {
+        prop_assert!(told.over.iter().all(|(channel, _)| has(&told.contact, *channel) && ground.allows(*channel)));
+        prop_assert!(holds(&told.contact, &told.not_over), "{:?}", told);
+        let so = if told.stands_in { somebody_is_missing || is_last } else { named.contains(&told.contact) };
+        prop_assert!(so, "{:?} stands in for nobody: {:?}", told, shown);
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(cases(150))]
 
@@ -67,6 +115,7 @@ proptest! {
         let ground = granted.ground(at(START)).unwrap();
         let climber = Climber {
             directory: &world.directory,
+            idle: &BTreeMap::new(),
             ground: &ground,
             retry_when_all_failed: world.rules.retry_when_all_failed,
         };
@@ -105,11 +154,12 @@ proptest! {
             let named = crate::world::named(shown.stage, &driver.alert.policy, &world.directory, shown.at);
             let told = shown.told.iter().map(|told| &told.contact);
             let not_told = shown.not_told.iter().filter_map(|not| match not {
-                NotTold::NotSetUp(id) | NotTold::Unreachable(id, _) => Some(id),
+                NotTold::Missing(id, _) | NotTold::Unreachable(id, _) => Some(id),
                 NotTold::NobodyOf(_) | NotTold::NobodyOnCall(_) => None,
             });
             let spoken_of: BTreeSet<&ContactId> = told.chain(not_told).collect();
             prop_assert!(named.iter().all(|id| spoken_of.contains(id)), "{:?} of {:?}", named, shown);
+            reasons_hold(shown, &driver.alert.policy, &world.directory, &ground)?;
         }
     }
 }

@@ -574,3 +574,28 @@ async fn a_strange_request_id_is_replaced_and_a_sane_one_is_kept() {
         assert_eq!(refused.text_at("/request_id"), id);
     }
 }
+
+/// A parameter that nobody reads would pass for one that is obeyed. Held over every route there is.
+#[tokio::test]
+async fn a_query_is_refused_wherever_none_is_read() {
+    let world = World::new().await;
+    let described: Value = serde_json::to_value(crisis_relay::http::openapi()).unwrap();
+    let mut without = 0;
+    for (path, operations) in described["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let parameters = operation["parameters"].as_array();
+            let has_query = parameters.is_some_and(|all| all.iter().any(|parameter| parameter["in"] == "query"));
+            if !path.starts_with("/api/") || has_query {
+                continue;
+            }
+            let (path, _) = (path.replace(['{', '}'], ""), without += 1);
+            let method = reqwest::Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            let asked = format!("{path}?limit=1");
+            let refused = world.request(method.clone(), &asked, Some(ADMIN), None).await;
+            assert_eq!(refused.status, 422, "{method} {asked}: {refused:?}");
+            let told = (refused.text_at("/code"), refused.text_at("/errors/0/field"));
+            assert_eq!(told, ("unknown_field".into(), "limit".into()), "{method} {asked}");
+        }
+    }
+    assert!(without > 25, "{without}");
+}

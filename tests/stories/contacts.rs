@@ -277,7 +277,7 @@ async fn a_code_may_be_tried_three_times_within_ten_minutes_and_asked_for_once_a
     assert_eq!(again.headers["retry-after"], "60");
     assert_eq!(world.sim().messages_to(PHONE).len(), 1);
     let code = code_on(&world, PHONE);
-    for left in ["2 more", "1 more", "0 more"] {
+    for left in ["2 more times", "once more", "send another"] {
         let wrong = confirm(&world, &path, "sms", &not(&code)).await.expect(422);
         assert!(wrong.text_at("/errors/0/rule").contains(left), "{wrong:?}");
     }

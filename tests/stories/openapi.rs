@@ -247,6 +247,7 @@ async fn takes(world: &World, place: &Patterned, text: &str, number: usize) -> O
     match answered.status {
         // There is no such thing, or it is in another state: but the name was understood.
         200 | 201 | 202 | 204 | 404 | 409 => Some(true),
+        422 if answered.text.contains("must be that of the path") => Some(true),
         400 | 422 => Some(false),
         _ => panic!("{place:?}: {text:?} was answered {answered:?}"),
     }

@@ -269,7 +269,10 @@ async fn a_policy_is_explained_for_a_student_and_a_time_and_nothing_is_sent_or_c
         (json!({ "user_id": "student-2", "emergency_override": true }), "escalated"),
         (json!({ "user_id": "student-1", "crisis_score": 0.1 }), "below_threshold"),
     ] {
-        assert_eq!(world.post(path, ADMIN, &body).await.expect(200).text_at("/decision"), decision);
+        let explained = world.post(path, ADMIN, &body).await.expect(200);
+        assert_eq!(explained.text_at("/decision"), decision);
+        let would_be_opened = decision != "below_threshold";
+        assert_eq!(explained.json()["taken"], would_be_opened, "{decision}: band {}", explained.text_at("/band"));
     }
     assert_eq!(world.kept().await, before);
     world.post("/api/v1/escalation-policies/gone/explain", ADMIN, &json!({ "user_id": "student-1" })).await.expect(404);
@@ -426,5 +429,99 @@ async fn a_tag_of_something_that_was_removed_does_not_fit_what_has_its_id_now() 
         change(&world, Method::PUT, &one, read, Some(&body)).await.expect(409);
         change(&world, Method::DELETE, &one, read, None).await.expect(409);
         change(&world, Method::DELETE, &one, version(&again), None).await.expect(204);
+    }
+}
+
+#[tokio::test]
+async fn an_explanation_says_what_is_the_matter_with_whoever_is_named_and_cannot_be_told() {
+    let world = college().await;
+    let mut ids = Vec::new();
+    for (number, active) in [("+919811223301", true), ("+919811223302", false)] {
+        let person = json!({ "name": "A", "role": "lead", "language": "en", "time_zone": "Asia/Kolkata", "active": active,
+            "methods": [{ "channel": "whatsapp", "number": number }] });
+        ids.push(world.post("/api/v1/contacts", ADMIN, &person).await.expect(201).text_at("/id"));
+    }
+    let steps: Vec<Value> = ids.iter().map(|id| step(0, json!({ "contact": id }))).collect();
+    world.post("/api/v1/escalation-policies", ADMIN, &policy("draft", &steps, &[])).await.expect(201);
+    let question = json!({ "user_id": "student-1", "emergency_override": true });
+    let explained = world.post("/api/v1/escalation-policies/draft/explain", ADMIN, &question).await.expect(200).json();
+    let why = |stage: usize| explained["stages"][stage]["not_told"][0].clone();
+    for (stage, reason) in [(0, "unverified"), (1, "inactive")] {
+        assert_eq!((&why(stage)["contact"], &why(stage)["why"]), (&json!(ids[stage]), &json!(reason)));
+    }
+}
+
+#[tokio::test]
+async fn what_a_policy_leaves_out_is_as_in_the_configuration() {
+    let times = "[policy]\nrounds = 5\nrepeat_every = '7m'\nlast_responder_every = '4m'\nfall_over_after = '45s'\n\
+        acknowledged_action_within = '20m'\ncheck_in_within = '6m'\nresolve_by_reply = true\nrespond_within = '8m'";
+    let world = Setting::default().with_file(times).start().await;
+    let body = json!({ "id": "night", "steps": [step(0, json!({ "contact": "counsellor" }))], "bands": ALL,
+        "last_responder": { "contact": "counsellor" }, "last_responder_channels": ["whatsapp"] });
+    let kept = world.post("/api/v1/escalation-policies", ADMIN, &body).await.expect(201).json();
+    let configured = world.get("/api/v1/escalation-policies/default", ADMIN).await.expect(200).json();
+    for field in [
+        "rounds",
+        "repeat_every_seconds",
+        "last_responder_every_seconds",
+        "fall_over_after_seconds",
+        "act_within_seconds",
+        "check_in_within_seconds",
+        "resolve_by_reply",
+        "respond_within_seconds",
+    ] {
+        assert_eq!(kept[field], configured[field], "{field}");
+    }
+    assert_eq!((&kept["fall_over_after_seconds"], &kept["resolve_by_reply"]), (&json!(45), &json!(true)));
+}
+
+#[tokio::test]
+async fn a_field_at_fault_is_told_with_the_rule_that_holds() {
+    let world = college().await;
+    let good = policy("another", &[step(0, json!({ "contact": "bela" }))], &[]);
+    let with = |pointer: &str, value: Value| {
+        let mut body = good.clone();
+        *body.pointer_mut(pointer).unwrap() = value;
+        body
+    };
+    const POLICIES: &str = "/api/v1/escalation-policies";
+    world.post(POLICIES, ADMIN, &policy("night", &[step(0, json!({ "contact": "bela" }))], &[])).await.expect(201);
+    let explain = format!("{POLICIES}/night/explain");
+    let person =
+        json!({ "name": "A", "role": "boss", "language": "en", "time_zone": "UTC", "active": true, "methods": [] });
+    for (path, body, field, rule) in [
+        (POLICIES, with("/steps/0/after_seconds", json!(-3)), "steps[0].after_seconds", "from 0 seconds to an hour"),
+        (POLICIES, with("/rounds", json!(5_000_000_000_u64)), "rounds", "1 to 100"),
+        (
+            POLICIES,
+            with("/steps/0/targets/0", json!({ "role": "boss" })),
+            "steps[0].targets[0].role",
+            "lead or duty_manager",
+        ),
+        (explain.as_str(), json!({ "user_id": "student-1", "at": "tomorrow" }), "at", "RFC 3339 form, such as"),
+        ("/api/v1/contacts", person, "role", "must be counsellor, lead or duty_manager"),
+    ] {
+        let refused = world.post(path, ADMIN, &body).await.expect(422);
+        assert_eq!(refused.text_at("/errors/0/field"), field, "{refused:?}");
+        assert!(refused.text_at("/errors/0/rule").contains(rule), "{refused:?}");
+    }
+    let other = change(&world, Method::PUT, &format!("{POLICIES}/night"), 1, Some(&with("/id", json!("day")))).await;
+    assert_eq!(other.expect(422).text_at("/errors/0/field"), "id");
+}
+
+#[tokio::test]
+async fn people_of_the_configuration_are_shown_and_whoever_would_change_them_is_told_where() {
+    let world = college().await;
+    let path = "/api/v1/contacts/bela";
+    let shown = world.get(path, COUNSELLOR_KEY).await.expect(200);
+    assert_eq!((shown.text_at("/id"), shown.text_at("/set_up_in")), ("bela".into(), "configuration".into()));
+    assert!(!shown.text.contains(&BELA[3..]) && shown.json()["version"].is_null(), "{shown:?}");
+    let person =
+        json!({ "name": "A", "role": "lead", "language": "en", "time_zone": "UTC", "active": true, "methods": [] });
+    let put = change(&world, Method::PUT, path, 1, Some(&person)).await.expect(409);
+    let delete = change(&world, Method::DELETE, path, 1, None).await.expect(409);
+    let send = world.request(Method::POST, &format!("{path}/methods/whatsapp/verification"), Some(ADMIN), None).await;
+    for answer in [put, delete, send.expect(409)] {
+        assert!(answer.text_at("/detail").contains("configuration"), "{answer:?}");
     }
 }

@@ -86,7 +86,7 @@ impl Shortcoming {
             }
             Self::LastResponderOnCall => "must be a contact or a role: a schedule may have a gap",
             Self::Rounds => "must be 1 to 100",
-            Self::After => "must be at most an hour",
+            Self::After => "must be from 0 seconds to an hour",
             Self::Repeat => "must be from 10 seconds to an hour",
             Self::FallOver => "must be from 5 seconds to 10 minutes",
             Self::ActWithin => "must be from a minute to a day",

@@ -4,7 +4,7 @@
 //! channel comes in its time, and each rung after the one before it. That this is what an alert does is a property of the
 //! domain's tests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -56,14 +56,29 @@ pub struct Told {
 /// Somebody who is named and not told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotTold {
-    /// A contact who is not set up, or cannot be told anything.
-    NotSetUp(ContactId),
+    /// A contact who cannot be told anything.
+    Missing(ContactId, WhyMissing),
     /// A contact, over each of the channels.
     Unreachable(ContactId, Vec<NotOver>),
     /// Nobody of this role can be told.
     NobodyOf(ContactRole),
     /// Nobody is on call.
     NobodyOnCall(ScheduleId),
+}
+
+/// Why somebody who is named cannot be told anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyMissing {
+    /// Nobody has this id.
+    NotSetUp,
+    /// They are not active.
+    Inactive,
+    /// They have no number.
+    NoNumber,
+    /// None of their numbers is verified.
+    Unverified,
+    /// None of their numbers is verified, and a phone of theirs takes nothing from us.
+    OptedOut,
 }
 
 /// Why a channel is not used.
@@ -80,6 +95,8 @@ pub enum WhyNot {
 pub struct Climber<'a> {
     /// The people, and who of them is on call.
     pub directory: &'a Directory,
+    /// Who is set up and cannot be told anything, and why.
+    pub idle: &'a BTreeMap<ContactId, WhyMissing>,
     /// Why sending is allowed.
     pub ground: &'a Ground,
     /// How soon the next stage comes where nobody could be told.
@@ -141,7 +158,8 @@ impl Policy {
             }
         }
         for id in &called.missing {
-            not_told.push(NotTold::NotSetUp(id.clone()));
+            let why = with.idle.get(id).copied().unwrap_or(WhyMissing::NotSetUp);
+            not_told.push(NotTold::Missing(id.clone(), why));
             self.add_stand_in(&mut told, at, with);
         }
         not_told.extend(targets.iter().filter_map(|target| vacancy(target, with.directory, at)));

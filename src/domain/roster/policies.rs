@@ -1,16 +1,17 @@
 //! Escalation policies of the roster, and what they are held against.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Changing, FieldFault, Outcome, Rejection, Roster, SettingsDeed, Standing};
+use super::{Changing, FieldFault, Method, Outcome, Rejection, Roster, RosterContact, SettingsDeed, Standing};
 use crate::domain::contact::Directory;
 use crate::domain::ids::{ContactId, PolicyId};
 use crate::domain::message::{Texts, UrgencyBand};
 use crate::domain::policy::check::{Finding, Staff, check};
+use crate::domain::policy::explain::WhyMissing;
 use crate::domain::policy::{Ladders, Policy};
 use crate::domain::readiness::{IdleMethod, Readiness};
 
@@ -56,6 +57,12 @@ impl Roster {
         configured.people().map(|contact| contact.id.clone()).chain(own).collect()
     }
 
+    /// Who is set up here and cannot be told anything, and why.
+    pub fn idle(&self) -> BTreeMap<ContactId, WhyMissing> {
+        let idle = self.contacts.iter().filter_map(|contact| Some((contact.id.clone(), why_idle(contact)?)));
+        idle.collect()
+    }
+
     /// What is not in order with a policy, held against everybody who is set up. What keeps people from being told is no fault
     /// of a draft: their numbers may be verified before it becomes active.
     pub fn findings(&self, policy: &Policy, is_active: bool, configured: &Directory, now: Timestamp) -> Findings {
@@ -79,6 +86,21 @@ impl Roster {
         let directory = self.directory(configured);
         Readiness::look(now, &directory, &ladders.in_use(), &idle.collect::<Vec<_>>(), texts)
     }
+}
+
+fn why_idle(contact: &RosterContact) -> Option<WhyMissing> {
+    let opted_out = |method: &Method| matches!(method.standing, Standing::OptedOut { .. });
+    if !contact.active {
+        return Some(WhyMissing::Inactive);
+    }
+    if contact.methods.iter().any(|method| method.standing.is_usable()) {
+        return None;
+    }
+    Some(match contact.methods.as_slice() {
+        [] => WhyMissing::NoNumber,
+        methods if methods.iter().any(opted_out) => WhyMissing::OptedOut,
+        _ => WhyMissing::Unverified,
+    })
 }
 
 /// What is not in order with a policy.

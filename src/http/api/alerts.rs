@@ -12,6 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::events::{OverrideRequest, idempotency_key};
+use super::fields::Rfc3339;
 use super::views::{AlertSummary, AlertView};
 use super::{check_text, to_its_end};
 use crate::domain::alert::{Alert, Outcome, StateName};
@@ -177,7 +178,7 @@ struct ResolveRequest {
     note: Option<String>,
     /// When somebody is to look after the student again: they are reminded then. In the future, at most 90 days on.
     #[schema(value_type = Option<String>, format = "date-time")]
-    follow_up_at: Option<Timestamp>,
+    follow_up_at: Option<Rfc3339>,
 }
 
 impl Validate for ResolveRequest {
@@ -207,6 +208,7 @@ async fn resolve(
     let caller = caller(principal, COUNSELLING)?.until(deadline);
     let (service, name) = (Arc::clone(&state.service), alert_name(&id)?);
     let ResolveRequest { outcome, note, follow_up_at } = value;
+    let follow_up_at = follow_up_at.map(|Rfc3339(at)| at);
     check_follow_up(follow_up_at, service.now())?;
     let resolving = async move {
         let alert = service.find(&caller, name).await?;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::fields::staff_role;
 use super::policies::WarningView;
 use super::{check_text, to_its_end};
 use crate::domain::contact::{Channel, ContactRole, Language, PhoneNumber};
@@ -217,9 +218,12 @@ impl MethodView {
     }
 }
 
+/// What stands in the place of a version for people of the configuration, as for its policy: they are not changed here.
+const CONFIGURED_VERSION: u64 = 1;
+
 /// A person, with the version that `If-Match` names.
 fn answer(status: StatusCode, view: ContactView) -> Response {
-    (status, tag(view.version.unwrap_or_default()), Json(view)).into_response()
+    (status, tag(view.version.unwrap_or(CONFIGURED_VERSION)), Json(view)).into_response()
 }
 
 // -- what is asked ----------------------------------------------------------------------------------------------------
@@ -243,11 +247,12 @@ struct ContactRequest {
     #[schema(min_length = 1, max_length = 100)]
     name: Option<String>,
     /// Why they are told: `counsellor`, `lead` or `duty_manager`.
+    #[serde(deserialize_with = "staff_role")]
     role: ContactRole,
     /// The language they are told in, such as `en`.
     #[schema(value_type = String, pattern = "^[a-z]{2,3}$", example = "en")]
     language: Language,
-    /// Where they live: a time zone of the IANA database.
+    /// Where they live: a time zone of the IANA database. Kept and shown; nothing goes by it yet.
     #[schema(value_type = String, example = "Asia/Kolkata")]
     time_zone: Zone,
     /// Their numbers, in the order in which they are tried; at most one a channel.
@@ -262,9 +267,6 @@ impl Validate for ContactRequest {
         let mut errors = Vec::new();
         if let Some(name) = &self.name {
             check_text(&mut errors, "name", name, NAME_CHARS_MAX);
-        }
-        if !ContactRole::STAFF.contains(&self.role) {
-            errors.push(FieldError::new("role", "must be counsellor, lead or duty_manager"));
         }
         check_methods(&mut errors, &self.methods);
         errors
@@ -366,7 +368,7 @@ async fn add_contact(
     Ok(answer(StatusCode::CREATED, ContactView::of(opened, Shown::Masked)))
 }
 
-/// Shows a person of the roster.
+/// Shows a person.
 #[utoipa::path(get, path = "/api/v1/contacts/{id}", tag = "contacts",
     params(("id" = String, Path, description = "the contact's id", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     security(("api_key" = []), ("bearer" = [])),
@@ -378,14 +380,26 @@ async fn get_contact(
     StrictPath(id): StrictPath<String>,
 ) -> Result<Response, Problem> {
     let caller = caller(principal, READERS)?;
-    let opened = state.service.contact(&caller, &contact_id(&id)?).await?;
-    Ok(answer(StatusCode::OK, ContactView::of(opened, Shown::to(&caller))))
+    let (id, shown) = (contact_id(&id)?, Shown::to(&caller));
+    if let Some(person) = state.service.configured_contact(&caller, &id).await? {
+        return Ok(answer(StatusCode::OK, ContactView::of_configured(person, shown)));
+    }
+    let opened = state.service.contact(&caller, &id).await?;
+    Ok(answer(StatusCode::OK, ContactView::of(opened, shown)))
+}
+
+fn refuse_configured(state: &AppState, caller: &Caller, id: &ContactId) -> Result<(), Problem> {
+    if state.service.is_configured(caller, id)? {
+        let why = "people of the configuration are changed there, and need no proof of their numbers";
+        return Err(Problem::new(ProblemCode::Conflict).with_detail(why));
+    }
+    Ok(())
 }
 
 /// Sets all about a person anew, if they are still at the version that `If-Match` names. Another number is unverified.
 #[utoipa::path(put, path = "/api/v1/contacts/{id}", tag = "contacts", request_body = ContactRequest,
     params(("id" = String, Path, description = "the contact's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("If-Match" = String, Header, description = "the ETag of the version that was read", pattern = "^\"[0-9]{1,10}\"$")),
+        IfMatch),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 200, description = "changed", body = ContactView, headers(("ETag" = String, description = "the version"))),
         CommonProblems, BodyProblems, VersionProblems))]
@@ -399,16 +413,17 @@ async fn put_contact(
 ) -> Result<Response, Problem> {
     let caller = caller(principal, SETTERS)?.until(deadline);
     let id = contact_id(&id)?;
+    refuse_configured(&state, &caller, &id)?;
     let (service, input) = (Arc::clone(&state.service), value.into_domain());
     let opened = to_its_end(async move { service.replace_contact(&caller, &id, version, input).await }).await?;
     Ok(answer(StatusCode::OK, ContactView::of(opened, Shown::Masked)))
 }
 
 /// Removes a person, if they are still at the version that `If-Match` names. Who may have been told something, or is named by
-/// a schedule, is kept: not active and without numbers, for the audit names them.
+/// a schedule or a policy (drafts included), is kept: not active and without numbers, for the audit names them.
 #[utoipa::path(delete, path = "/api/v1/contacts/{id}", tag = "contacts",
     params(("id" = String, Path, description = "the contact's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("If-Match" = String, Header, description = "the ETag of the version that was read", pattern = "^\"[0-9]{1,10}\"$")),
+        IfMatch),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 200, description = "kept without numbers, and not active", body = ContactView, headers(("ETag" = String, description = "the version"))),
         (status = 204, description = "gone"), CommonProblems, VersionProblems))]
@@ -421,6 +436,7 @@ async fn delete_contact(
 ) -> Result<Response, Problem> {
     let caller = caller(principal, SETTERS)?.until(deadline);
     let (id, service) = (contact_id(&id)?, Arc::clone(&state.service));
+    refuse_configured(&state, &caller, &id)?;
     match to_its_end(async move { service.remove_contact(&caller, &id, version).await }).await? {
         Removal::Gone => Ok(StatusCode::NO_CONTENT.into_response()),
         Removal::Kept(opened) => Ok(answer(StatusCode::OK, ContactView::of(*opened, Shown::Masked))),
@@ -479,6 +495,7 @@ async fn send_code(
 ) -> Result<Response, Problem> {
     let caller = caller(principal, SETTERS)?.until(deadline);
     let (id, channel) = (contact_id(&id)?, channel_of(&channel)?);
+    refuse_configured(&state, &caller, &id)?;
     let service = Arc::clone(&state.service);
     let begun = {
         let caller = caller.clone();
@@ -570,7 +587,11 @@ async fn confirm_code(
 }
 
 pub(super) fn wrong_code(tries_left: u32) -> Problem {
-    let rule = format!("must be the code that was sent; it may be tried {tries_left} more times");
+    let rule = match tries_left {
+        0 => "must be the code that was sent; it counts no more: send another".to_owned(),
+        1 => "must be the code that was sent; it may be tried once more".to_owned(),
+        left => format!("must be the code that was sent; it may be tried {left} more times"),
+    };
     Problem::of_field(ProblemCode::InvalidField, FieldError::new("code", rule))
 }
 

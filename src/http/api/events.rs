@@ -10,6 +10,7 @@ use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::fields::Rfc3339;
 use super::{check_text, check_user_id, to_its_end};
 use crate::domain::event::{Label, Score, Source};
 
@@ -67,18 +68,6 @@ impl OverrideRequest {
 
     pub(super) fn into_domain(self) -> EmergencyOverride {
         EmergencyOverride { by: self.by, reason: self.reason }
-    }
-}
-
-/// A time in RFC 3339 form.
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct Rfc3339(Timestamp);
-
-impl TryFrom<String> for Rfc3339 {
-    type Error = &'static str;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse().map(Self).map_err(|_| "must be a time in RFC 3339 form, such as 2026-11-20T08:35:00Z")
     }
 }
 

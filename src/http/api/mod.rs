@@ -5,6 +5,7 @@ mod contacts;
 mod drills;
 mod emergency_contacts;
 mod events;
+mod fields;
 mod policies;
 mod preferences;
 mod schedules;

@@ -12,13 +12,14 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::fields::{Rfc3339, staff_role_if_given, whole, whole_if_given};
 use super::{check_user_id, to_its_end};
 use crate::domain::contact::{Channel, ContactRole};
 use crate::domain::event::Score;
 use crate::domain::ids::{ContactId, PolicyId, ScheduleId};
 use crate::domain::message::UrgencyBand;
 use crate::domain::policy::check::Finding;
-use crate::domain::policy::explain::{NotTold, StageShown, Told, WhyNot};
+use crate::domain::policy::explain::{NotTold, StageShown, Told, WhyMissing, WhyNot};
 use crate::domain::policy::{Policy, Stage, Step, Target};
 use crate::domain::roster::{CONFIGURED, RosterPolicy};
 use crate::http::auth::{Authenticated, Role};
@@ -42,7 +43,7 @@ struct TargetView {
     #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9_-]{1,64}$", example = "counsellor")]
     contact: Option<ContactId>,
     /// Everybody of a role: `counsellor`, `lead` or `duty_manager`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "staff_role_if_given", skip_serializing_if = "Option::is_none")]
     role: Option<ContactRole>,
     /// Whoever is on call when the step begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,7 +77,7 @@ impl TargetView {
 #[serde(deny_unknown_fields)]
 struct StepView {
     /// How long after the step before it; the first begins at once.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 0, maximum = 3600, example = 180)]
     after_seconds: u32,
     /// Who is told.
@@ -94,36 +95,44 @@ struct PolicyRequest {
     id: Option<PolicyId>,
     /// The rungs, 1 to 16.
     steps: Vec<StepView>,
-    /// How often the whole ladder is climbed, 1 to 100; 3 if not given.
+    /// How often the whole ladder is climbed, 1 to 100. What of the counts and times below is not given is as in the
+    /// configuration's policy.
+    #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 1, maximum = 100)]
     rounds: Option<u32>,
-    /// From the last step of a round to the first of the next, in seconds; 300 if not given.
+    /// From the last step of a round to the first of the next, in seconds.
+    #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 10, maximum = 3600)]
     repeat_every_seconds: Option<u32>,
     /// Who is told when every round was in vain, and when nobody is on call: a contact or a role.
     last_responder: TargetView,
     /// Over which channels, in this order.
     last_responder_channels: Vec<Channel>,
-    /// How often the last responder is told again, in seconds; 300 if not given.
+    /// How often the last responder is told again, in seconds.
+    #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 10, maximum = 3600)]
     last_responder_every_seconds: Option<u32>,
-    /// After how many seconds without a receipt the same person is told over the next channel; 30 if not given.
+    /// After how many seconds without a receipt the same person is told over the next channel.
+    #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 5, maximum = 600)]
     fall_over_after_seconds: Option<u32>,
-    /// How many seconds after an acknowledgement an outcome or a check-in must follow; 900 if not given.
+    /// How many seconds after an acknowledgement an outcome or a check-in must follow.
+    #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 60, maximum = 86400)]
     act_within_seconds: Option<u32>,
-    /// How many seconds after the reminder that one is missing the case is escalated again; 300 if not given.
+    /// How many seconds after the reminder that one is missing the case is escalated again.
+    #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 60, maximum = 3600)]
     check_in_within_seconds: Option<u32>,
     /// Whether a reply such as `done safe` may close a case.
-    #[serde(default)]
-    resolve_by_reply: bool,
+    resolve_by_reply: Option<bool>,
     /// After how many seconds the student's emergency contacts are told, too, if nobody has taken the case: those whom the
     /// student has agreed to. Not given: never by itself.
+    #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 60, maximum = 86400)]
     emergency_contact_after_seconds: Option<u32>,
-    /// The time in which the message asks for an answer, in seconds; 300 if not given.
+    /// The time in which the message asks for an answer, in seconds.
+    #[serde(default, deserialize_with = "whole_if_given")]
     #[schema(minimum = 60, maximum = 3600)]
     respond_within_seconds: Option<u32>,
     /// The bands whose cases take it; none: it is a draft. A band is taken from the policy that had it.
@@ -144,9 +153,11 @@ impl Validate for PolicyRequest {
 }
 
 impl PolicyRequest {
-    /// The policy, and the bands; `None` where [`Validate`] has been passed over.
-    fn policy(&self, id: PolicyId) -> Option<RosterPolicy> {
-        let seconds = |given: Option<u32>, otherwise: u32| Duration::from_secs(given.unwrap_or(otherwise).into());
+    /// The policy, and the bands; what is left out is as in the configuration's. `None` where [`Validate`] has been passed over.
+    fn policy(&self, id: PolicyId, configured: &Policy) -> Option<RosterPolicy> {
+        let seconds = |given: Option<u32>, otherwise: Duration| {
+            given.map_or(otherwise, |seconds| Duration::from_secs(seconds.into()))
+        };
         let step = |step: &StepView| {
             let targets: Option<Vec<Target>> = step.targets.iter().map(TargetView::target).collect();
             let after = Duration::from_secs(step.after_seconds.into());
@@ -156,19 +167,20 @@ impl PolicyRequest {
             id,
             version: 1,
             steps: self.steps.iter().map(step).collect::<Option<_>>()?,
-            rounds: self.rounds.unwrap_or(3),
-            repeat_every: seconds(self.repeat_every_seconds, 300),
+            rounds: self.rounds.unwrap_or(configured.rounds),
+            repeat_every: seconds(self.repeat_every_seconds, configured.repeat_every),
             last_responder: self.last_responder.target()?,
             last_responder_channels: self.last_responder_channels.clone(),
-            last_responder_every: seconds(self.last_responder_every_seconds, 300),
-            fall_over_after: seconds(self.fall_over_after_seconds, 30),
-            act_within: seconds(self.act_within_seconds, 900),
-            check_in_within: seconds(self.check_in_within_seconds, 300),
-            resolve_by_reply: self.resolve_by_reply,
+            last_responder_every: seconds(self.last_responder_every_seconds, configured.last_responder_every),
+            fall_over_after: seconds(self.fall_over_after_seconds, configured.fall_over_after),
+            act_within: seconds(self.act_within_seconds, configured.act_within),
+            check_in_within: seconds(self.check_in_within_seconds, configured.check_in_within),
+            resolve_by_reply: self.resolve_by_reply.unwrap_or(configured.resolve_by_reply),
+            // Whom the service tells outside the team is said by each policy for itself.
             emergency_contact_after: self
                 .emergency_contact_after_seconds
                 .map(|given| Duration::from_secs(given.into())),
-            respond_within: seconds(self.respond_within_seconds, 300),
+            respond_within: seconds(self.respond_within_seconds, configured.respond_within),
         };
         Some(RosterPolicy { policy: Arc::new(policy), bands: self.bands.clone() })
     }
@@ -342,7 +354,7 @@ async fn post_policy(
 /// Replaces a policy, if it is still at the version that `If-Match` names. Cases that run on it keep the version they have.
 #[utoipa::path(put, path = "/api/v1/escalation-policies/{id}", tag = "policies", request_body = PolicyRequest,
     params(("id" = String, Path, description = "the policy's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("If-Match" = String, Header, description = "the ETag of the version that was read", pattern = "^\"[0-9]{1,10}\"$")),
+        IfMatch),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 200, description = "kept", body = PolicyView,
         headers(("ETag" = String, description = "the version, for If-Match"))), CommonProblems, BodyProblems, VersionProblems))]
@@ -367,7 +379,9 @@ async fn save(
     request: PolicyRequest,
 ) -> Result<Response, Problem> {
     refuse_configured(&id, from_version)?;
-    let policy = request.policy(id.clone()).ok_or_else(|| Problem::new(ProblemCode::InvalidField))?;
+    let policy = request
+        .policy(id.clone(), state.service.configured_policy(&caller)?)
+        .ok_or_else(|| Problem::new(ProblemCode::InvalidField))?;
     let (service, who) = (Arc::clone(&state.service), caller.clone());
     to_its_end(async move { service.save_policy(&who, from_version, policy).await }).await?;
     let rota = state.service.rota(&caller).await?;
@@ -386,7 +400,7 @@ pub(super) fn refuse_other_id<T: PartialEq>(given: Option<&T>, id: &T) -> Result
         return Ok(());
     }
     let rule = "must be that of the path, or left out";
-    Err(Problem::of_field(ProblemCode::Conflict, FieldError::new("id", rule)))
+    Err(Problem::of_field(ProblemCode::InvalidField, FieldError::new("id", rule)))
 }
 
 /// Versions of policies and schedules are small; one that is not is none.
@@ -405,7 +419,7 @@ fn refuse_configured(id: &PolicyId, from_version: Option<u32>) -> Result<(), Pro
 /// Takes a policy away. Its bands go to the configuration's ladder; cases that run on it keep it.
 #[utoipa::path(delete, path = "/api/v1/escalation-policies/{id}", tag = "policies",
     params(("id" = String, Path, description = "the policy's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("If-Match" = String, Header, description = "the ETag of the version that was read", pattern = "^\"[0-9]{1,10}\"$")),
+        IfMatch),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 204, description = "gone; its versions stay in the audit"), CommonProblems, VersionProblems))]
 async fn delete_policy(
@@ -434,7 +448,7 @@ struct ExplainRequest {
     crisis_score: Option<Score>,
     /// When it would be opened; not given: now.
     #[schema(value_type = Option<String>, format = "date-time")]
-    at: Option<Timestamp>,
+    at: Option<Rfc3339>,
     /// As if somebody had decided that life is at stake.
     #[serde(default)]
     emergency_override: bool,
@@ -494,7 +508,8 @@ struct ToldView {
 struct NotToldView {
     #[serde(flatten)]
     who: TargetView,
-    /// `not_set_up`, `unreachable`, `nobody_of_role` or `nobody_on_call`.
+    /// `not_set_up` (nobody has this id), `inactive`, `no_number`, `unverified`, `opted_out`, `unreachable` (over these channels),
+    /// `nobody_of_role` or `nobody_on_call`.
     why: &'static str,
     not_over: Vec<NotOverView>,
 }
@@ -531,7 +546,7 @@ struct ExplanationView {
     at: Timestamp,
     /// The band of its score.
     band: UrgencyBand,
-    /// Whether a case of this band takes this policy.
+    /// Whether a case would be opened, and take this policy.
     taken: bool,
     decision: WouldBe,
     /// Why somebody might be told: `consent` or `emergency_override`.
@@ -592,11 +607,21 @@ impl From<Told> for ToldView {
     }
 }
 
+const fn why_missing(why: WhyMissing) -> &'static str {
+    match why {
+        WhyMissing::NotSetUp => "not_set_up",
+        WhyMissing::Inactive => "inactive",
+        WhyMissing::NoNumber => "no_number",
+        WhyMissing::Unverified => "unverified",
+        WhyMissing::OptedOut => "opted_out",
+    }
+}
+
 impl From<NotTold> for NotToldView {
     fn from(not: NotTold) -> Self {
         let view = |target, why, over| Self { who: TargetView::of(&target), why, not_over: not_over(over) };
         match not {
-            NotTold::NotSetUp(id) => view(Target::Contact(id), "not_set_up", Vec::new()),
+            NotTold::Missing(id, why) => view(Target::Contact(id), why_missing(why), Vec::new()),
             NotTold::Unreachable(id, over) => view(Target::Contact(id), "unreachable", over),
             NotTold::NobodyOf(role) => view(Target::Role(role), "nobody_of_role", Vec::new()),
             NotTold::NobodyOnCall(id) => view(Target::Schedule(id), "nobody_on_call", Vec::new()),
@@ -658,7 +683,7 @@ async fn explain_policy(
     let service = Arc::clone(&state.service);
     let explaining = async move {
         let ExplainRequest { user_id, crisis_score: score, at, emergency_override: overridden } = &value;
-        let question = Question { user_id, score: *score, at: *at, overridden: *overridden };
+        let question = Question { user_id, score: *score, at: at.map(|Rfc3339(at)| at), overridden: *overridden };
         service.explain(&caller, &id, &question).await
     };
     Ok(Json(to_its_end(explaining).await?.into()))

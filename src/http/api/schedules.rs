@@ -229,7 +229,7 @@ async fn post_schedule(
 /// the next step of any case on.
 #[utoipa::path(put, path = "/api/v1/schedules/{id}", tag = "schedules", request_body = ScheduleRequest,
     params(("id" = String, Path, description = "the schedule's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("If-Match" = String, Header, description = "the ETag of the version that was read", pattern = "^\"[0-9]{1,10}\"$")),
+        IfMatch),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 200, description = "kept", body = ScheduleView,
         headers(("ETag" = String, description = "the version, for If-Match"))), CommonProblems, BodyProblems, VersionProblems))]
@@ -263,7 +263,7 @@ async fn save(
 /// Takes a schedule away that no policy names.
 #[utoipa::path(delete, path = "/api/v1/schedules/{id}", tag = "schedules",
     params(("id" = String, Path, description = "the schedule's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
-        ("If-Match" = String, Header, description = "the ETag of the version that was read", pattern = "^\"[0-9]{1,10}\"$")),
+        IfMatch),
     security(("api_key" = []), ("bearer" = [])),
     responses((status = 204, description = "gone; its versions stay in the audit"), CommonProblems, VersionProblems))]
 async fn delete_schedule(

@@ -27,7 +27,7 @@ use crate::world::Asked;
 const CANARY: &str = "canary7791";
 
 /// How many requests each operation gets, times `PROPERTIES_TIMES`.
-const CASES: u32 = 150;
+const CASES: u32 = 250;
 
 fn number_from(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
@@ -107,7 +107,7 @@ operations! {
     list_policies: "GET" "/api/v1/escalation-policies" -> 200 401 403;
     post_policy: "POST" "/api/v1/escalation-policies" -> 400 401 403 415 422;
     get_policy: "GET" "/api/v1/escalation-policies/{id}" -> 200 401 403 404 422;
-    put_policy: "PUT" "/api/v1/escalation-policies/{id}" -> 400 401 403 409 415 422;
+    put_policy: "PUT" "/api/v1/escalation-policies/{id}" -> 400 401 403 415 422;
     delete_policy: "DELETE" "/api/v1/escalation-policies/{id}" -> 204 401 403 404 409 422;
     explain_policy: "POST" "/api/v1/escalation-policies/{id}/explain" -> 200 400 401 403 404 415 422;
     list_schedules: "GET" "/api/v1/schedules" -> 200 401 403;

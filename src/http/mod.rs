@@ -102,7 +102,7 @@ pub fn application(
     entropy: Arc<dyn Entropy>,
 ) -> Router {
     let (router, api) = routes().split_for_parts();
-    let queries = queries::Queries::of(&api);
+    let queries = queries::Unread::of(&api);
     let router = router.route_layer(from_fn(move |request: Request, next: Next| {
         queries::refuse_unread(queries.clone(), request, next)
     }));

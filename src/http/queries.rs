@@ -17,11 +17,11 @@ use super::problem::{FieldError, Problem, ProblemCode};
 /// Where this holds. Twilio's callbacks bear what Twilio likes.
 const UNDER: &str = "/api/";
 
-/// The operations that have a query, by method and path.
+/// The operations that have no query, by method and path.
 #[derive(Debug, Clone)]
-pub(super) struct Queries(Arc<BTreeSet<(String, String)>>);
+pub(super) struct Unread(Arc<BTreeSet<(String, String)>>);
 
-impl Queries {
+impl Unread {
     /// Those of a description.
     pub(super) fn of(api: &OpenApi) -> Self {
         let has_query = |operation: &Operation| {
@@ -40,24 +40,26 @@ impl Queries {
                 (Method::DELETE, &item.delete),
                 (Method::PATCH, &item.patch),
             ];
-            let with = operations.into_iter().filter(|(_, operation)| operation.as_ref().is_some_and(has_query));
-            with.map(|(method, _)| (method.to_string(), path.clone())).collect::<Vec<_>>()
+            let without =
+                operations.into_iter().filter(|(_, operation)| operation.as_ref().is_some_and(|o| !has_query(o)));
+            without.map(|(method, _)| (method.to_string(), path.clone())).collect::<Vec<_>>()
         });
         Self(Arc::new(of_path.collect()))
     }
 
-    fn takes(&self, method: &Method, path: &str) -> bool {
+    /// Whether a query would be read by nobody. What is no operation at all is answered as that.
+    fn is_unread(&self, method: &Method, path: &str) -> bool {
         // A HEAD is a GET without its body.
         let method = if *method == Method::HEAD { &Method::GET } else { method };
-        !path.starts_with(UNDER) || self.0.contains(&(method.to_string(), path.to_owned()))
+        path.starts_with(UNDER) && self.0.contains(&(method.to_string(), path.to_owned()))
     }
 }
 
 /// Refuses a query where there is none to be read.
-pub(super) async fn refuse_unread(queries: Queries, request: Request, next: Next) -> Response {
+pub(super) async fn refuse_unread(queries: Unread, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let query = request.uri().query().unwrap_or_default();
-    if query.is_empty() || path.is_none_or(|path| queries.takes(request.method(), path)) {
+    if query.is_empty() || !path.is_some_and(|path| queries.is_unread(request.method(), path)) {
         return next.run(request).await;
     }
     let first = form_urlencoded::parse(query.as_bytes()).next();

@@ -27,7 +27,7 @@ use crate::world::Asked;
 const CANARY: &str = "canary7791";
 
 /// How many requests each operation gets, times `PROPERTIES_TIMES`.
-const CASES: u32 = 150;
+const CASES: u32 = 250;
 
 fn number_from(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)

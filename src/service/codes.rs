@@ -130,7 +130,6 @@ impl Service {
         format!("{:06}", u64::from_le_bytes(random(self.entropy.as_ref())) % 1_000_000)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "two callers, which have all of it at hand")]
     fn code_to_send(
         &self,
         organisation: &Organisation,

@@ -49,16 +49,15 @@ impl Changing<'_, '_> {
         let is_notice = |delivery: &&Delivery| {
             delivery.purpose == Purpose::TakenNotice && delivery.contact == *contact && delivery.planned_at >= since
         };
-        let already = self.alert.deliveries.iter().any(|delivery| is_notice(&delivery));
-        if self.has_had_it(contact) || already || self.is_phone_of_taker(contact) {
+        if self.has_had_it(contact) || self.alert.deliveries.iter().any(|delivery| is_notice(&delivery)) {
             return;
         }
         self.plan_notice(Purpose::TakenNotice, contact);
     }
 
-    /// Whether what would be said to this person would be said to a phone of whoever has the case.
-    fn is_phone_of_taker(&self, contact: &ContactId) -> bool {
-        let Some(Actor::Contact { contact: taker }) = self.taken_or_closed_by() else { return false };
+    /// Whether what would be said to this person would be said to a phone of whoever this is.
+    fn is_phone_of(&self, taker: &Actor, contact: &ContactId) -> bool {
+        let Actor::Contact { contact: taker } = taker else { return false };
         let known = self.cx.directory.contact(contact).and_then(|contact| self.method_for_notice(contact));
         let taker = self.cx.directory.contact(taker);
         let theirs = |method: &ContactMethod| {
@@ -84,7 +83,8 @@ impl Changing<'_, '_> {
         }
     }
 
-    /// Whether this person has the case, or had it until it was closed, or has closed it.
+    /// Whether this person has the case, or had it until it was closed, or has closed it; or would be told so on a phone of
+    /// whoever it is.
     fn has_had_it(&self, contact: &ContactId) -> bool {
         let before = match &self.alert.state {
             AlertState::Resolved { taken: Some(taken), .. } => Some(&taken.by),
@@ -94,7 +94,8 @@ impl Changing<'_, '_> {
             | AlertState::Withheld { .. } => None,
         };
         let hands = self.taken_or_closed_by().into_iter().chain(before);
-        hands.into_iter().any(|actor| matches!(actor, Actor::Contact { contact: hand } if hand == contact))
+        let is_theirs = |actor: &Actor| matches!(actor, Actor::Contact { contact: hand } if hand == contact);
+        hands.into_iter().any(|actor| is_theirs(actor) || self.is_phone_of(actor, contact))
     }
 
     /// How whoever has the case is called before others.

@@ -688,7 +688,7 @@ async fn a_code_may_be_tried_three_times_within_ten_minutes_and_asked_for_once_a
     assert_eq!(send().await.expect(429).headers["retry-after"], "60");
     let code = code_on(&world, PHONE);
     let wrong = format!("{:06}", (code.parse::<u32>().unwrap() + 1) % 1_000_000);
-    for left in ["2 more", "1 more", "0 more"] {
+    for left in ["2 more times", "once more", "send another"] {
         let refused = confirm(wrong.clone()).await.expect(422);
         assert!(refused.text_at("/errors/0/rule").contains(left), "{refused:?}");
     }

@@ -44,7 +44,7 @@ use crate::plant::Plant;
 use crate::schedule::{Report, run};
 
 /// How many schedules `cargo test` runs: worth some twenty seconds.
-const SEEDS: u64 = 800;
+const SEEDS: u64 = 1_200;
 
 /// From how many schedules on each of these must have been seen: what never happens is not tried.
 const ENOUGH: u64 = 500;
@@ -83,7 +83,7 @@ const MUST_BE_SEEN: [&str; 45] = [
     "reply Closed",
     "reply Taken",
     "reply TakenBefore",
-    "reply WhichOne",
+    "reply WhichOf",
     "status canceled",
     "status read",
     "status undelivered",

@@ -136,7 +136,9 @@ impl Load {
                     _ => tokio::time::sleep(AGAIN_AFTER).await,
                 }
             };
-            if answers.iter().any(|answer| answer.contains(&promise.reference)) {
+            // Where several are open, they are named, too, and none is taken.
+            let is_about_it = |answer: &String| answer.contains(&promise.reference) && !answer.contains("open for you");
+            if answers.iter().any(is_about_it) {
                 return;
             }
         }

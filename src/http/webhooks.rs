@@ -86,7 +86,12 @@ async fn incoming(
     let message = IncomingMessage::read(&signed.form, signed.token.as_deref()).map_err(unreadable)?;
     require_account(&state, &message.account_sid)?;
     require_sender(&state, message.channel, &message.to)?;
-    let command = reply::Command::parse(&message.body);
+    // A button's title is in the words of a language; what it asks for is its id.
+    let tapped = message.button_payload.as_deref().map(reply::Command::parse);
+    let command = match tapped {
+        Some(command) if command != reply::Command::Other => command,
+        _ => reply::Command::parse(&message.body),
+    };
     let from = match (message.from, message.channel) {
         (Party::Number(number), _) => Some(number),
         (Party::Hidden(_), Channel::Whatsapp) => message.wa_id,

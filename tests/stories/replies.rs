@@ -45,6 +45,36 @@ fn whatsapp(number: &str) -> String {
     format!("whatsapp:{number}")
 }
 
+// -- buttons ----------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_button_does_what_its_id_says_whatever_its_title_is() {
+    let mut world = World::new().await;
+    let reference = told(&mut world, "student-1").await;
+    let message = world.sim().messages_to(COUNSELLOR)[0].sid.clone();
+    let from = whatsapp(COUNSELLOR);
+    let tap = |sid: &'static str, title: &'static str, id: &'static str| {
+        let fields = [
+            ("From", from.clone()),
+            ("Body", title.to_owned()),
+            ("ButtonText", title.to_owned()),
+            ("ButtonPayload", id.to_owned()),
+            ("OriginalRepliedMessageSid", message.clone()),
+            ("MessageSid", sid.to_owned()),
+        ];
+        let world = &world;
+        async move {
+            let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            posted(world, &fields).await.expect(200).text
+        }
+    };
+    let said = tap("SM00000000000000000000000000000001", "मैं लेता हूँ", "something-else").await;
+    assert!(said.contains("which waits still"), "an id that asks for nothing is words: {said}");
+    let said = tap("SM00000000000000000000000000000002", "मैं लेता हूँ", "1").await;
+    assert!(said.contains(&format!("Ref {reference} is yours")), "{said}");
+    assert_eq!(state(&world, &reference).await, "acknowledged");
+}
+
 // -- many cases -------------------------------------------------------------------------------------------------------
 
 #[tokio::test]

@@ -467,7 +467,8 @@ pub trait Store: Send + Sync {
     ) -> Result<Option<Alert>, StoreError>;
     /// The alert that a message of Twilio's belongs to.
     async fn alert_of_message(&self, id: &ProviderId) -> Result<Option<Alert>, StoreError>;
-    /// Alerts that have told this number and still hear it ([`AlertState::hears_phones`]), newest first, at most `limit`.
+    /// Alerts that have told this number and still hear it
+    /// ([`hears_phones`](crate::domain::alert::AlertState::hears_phones)), newest first, at most `limit`.
     async fn cases_of(
         &self,
         organisation: &OrganisationId,

@@ -6,7 +6,7 @@
 //! and nothing else happens. It is kept for as long as answers to `Idempotency-Key` are.
 //!
 //! A reply is about a case that its own phone was told of, over that channel. A quote or a reference says which; without
-//! either it must be clear ([`meant_by`]), else the phone is asked. Who replies is said by the number, and by the
+//! either it must be clear (`meant_by`), else the phone is asked. Who replies is said by the number, and by the
 //! quote alone only where WhatsApp hides the number: whoever has that number now, not whoever had it when it was told.
 
 use jiff::SignedDuration;

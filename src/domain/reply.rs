@@ -171,6 +171,8 @@ pub enum Answer {
     Kept(Reference),
     /// It is closed.
     Closed(Reference),
+    /// Nobody may be told of it any more, unless a person decides otherwise.
+    Withheld(Reference),
     /// These are open, newest first, and it is not clear which is meant: they must say.
     WhichOf(Vec<Reference>),
     /// These are open, newest first, and it is not clear which their words are about: nothing was kept.
@@ -230,6 +232,9 @@ fn answer_text(answer: &Answer) -> Option<String> {
         Answer::Kept(reference) => format!("Your words are noted for the team, with ref {reference}."),
         Answer::NoCase => "No case waits for you. Nothing is needed from you.".to_owned(),
         Answer::Closed(reference) => format!("Ref {reference} is closed. Nothing is needed from you."),
+        Answer::Withheld(reference) => {
+            format!("Ref {reference} cannot be dealt with by a reply just now. Please look at the dashboard.")
+        }
         Answer::WhichOf(references) => {
             format!("{} Reply with the reference, such as: 1 {}", open_cases(references)?, references.first()?)
         }

@@ -204,6 +204,7 @@ impl Service {
                 tracing::warn!(alert = %alert.id, "a reply from a number that nobody has any more was not heeded");
                 Answer::NotSetUp(alert.reference)
             }
+            _ if asks && matches!(alert.state, AlertState::Withheld { .. }) => Answer::Withheld(alert.reference),
             Command::Take(_) => return self.take(alert, &actor, AckVia::Reply, under).await,
             Command::PassOn(_) => return self.pass_on(alert, &actor, under).await,
             Command::Done(outcome, _) => return self.done_by_reply(alert, &actor, outcome, under).await,
@@ -248,6 +249,7 @@ impl Service {
                 }
                 Answer::TakenBefore(reference)
             }
+            Err(ServiceError::Rejected(Rejection::IsWithheld)) => Answer::Withheld(reference),
             Err(ServiceError::Rejected(_)) => Answer::Closed(reference),
             Err(error) => return Err(error),
         };
@@ -383,6 +385,7 @@ impl Service {
                     self.alarms.raise(Kind::NobodyToPassTo, About::Case(id, reference));
                     Answer::NobodyElse(reference)
                 }
+                Err(ServiceError::Rejected(Rejection::IsWithheld)) => Answer::Withheld(reference),
                 Err(ServiceError::Rejected(_)) => Answer::Closed(reference),
                 Err(error) => return Err(error),
             };

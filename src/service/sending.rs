@@ -82,7 +82,7 @@ impl Service {
     }
 
     /// Whether another case has called the phone of a delivery since, or may have, so that a call to it may be that case's.
-    /// Looked at are those that wait, and the newest of those that do not any more.
+    /// Looked at are those that are open to it, and the newest of the others.
     pub async fn others_may_have_called(
         &self,
         alert: &Alert,
@@ -93,7 +93,7 @@ impl Service {
         let mut cases = store.cases_of(organisation, delivery.address_key, WAITING_LOOKED_AT).await?;
         // Where there are more cases than can be looked at, nobody knows.
         let too_many = cases.len() >= WAITING_LOOKED_AT;
-        for state in [StateName::Acknowledged, StateName::Resolved, StateName::Withheld] {
+        for state in [StateName::Resolved, StateName::Withheld] {
             cases.extend(store.list_alerts(organisation, Some(state), None, OTHERS_LOOKED_AT).await?);
         }
         let may_have = |other: &Delivery| {

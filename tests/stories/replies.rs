@@ -9,7 +9,7 @@ use crisis_relay::twilio::signature::{self, SIGNATURE_HEADER};
 use serde_json::json;
 
 use crate::common::gate::{Fate, Gate};
-use crate::common::{ADMIN, Answer, COUNSELLOR, Setting, World, answer};
+use crate::common::{ADMIN, Answer, COUNSELLOR, SERVICE, Setting, World, answer};
 
 const ACCOUNT: &str = "AC00000000000000000000000000000000";
 const SENDER: &str = "whatsapp:+14155238886";
@@ -73,6 +73,24 @@ async fn a_button_does_what_its_id_says_whatever_its_title_is() {
     let said = tap("SM00000000000000000000000000000002", "मैं लेता हूँ", "1").await;
     assert!(said.contains(&format!("Ref {reference} is yours")), "{said}");
     assert_eq!(state(&world, &reference).await, "acknowledged");
+}
+
+// -- withheld ---------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_case_that_is_withheld_meanwhile_is_not_called_closed() {
+    let mut world = World::new().await;
+    let reference = told(&mut world, "student-1").await;
+    let no = json!({ "whatsapp": false, "source": "story" });
+    let path = "/api/v1/messaging/preferences/student-1";
+    world.request(reqwest::Method::PUT, path, Some(SERVICE), Some(&no)).await.expect(200);
+    world.work().await;
+    assert_eq!(state(&world, &reference).await, "withheld");
+    for text in ["1", "2", "done safe"] {
+        let said = world.sim().reply(COUNSELLOR, text).await.unwrap().answers.concat();
+        assert!(said.contains(&format!("Ref {reference} cannot be dealt with by a reply")), "{text}: {said}");
+    }
+    assert_eq!(state(&world, &reference).await, "withheld");
 }
 
 // -- many cases -------------------------------------------------------------------------------------------------------

@@ -73,7 +73,10 @@ impl Speech {
             Answer::TakenBefore(_) => Some(&self.phrases.taken_before),
             Answer::PassedOn(_) => Some(&self.phrases.passed_on),
             Answer::NobodyElse(_) => Some(&self.phrases.nobody_else),
-            Answer::Closed(_) | Answer::Done(_) | Answer::NoCase | Answer::Nothing => Some(&self.phrases.closed),
+            // Of a withheld case the phone is to hear no more than of a closed one.
+            Answer::Closed(_) | Answer::Withheld(_) | Answer::Done(_) | Answer::NoCase | Answer::Nothing => {
+                Some(&self.phrases.closed)
+            }
             // No key comes to one of these but `Help`: they answer words.
             Answer::Help
             | Answer::WhichOf(_)

@@ -145,37 +145,14 @@ fn verbs(said: &Said, key_url: &str) -> Vec<Verb> {
             vec![Verb::Pause { seconds: MACHINE_PAUSE_S }, say(&speech.speaker, &speech.prompt), Verb::Hangup]
         }
         Said::Answer(speech, said) => {
-            let told = speech.answer(said).map(|text| say(&speech.speaker, text));
-            let rest = if ends(&said.answer) { vec![Verb::Hangup] } else { prompt(speech, key_url) };
-            told.into_iter().chain(rest).collect()
+            let told = speech.answer(said);
+            // Where there was no answer, or nobody else to pass it to, they can take it still.
+            let is_last = matches!(said.answer, Answer::CallTheDesk(_));
+            let goes_on = matches!(said.answer, Answer::NobodyElse(_)) || (told.is_none() && !is_last);
+            let rest = if goes_on { prompt(speech, key_url) } else { vec![Verb::Hangup] };
+            told.map(|text| say(&speech.speaker, text)).into_iter().chain(rest).collect()
         }
         Said::Nothing => vec![Verb::Hangup],
-    }
-}
-
-/// Whether nothing is left to be said after this.
-fn ends(answer: &Answer) -> bool {
-    match answer {
-        Answer::Taken(_)
-        | Answer::CheckedIn(_)
-        | Answer::PassedOn(_)
-        | Answer::TakenBefore(_)
-        | Answer::Closed(_)
-        | Answer::Done(_)
-        | Answer::NoCase
-        | Answer::CallTheDesk(_)
-        | Answer::Nothing => true,
-        // They can take it still.
-        Answer::NobodyElse(_)
-        | Answer::Help
-        | Answer::WhichOf(_)
-        | Answer::WhoseWords(_)
-        | Answer::NotSetUp(_)
-        | Answer::TakeFirst(_)
-        | Answer::CloseOnDashboard(_)
-        | Answer::WhichOutcome
-        | Answer::KeptAndWaits(_)
-        | Answer::Kept(_) => false,
     }
 }
 

@@ -187,15 +187,15 @@ pub struct Taken {
 }
 
 /// Somebody looks after the student again, after the case was closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FollowUp {
     /// When it is due.
     pub due_at: Timestamp,
     /// Whether somebody is being reminded, or was; or whether it was tried for long enough.
     pub is_told: bool,
-    /// When it was begun to remind people, the last time that it was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub begun_at: Option<Timestamp>,
+    /// Whom it was tried to remind, since that was begun anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<ContactId>,
     /// When it is tried again, after nobody could be reminded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub again_at: Option<Timestamp>,
@@ -207,7 +207,7 @@ pub struct FollowUp {
 impl FollowUp {
     /// One that is still to come.
     pub const fn due(due_at: Timestamp) -> Self {
-        Self { due_at, is_told: false, begun_at: None, again_at: None, in_vain: 0 }
+        Self { due_at, is_told: false, tried: Vec::new(), again_at: None, in_vain: 0 }
     }
 
     /// When somebody must be reminded.

@@ -371,7 +371,7 @@ impl Delivery {
     }
 
     /// Whether the recipient has the message, or will: Twilio has it, and has not said that it failed.
-    pub(super) fn is_out(&self) -> bool {
+    pub fn is_out(&self) -> bool {
         let has_it = self.attempts.iter().any(|attempt| attempt.provider_id.is_some());
         has_it && !matches!(self.state, DeliveryState::Failed { .. })
     }

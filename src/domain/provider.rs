@@ -137,6 +137,18 @@ pub enum MessageStatus {
     Answered,
 }
 
+impl Receipt {
+    /// What it shows by itself: of a call that a human has picked up not that they were told anything, only that it is over.
+    /// Where they were, that is known before, and stands.
+    #[must_use]
+    pub fn unless_told(self) -> Self {
+        match self.status {
+            MessageStatus::Answered => Self { status: MessageStatus::Completed, ..self },
+            _ => self,
+        }
+    }
+}
+
 impl MessageStatus {
     /// Parses Twilio's word for a message; `None` for inbound and unknown ones, which change nothing here.
     pub fn parse(word: &str) -> Option<Self> {

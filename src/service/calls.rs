@@ -88,8 +88,7 @@ impl Service {
         self.note_answered(call, status).await;
         let Some(speech) = self.speech(&alert, &delivery)? else { return Ok(Said::Nothing) };
         if delivery.purpose == Purpose::EmergencyContact {
-            // Nothing is told any more once the case is closed, or, on the policy's account, taken.
-            return Ok(if alert.wants(&delivery) { Said::Told(speech) } else { Said::Nothing });
+            return Ok(if self.may_tell_outside(&alert, &delivery).await { Said::Told(speech) } else { Said::Nothing });
         }
         let by_machine = status == MessageStatus::Machine;
         let said = |answer| reply::Said { answer, note: note(&alert) };
@@ -131,6 +130,12 @@ impl Service {
         Ok(Said::Answer(speech, answer))
     }
 
+    /// Whether an emergency contact who picks up is told: not once the case is closed or, on the policy's account, taken; nor
+    /// where the student has taken their word back since it was dialled.
+    async fn may_tell_outside(&self, alert: &Alert, delivery: &Delivery) -> bool {
+        alert.wants(delivery) && self.may_still_disclose(alert, delivery).await
+    }
+
     /// An emergency contact is asked for no key. One that comes all the same is kept as their words are, and changes nothing.
     async fn key_pressed_outside(
         &self,
@@ -140,7 +145,7 @@ impl Service {
         under: Kept,
         speech: Speech,
     ) -> Result<Said, ServiceError> {
-        let is_wanted = alert.wants(delivery);
+        let is_wanted = self.may_tell_outside(&alert, delivery).await;
         if self.answer_given(under.key).await?.is_none() {
             let words = format!("(key {})", String::from_utf8_lossy(key.name()));
             let answers = Answers::call_the_desk(alert.reference);

@@ -69,8 +69,10 @@ impl Service {
         started.ok_or(ServiceError::Busy)
     }
 
-    /// Starts the drill of a day in every organisation, unless it was started. However many instances try, one does.
-    pub(crate) async fn start_daily_drills(&self, day: Date) -> Result<(), ServiceError> {
+    /// Starts the drill of a day in every organisation, unless it was started. However many instances try, one does. `false`:
+    /// somewhere another is still running, and it is to be tried again.
+    pub(crate) async fn start_daily_drills(&self, day: Date) -> Result<bool, ServiceError> {
+        let mut all = true;
         for organisation in &self.organisations {
             let parts = [b"daily-drill".as_slice(), organisation.id.as_str().as_bytes(), &day.to_string().into_bytes()];
             let key = IdempotencyKey::from_bytes(self.keyring.hash(HashPurpose::Idempotency, &parts));
@@ -78,12 +80,12 @@ impl Service {
                 match self.drill(organisation, &Actor::Service, None, Some(key), None).await {
                     Ok(_) => {}
                     // One that was started by hand: after it, the day's own is started, unless its hour is over.
-                    Err(ServiceError::DrillRuns(_)) => {}
+                    Err(ServiceError::DrillRuns(_)) => all = false,
                     Err(error) => return Err(error),
                 }
             }
         }
-        Ok(())
+        Ok(all)
     }
 
     /// `None`: it was started before, under the same key.

@@ -25,7 +25,7 @@ use crate::domain::delivery::Delivery;
 use crate::domain::ids::{AddressKey, ContactId, OrganisationId, SubjectKey};
 use crate::domain::message::Purpose;
 use crate::domain::roster::{OptOutBy, Rejection};
-use crate::ports::{ConsentCommit, IdempotencyRecord, SealedField, StoreError, random};
+use crate::ports::{ConsentCommit, HashPurpose, IdempotencyRecord, SealedField, StoreError, random};
 
 /// The status of the answer to a decision.
 const OK: u16 = 200;
@@ -231,7 +231,11 @@ impl Service {
     ) -> Result<Alert, ServiceError> {
         let mut alert = self.find(caller, name).await?;
         let id = alert.id;
-        let key = idempotency.map(|given| self.hash_idempotency(caller, &given));
+        // The case stands in the address, not in the body: under the same key another case is another request.
+        let key = idempotency.map(|given| self.hash_idempotency(caller, &given)).map(|(key, body)| {
+            let parts = [b"inform-emergency-contact".as_slice(), id.0.as_bytes(), &body];
+            (key, self.keyring.hash(HashPurpose::Idempotency, &parts))
+        });
         if let Some((key, body)) = key
             && let Some(record) = self.store.answer(key).await?
         {
@@ -270,7 +274,20 @@ impl Service {
                     tracing::info!(alert = %id, %contact, "an emergency contact is told by decision");
                     return Ok(transition.alert);
                 }
-                Changed::Nothing | Changed::AnsweredBefore => return self.load(id).await,
+                Changed::Nothing => {
+                    // It is on its way. Said again after it has come, this is still the same request.
+                    if let Some(record) = record {
+                        self.store.keep_answer(record).await?;
+                    }
+                    return self.load(id).await;
+                }
+                Changed::AnsweredBefore => {
+                    let given = match key {
+                        Some((key, body)) => self.store.answer(key).await?.is_some_and(|known| known.body == body),
+                        None => true,
+                    };
+                    return if given { self.load(id).await } else { Err(ServiceError::IdempotencyKeyReused) };
+                }
                 Changed::ConsentOutdated => alert = self.load(id).await?,
                 Changed::NoPlace => return Err(ServiceError::Busy),
             }

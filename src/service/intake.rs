@@ -243,7 +243,9 @@ impl Service {
         };
         if let Some(alert) = known.open_alert {
             let policy = alert.policy_after(trigger.severity(), situation.ladders);
-            let needed = policy.channels_that_reach(situation.directory);
+            let mut needed = policy.channels_that_reach(situation.directory);
+            // A number that is being changed, or another ladder, takes back no word: as where the word itself is judged.
+            needed.extend(alert.ground.iter().flat_map(Ground::consented));
             let ground = ground_for(known.consent.as_ref(), stated, &needed);
             return Ok(alert.on(Input::Joined { trigger, ground }, situation)?);
         }

@@ -388,7 +388,7 @@ impl Service {
                 | Committed::SubjectHasOpenAlert
                 | Committed::ReferenceTaken
                 | Committed::DataKeyExists => {
-                    if wakes && along.consent_version.is_some() {
+                    if along.consent_version.is_some() {
                         // What it has become was never held against that word: it is judged again first.
                         return Ok(Changed::ConsentOutdated);
                     }

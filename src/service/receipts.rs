@@ -72,6 +72,7 @@ impl Service {
         attempt: AttemptNo,
         receipt: Receipt,
     ) -> Result<Option<Transition>, ServiceError> {
+        let receipt = receipt.unless_told();
         let status = receipt.status;
         self.merge(alert, delivery, Input::Found { delivery, attempt, receipt }, status).await
     }

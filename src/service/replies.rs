@@ -130,6 +130,11 @@ impl Answers {
         }
     }
 
+    /// Their words are kept, and nobody hears anything.
+    fn silent() -> Self {
+        Self { kept: Answer::Nothing, lost: Answer::Nothing }
+    }
+
     /// An emergency contact hears once more whom to call.
     pub(super) fn call_the_desk(reference: Reference) -> Self {
         Self { kept: Answer::CallTheDesk(reference), lost: Answer::CallTheDesk(reference) }
@@ -170,7 +175,10 @@ impl Service {
             Meant::Outside(alert, _) if self.is_long_past(&alert) => Said::from(Answer::Nothing),
             // Whatever they write takes, hands on and closes nothing.
             Meant::Outside(alert, actor) => {
-                let answers = Answers::call_the_desk(alert.reference);
+                let answers = match self.may_be_told_again(&alert, &actor, reply.channel).await {
+                    true => Answers::call_the_desk(alert.reference),
+                    false => Answers::silent(),
+                };
                 let words = (reply.channel, reply.words.expose());
                 return self.keep_words(*alert, &actor, words, Kept { key, note: None }, answers).await;
             }
@@ -491,11 +499,26 @@ impl Service {
     /// The last case of which this phone was told as an emergency contact's.
     async fn outside(&self, phones: &[Phone], channel: Channel) -> Result<Option<Meant>, ServiceError> {
         for (organisation, address) in phones {
-            if let Some((alert, delivery)) = self.told_outside(organisation, *address, channel).await? {
+            if let Some((alert, delivery)) = self.told_outside(organisation, *address, channel).await?
+                && delivery.is_out()
+            {
                 return Ok(Some(Meant::Outside(Box::new(alert), recipient(&delivery))));
             }
         }
         Ok(None)
+    }
+
+    /// Whether an emergency contact who was told may hear it once more: the student's word is asked again.
+    async fn may_be_told_again(&self, alert: &Alert, actor: &Actor, channel: Channel) -> bool {
+        let Actor::Contact { contact } = actor else { return false };
+        let told = |delivery: &&Delivery| {
+            let is_theirs = delivery.contact == *contact && delivery.channel == channel;
+            is_theirs && delivery.purpose == Purpose::EmergencyContact && delivery.is_out()
+        };
+        match alert.deliveries.iter().rfind(told) {
+            Some(delivery) => self.may_still_disclose(alert, delivery).await,
+            None => false,
+        }
     }
 
     /// The words that an answer is said in. What an emergency contact hears is the very text that they were told.
@@ -686,7 +709,8 @@ fn waits(alert: &Alert) -> bool {
 fn outside_of(alert: &Alert, phones: &[Phone], channel: Channel) -> Option<Meant> {
     let is_it = |delivery: &&Delivery| {
         let is_phone = |(_, address): &Phone| *address == delivery.address_key;
-        delivery.purpose == Purpose::EmergencyContact && delivery.channel == channel && phones.iter().any(is_phone)
+        let is_told = delivery.purpose == Purpose::EmergencyContact && delivery.is_out();
+        is_told && delivery.channel == channel && phones.iter().any(is_phone)
     };
     let delivery = alert.deliveries.iter().rfind(is_it)?;
     Some(Meant::Outside(Box::new(alert.clone()), recipient(delivery)))

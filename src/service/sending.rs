@@ -43,12 +43,17 @@ impl Service {
             let Judged { alert, consent_version } = self.judge(self.load(id).await?).await?;
             let mut along = Along { consent_version, ..Along::default() };
             if alert.asks_for_emergency_contacts(self.clock.now()) {
-                let known = self.disclosures(&alert).await?;
-                if along.consent_version.is_some_and(|judged| judged != known.version) {
+                match self.disclosures(&alert).await {
                     // The student has spoken between the two looks.
-                    continue;
+                    Ok(known) if along.consent_version.is_some_and(|judged| judged != known.version) => continue,
+                    Ok(known) => {
+                        (along.consent_version, along.emergency) = (Some(known.version), Some(Arc::new(known)))
+                    }
+                    // The ladder does not wait for whom it does not need.
+                    Err(error) => {
+                        tracing::error!(alert = %id, %error, "the student's emergency contacts cannot be read");
+                    }
                 }
-                (along.consent_version, along.emergency) = (Some(known.version), Some(Arc::new(known)));
             }
             match self.change_along(alert, Input::Wake { sole_owner_restarted }, &Actor::Service, &along).await? {
                 Changed::Made(_) => return Ok(Woken::Worked),

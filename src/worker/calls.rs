@@ -264,6 +264,8 @@ impl Worker {
         self.service.note_silence(&alert, no, attempt);
         match self.twilio.fetch_message(provider_id).await {
             Ok(receipt) => {
+                // That a human picked up says nothing of what they heard, if we were not asked what to say.
+                let receipt = receipt.unless_told();
                 let until = self.clock.now().saturating_add(self.settings.call_timeout).unwrap_or(Timestamp::MAX);
                 self.book(alert, until, |alert| {
                     let receipt = receipt.clone();

@@ -407,7 +407,8 @@ impl Worker {
             return;
         }
         match self.service.start_daily_drills(day).await {
-            Ok(()) => *self.drilled_on.lock() = Some(day),
+            Ok(true) => *self.drilled_on.lock() = Some(day),
+            Ok(false) => tracing::debug!("the daily drill waits for another to end"),
             Err(error) => tracing::error!(%error, "the daily drill cannot be started; trying again"),
         }
     }

@@ -382,12 +382,13 @@ fn times(seen: &Seen<'_>) -> Checked {
 
 fn deliveries(seen: &Seen<'_>) -> Checked {
     let alert = seen.after();
-    // By the newest to their phone people take the case: these stay, as does what is under way.
-    let phone = |delivery: &Delivery| (delivery.address_key, delivery.channel);
+    // By the newest to their phone people take the case, and emergency contacts are known: these stay, as does what is
+    // under way.
+    let phone = |delivery: &Delivery| (delivery.address_key, delivery.channel, delivery.purpose);
     let asking: BTreeMap<_, _> = alert
         .deliveries
         .iter()
-        .filter(|delivery| delivery.purpose.is_alert())
+        .filter(|delivery| !delivery.purpose.is_notice())
         .map(|delivery| (phone(delivery), delivery.no))
         .collect();
     let needed = |delivery: &&Delivery| delivery.is_pending() || asking.values().any(|no| *no == delivery.no);

@@ -748,6 +748,10 @@ async fn a_number_that_is_changed_takes_no_word_of_the_students_back() {
     world.pass_in_steps(s(2 * 3600), s(60)).await;
     let alert = world.alert(&reference).await;
     assert_eq!(alert["state"], "escalating", "the student has taken nothing back: {alert}");
+    world.event(&event("student-1", 0.95)).await.expect(202);
+    world.work().await;
+    let alert = world.alert(&reference).await;
+    assert_eq!(alert["state"], "escalating", "nor has a further event: {alert}");
     send_code(&world, &path, "sms").await.expect(202);
     confirm(&world, &path, "sms", &code_on(&world, OTHER)).await.expect(200);
     world.pass_in_steps(s(3600), s(60)).await;

@@ -133,6 +133,21 @@ async fn one_drill_runs_at_a_time_and_asking_again_starts_no_second() {
 }
 
 #[tokio::test]
+async fn the_daily_drill_waits_for_one_that_was_started_by_hand() {
+    // The stories begin at 08:35 UTC, 14:05 in Kolkata.
+    let mut world = ladder().with("CRISIS_RELAY__DRILLS__DAILY_AT", "14:10").start().await;
+    world.pass(s(4 * 60)).await;
+    let first = started(&mut world).await;
+    world.pass_in_steps(s(3 * 60), s(60)).await;
+    assert_eq!(world.query("SELECT count(*) FROM alerts WHERE kind = 'drill'"), 1, "one at a time");
+    let path = format!("/api/v1/crisis/alerts/{first}/resolve");
+    world.post(&path, ADMIN, &json!({ "outcome": "drill" })).await.expect(200);
+    world.pass_in_steps(s(3 * 60), s(60)).await;
+    assert_eq!(world.query("SELECT count(*) FROM alerts WHERE kind = 'drill'"), 2, "its turn has come");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
 async fn a_drill_that_is_taken_at_the_dashboard_is_answered() {
     let mut world = ladder().start().await;
     let reference = started(&mut world).await;

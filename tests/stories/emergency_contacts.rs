@@ -253,6 +253,60 @@ async fn asked_for_twice_while_it_is_on_its_way_it_is_sent_once() {
 }
 
 #[tokio::test]
+async fn under_the_key_of_another_case_nothing_is_said_to_be_done() {
+    let mut world = with_desk().start().await;
+    let mut references = Vec::new();
+    for (student, phone) in [(STUDENT, PHONE), ("student-2", OTHER)] {
+        proven(&world, student, &[("sms", phone)], None).await;
+        world.pass(s(5)).await;
+        references.push(world.told(student, 0.93).await);
+        world.work().await;
+    }
+    for (reference, status) in references.iter().zip([200, 422]) {
+        let url = format!("/api/v1/crisis/alerts/{reference}/inform-emergency-contact");
+        let request = world.client().post(world.base().join(&url).unwrap()).bearer_auth(COUNSELLOR_KEY);
+        let request = request.header("Idempotency-Key", "form").json(&json!({ "reason": REASON }));
+        answer(request).await.expect(status);
+        world.work().await;
+    }
+    assert_eq!((asked(&world, PHONE).len(), asked(&world, OTHER).len()), (1, 0));
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_repeated_request_that_met_one_on_its_way_sends_none_later() {
+    let mut world = with_desk().start().await;
+    proven(&world, STUDENT, &[("sms", PHONE)], None).await;
+    let reference = world.told(STUDENT, 0.93).await;
+    world.work().await;
+    informed(&mut world, &reference).await;
+    let url = world.base().join(&format!("/api/v1/crisis/alerts/{reference}/inform-emergency-contact")).unwrap();
+    for _ in 0..2 {
+        let request = world.client().post(url.clone()).bearer_auth(COUNSELLOR_KEY).header("Idempotency-Key", "second");
+        answer(request.json(&json!({ "reason": REASON }))).await.expect(200);
+        world.receipts().await;
+        world.receipts().await;
+    }
+    assert_eq!(asked(&world, PHONE).len(), 1);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn who_picks_up_after_the_student_has_taken_their_word_back_hears_nothing() {
+    let mut world = with_desk().start().await;
+    let path = proven(&world, STUDENT, &[("voice", PHONE), ("sms", PHONE)], None).await;
+    let reference = world.told(STUDENT, 0.93).await;
+    world.work().await;
+    informed(&mut world, &reference).await;
+    let call = world.sim().expect_call(PHONE).unwrap();
+    change(&world, Method::DELETE, &path, "\"1\"", None).await.expect(204);
+    world.sim().pick_up(&call.sid, AnsweredBy::Human).await.unwrap();
+    world.work().await;
+    assert!(world.sim().calls_to(PHONE)[0].said.is_empty());
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
 async fn a_withheld_case_may_be_decided_on_too_and_its_counsellors_are_not_told() {
     let mut world = with_desk().start().await;
     proven(&world, STUDENT, &[("sms", PHONE)], None).await;
@@ -456,6 +510,8 @@ async fn what_the_student_says_before_the_call_counts_and_is_audited() {
         assert!(cancelled.iter().any(|entry| entry["reason"] == why), "{why}: {cancelled:?}");
         let alarms = world.alarms("emergency_contact_untold").await;
         assert_eq!(alarms, if why == "number_gone" { 1.0 } else { 0.0 }, "{why}");
+        let said = world.sim().reply(PHONE, "Who sent me a code?").await.unwrap();
+        assert!(said.answers.is_empty(), "{why}: who was told nothing hears nothing: {said:?}");
         world.holds_its_promises().await;
     }
 }

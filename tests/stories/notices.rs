@@ -320,6 +320,35 @@ async fn a_follow_up_that_reaches_nobody_alarms_the_operator_and_is_tried_again(
 }
 
 #[tokio::test]
+async fn of_many_people_each_is_reminded_once_until_one_can_be() {
+    // As many as the configuration takes: in two rounds more than the messages that a case keeps.
+    let people: String = (0..15)
+        .map(|n| contact_entry(&format!("person-{n}"), "lead", "whatsapp_to", &format!("+9198000010{n:02}")))
+        .collect();
+    let policy = "[[policy.steps]]\ncontacts = ['counsellor']\nchannels = ['whatsapp']\n";
+    let mut world = Setting::default().with_file(&(people + policy)).start().await;
+    let reference = world.told("student-1", 0.93).await;
+    world.work().await;
+    let body = json!({ "outcome": "safety_plan", "follow_up_at": world.now() + SignedDuration::from_hours(48) });
+    let path = format!("/api/v1/crisis/alerts/{reference}/resolve");
+    world.post(&path, COUNSELLOR_KEY, &body).await.expect(200);
+    world.goes_wrong(FaultRule::always(Fault::Refused { code: 63016, http_status: 400 }));
+    world.pass(s(48 * 3600 + 60)).await;
+    let asked = |world: &World| {
+        let sent = world.sim().requests().into_iter().filter(|one| one.get("To").is_some());
+        sent.filter_map(|one| one.get("Body").map(str::to_owned))
+            .filter(|body| body.contains("a follow-up is due"))
+            .count()
+    };
+    for round in 1..=4 {
+        world.pass_in_steps(s(300), s(5)).await;
+        assert_eq!((asked(&world), world.alarms("follow_up_untold").await), (16 * round, round as f64));
+        world.pass(s(3400)).await;
+    }
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
 async fn a_follow_up_that_nobody_may_be_told_of_alarms_the_operator() {
     let mut world = ladder().start().await;
     closed_with_follow_up(&mut world, SignedDuration::from_hours(48)).await;

@@ -156,6 +156,23 @@ async fn another_key_changes_nothing_and_the_message_is_said_once_more() {
 }
 
 #[tokio::test]
+async fn who_picks_up_while_nobody_says_anything_has_not_been_told() {
+    let mut world = called().start().await;
+    let reference = case(&mut world).await;
+    let call = rings(&world, PHONE);
+    // The service was away when Twilio asked what to say. What comes later tells only that a human had picked up.
+    for status in ["in-progress", "completed"] {
+        posted(&world, &call, "status", &[("CallStatus", status)]).await.expect(204);
+        world.work().await;
+    }
+    let delivery = world.last_delivery(&reference).await;
+    assert_ne!(delivery["attempts"][0]["status"], "answered", "{delivery}");
+    world.pass_in_steps(s(60), s(10)).await;
+    assert_ne!(world.sim().messages_to(COUNSELLOR).len(), 0, "they are told over their next channel");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
 async fn who_presses_nothing_hears_it_three_times_and_the_ladder_goes_on() {
     let mut world = called().start().await;
     let reference = case(&mut world).await;

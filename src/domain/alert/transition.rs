@@ -794,13 +794,14 @@ impl<'a, 'b> Changing<'a, 'b> {
     fn drop_oldest(&mut self) {
         while self.alert.deliveries.len() > DELIVERIES_KEPT {
             let deliveries = &self.alert.deliveries;
-            // By the newest to their phone people take the case.
+            // By the newest to their phone people take the case, and emergency contacts are known.
             let is_newest = |delivery: &Delivery| {
                 let same = |later: &Delivery| {
                     later.no > delivery.no
+                        && later.purpose == delivery.purpose
                         && (later.address_key, later.channel) == (delivery.address_key, delivery.channel)
                 };
-                delivery.purpose.is_alert() && !deliveries.iter().any(|later| later.purpose.is_alert() && same(later))
+                !delivery.purpose.is_notice() && !deliveries.iter().any(same)
             };
             let settled = |delivery: &Delivery| delivery.next_action_at().is_none() && !is_newest(delivery);
             // Where there is none, one of which only a receipt is missing.

@@ -314,7 +314,7 @@ impl From<&AlertState> for StateView {
                 by: by.into(),
                 outcome: *outcome,
                 at: *at,
-                follow_up_at: follow_up.map(|follow_up| follow_up.due_at),
+                follow_up_at: follow_up.as_ref().map(|follow_up| follow_up.due_at),
             },
         }
     }

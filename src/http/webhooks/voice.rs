@@ -87,7 +87,8 @@ pub(super) async fn key(posted: Posted) -> Result<Response, Problem> {
     responses((status = 204, description = "booked, or nothing new"), WebhookProblems))]
 pub(super) async fn call_status(posted: Posted) -> Result<StatusCode, Problem> {
     let (state, begun, event) = read(posted)?;
-    if let Some(receipt) = event.receipt {
+    // Only what asks us what to say shows that somebody who picked up was told anything.
+    if let Some(receipt) = event.progress {
         let service = Arc::clone(&state.service);
         let booking = async move { service.record_receipt(event.attempt, &receipt).await };
         let recorded = tokio::spawn(booking).await.map_err(|_| Problem::new(ProblemCode::Internal))??;

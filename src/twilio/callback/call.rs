@@ -49,6 +49,8 @@ pub struct CallEvent {
     pub call: ProviderId,
     /// How far it got; `None` for a status word that is new at Twilio.
     pub receipt: Option<Receipt>,
+    /// The same, but for who picked up: whoever did has not been told anything yet, as far as this says.
+    pub progress: Option<Receipt>,
     /// The phone that was called.
     pub to: Option<PhoneNumber>,
     /// The keys that were pressed, where any were: at most four characters.
@@ -64,11 +66,14 @@ impl CallEvent {
     /// A field without which it means nothing is missing or malformed.
     pub fn read(form: &Form, raw_query: &str) -> Result<Self, CallbackError> {
         let call = call_sid(form.need("CallSid")?).ok_or(CallbackError::Malformed("CallSid"))?;
-        let status = MessageStatus::of_call(form.need("CallStatus")?, form.get("AnsweredBy"));
+        let (word, by) = (form.need("CallStatus")?, form.get("AnsweredBy"));
+        let status = MessageStatus::of_call(word, by);
+        let progress = MessageStatus::of_call(word, by.filter(|by| *by != "human"));
         let code = form.get("ErrorCode").and_then(|code| code.parse().ok());
         Ok(Self {
             attempt: attempt_of(raw_query),
             receipt: status.map(|status| receipt(call.clone(), status, code)),
+            progress: progress.map(|status| receipt(call.clone(), status, code)),
             call,
             to: form.get("To").and_then(|to| to.parse().ok()),
             digits: form.get("Digits").map(|digits| digits.chars().take(4).collect()),

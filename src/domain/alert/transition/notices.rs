@@ -4,13 +4,12 @@
 //! A notice asks nobody to take a case, so nothing depends on it: it is tried as any message, over one channel, and
 //! where it fails there is no other. But it stands on the same ground, and is recorded alike.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::Changing;
-use crate::domain::alert::{Alarm, AlertState, Deed, FollowUp, TakenBy};
+use crate::domain::alert::{Alarm, AlertState, Deed, TakenBy};
 use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, Contact, ContactMethod};
 use crate::domain::delivery::{Delivery, DeliveryState, later};
@@ -160,7 +159,7 @@ impl Changing<'_, '_> {
     /// A follow-up is due: who closed the case is reminded, or whoever was told of it, or whoever can be.
     pub(super) fn remind_of_follow_up(&mut self) {
         let AlertState::Resolved { follow_up: Some(follow_up), .. } = &mut self.alert.state else { return };
-        *follow_up = FollowUp { begun_at: Some(self.cx.now), again_at: None, ..*follow_up };
+        (follow_up.tried, follow_up.again_at) = (Vec::new(), None);
         self.pass_follow_up_on();
     }
 
@@ -168,32 +167,30 @@ impl Changing<'_, '_> {
     /// of it, and all are tried again later.
     pub(super) fn pass_follow_up_on(&mut self) {
         let AlertState::Resolved { follow_up: Some(follow_up), by, .. } = &self.alert.state else { return };
-        let (before, closer) = (*follow_up, by);
-        let closer = match closer {
+        let mut follow_up = follow_up.clone();
+        let closer = match by {
             Actor::Contact { contact } => Some(contact.clone()),
             Actor::Person { .. } | Actor::Machine { .. } | Actor::Provider | Actor::Service => None,
         };
-        let was_tried = |delivery: &&Delivery| {
-            delivery.purpose == Purpose::FollowUpReminder
-                && before.begun_at.is_some_and(|begun| delivery.planned_at >= begun)
-        };
-        let tried = self.alert.deliveries.iter().filter(was_tried).map(|delivery| &delivery.contact);
-        let tried: BTreeSet<ContactId> = tried.cloned().collect();
         let told = self.alert.deliveries.iter().filter(|delivery| is_told(delivery)).rev();
         let candidates: Vec<ContactId> = closer
             .into_iter()
             .chain(told.map(|delivery| delivery.contact.clone()))
             .chain(self.cx.directory.people().map(|contact| contact.id.clone()))
-            .filter(|contact| !tried.contains(contact))
+            .filter(|contact| !follow_up.tried.contains(contact))
             .collect();
-        let told = candidates.iter().find_map(|contact| self.plan_notice(Purpose::FollowUpReminder, contact)).is_some();
-        let in_vain = before.in_vain + u32::from(!told);
-        let is_told = told || in_vain >= FOLLOW_UP_TRIES;
-        let again_at = (!is_told).then(|| later(self.cx.now, FOLLOW_UP_AGAIN));
-        if let AlertState::Resolved { follow_up: Some(follow_up), .. } = &mut self.alert.state {
-            *follow_up = FollowUp { is_told, again_at, in_vain, ..before };
+        let reminded =
+            candidates.into_iter().find(|contact| self.plan_notice(Purpose::FollowUpReminder, contact).is_some());
+        let told = reminded.is_some();
+        follow_up.tried.extend(reminded);
+        follow_up.in_vain += u32::from(!told);
+        follow_up.is_told = told || follow_up.in_vain >= FOLLOW_UP_TRIES;
+        follow_up.again_at = (!follow_up.is_told).then(|| later(self.cx.now, FOLLOW_UP_AGAIN));
+        let due_at = follow_up.due_at;
+        if let AlertState::Resolved { follow_up: known, .. } = &mut self.alert.state {
+            *known = Some(follow_up);
         }
-        self.record(&Deed::FollowUpDue { due_at: before.due_at, told });
+        self.record(&Deed::FollowUpDue { due_at, told });
         if !told {
             self.out.alarms.push(Alarm::FollowUpUntold);
         }

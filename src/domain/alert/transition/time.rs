@@ -30,7 +30,7 @@ impl Changing<'_, '_> {
                     self.reopen();
                 }
             }
-            AlertState::Resolved { follow_up: Some(follow_up), .. }
+            AlertState::Resolved { follow_up: Some(ref follow_up), .. }
                 if follow_up.next_at().is_some_and(|at| at <= self.cx.now) =>
             {
                 self.remind_of_follow_up();

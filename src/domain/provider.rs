@@ -142,10 +142,7 @@ impl Receipt {
     /// Where they were, that is known before, and stands.
     #[must_use]
     pub fn unless_told(self) -> Self {
-        match self.status {
-            MessageStatus::Answered => Self { status: MessageStatus::Completed, ..self },
-            _ => self,
-        }
+        if self.status == MessageStatus::Answered { Self { status: MessageStatus::Completed, ..self } } else { self }
     }
 }
 

@@ -21,7 +21,7 @@ use crisis_relay::domain::provider::{MessageStatus, Receipt, SendOutcome};
 use crisis_relay::ports::{Fault, ListedMessage, LookUpError, MessageRequest, Store, TwilioClient};
 use crisis_relay::service::Service;
 use crisis_relay::service::caller::Caller;
-use crisis_relay::service::intake::{EmergencyOverride, IdempotencyInput, NewEvent};
+use crisis_relay::service::intake::{IdempotencyInput, NewEvent, Statement};
 use crisis_relay::store::sqlite::SqliteStore;
 
 use super::service::{database, settings};
@@ -211,7 +211,7 @@ fn event(no: usize) -> NewEvent {
         message: Some(super::scenarios::WORDS.to_owned()),
         occurred_at: None,
         model_version: None,
-        emergency_override: Some(EmergencyOverride { by: "Duty doctor".to_owned(), reason: "life at risk".to_owned() }),
+        emergency_override: Some(Statement { by: "Duty doctor".to_owned(), reason: "life at risk".to_owned() }),
         metadata: None,
     }
 }

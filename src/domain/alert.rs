@@ -34,8 +34,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use deed::{CancelReason, Deed, DeliveryDeed};
-pub use transition::{Input, NewAlert, Rejection};
+pub use deed::{AgainDeed, CancelReason, Deed, DeliveryDeed};
+pub use transition::{Input, NewAlert, Rejection, ToldAgain};
 
 use super::audit::{Actor, AuditEntry, AuditHead};
 use super::consent::{DisclosureGround, EmergencyContact, Ground};
@@ -323,6 +323,10 @@ pub struct Alert {
     /// How many replies are kept beside it that asked for nothing.
     #[serde(default, skip_serializing_if = "is_none_yet")]
     pub replies: u32,
+    /// How many of the student's emergency contacts are kept. They are counted apart: a machine outside must not fill the
+    /// team's place.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub outside_replies: u32,
     /// The head of the chain `alert/<id>`.
     pub audit_head: AuditHead,
 }

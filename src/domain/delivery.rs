@@ -30,7 +30,7 @@ use super::consent::DisclosureGround;
 use super::contact::{Channel, ContactRole, Language};
 use super::event::Score;
 use super::ids::{AddressKey, AttemptNo, ContactId, DeliveryNo, PersonKey, ProviderId};
-use super::message::Purpose;
+use super::message::{Composed, Purpose};
 use super::policy::Stage;
 use super::provider::{ErrorClass, MessageStatus, ProviderFault, Receipt, SendOutcome, UnknownCause};
 use super::sealed::Sealed;
@@ -102,6 +102,18 @@ pub struct Disclosed {
     pub language: Language,
     /// SHA-256 of the exact rendered text, in hexadecimal.
     pub text_sha256: String,
+}
+
+impl Disclosed {
+    /// What is recorded of this message.
+    pub fn of(message: &Composed) -> Self {
+        Self {
+            template: message.template.clone(),
+            template_version: message.version,
+            language: message.language.clone(),
+            text_sha256: message.text_sha256.clone(),
+        }
+    }
 }
 
 /// One call to the provider. Attempts are only ever added.

@@ -183,8 +183,8 @@ pub enum Answer {
     Help,
     /// No case waits for this person.
     NoCase,
-    /// They were told as an emergency contact: whom to call is said again.
-    CallTheDesk(Reference),
+    /// They were told as an emergency contact: whom to call is said again, in the very words that are recorded.
+    CallTheDesk(String),
     /// Nobody that is known here, or the provider itself answers: nothing is said.
     Nothing,
 }
@@ -249,8 +249,8 @@ fn answer_text(answer: &Answer) -> Option<String> {
             )
         }
         Answer::Help => HELP.to_owned(),
-        // The words are the college's own: see the service.
-        Answer::CallTheDesk(_) | Answer::Nothing => return None,
+        Answer::CallTheDesk(words) => words.clone(),
+        Answer::Nothing => return None,
     };
     Some(text)
 }

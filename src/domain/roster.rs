@@ -8,7 +8,7 @@
 //!
 //! How a number is proven stands in [`super::method`]. That a phone takes nothing from us is the phone's own word: it outlives
 //! the contact who had the number. A number that is taken out while it is opted out is kept as that ([`OptedOutNumber`]), and
-//! whoever gets it next gets it opted out.
+//! whoever gets it next gets it opted out. So is one that was only ever an emergency contact's of a student.
 //!
 //! Only a verified method of an active contact is used for alerts. Every change is [`Roster::on`]: a pure function of the
 //! roster, a [`Change`] and the [`Situation`], which gives a [`Transition`]. The store commits the roster and its audit
@@ -375,6 +375,18 @@ impl Roster {
     /// Whether a number takes nothing from us that nobody has just now.
     pub fn is_opted_out(&self, channel: Channel, address: AddressKey) -> bool {
         self.opted_out.iter().any(|known| (known.channel, known.address) == (channel, address))
+    }
+
+    /// Since when a phone takes nothing from us, whoever has it; `None`: nobody knows that it does not.
+    pub fn opted_out_since(&self, channel: Channel, address: AddressKey) -> Option<Timestamp> {
+        let methods = self.contacts.iter().flat_map(|contact| &contact.methods);
+        let of_somebody =
+            methods.filter(|method| method.is_at(channel, address)).find_map(|method| match method.standing {
+                Standing::OptedOut { since, .. } => Some(since),
+                Standing::Unverified | Standing::Verified { .. } => None,
+            });
+        let mut numbers = self.opted_out.iter().filter(|known| (known.channel, known.address) == (channel, address));
+        of_somebody.or_else(|| numbers.next().map(|known| known.since))
     }
 
     /// Whether a schedule or a policy names this person.

@@ -148,7 +148,8 @@ impl Service {
         let is_wanted = self.may_tell_outside(&alert, delivery).await;
         if self.answer_given(under.key).await?.is_none() {
             let words = format!("(key {})", String::from_utf8_lossy(key.name()));
-            let answers = Answers::call_the_desk(alert.reference);
+            // What they hear is what the call was made to say: its attempt is the record of it.
+            let answers = Answers::silent();
             self.keep_words(alert, &recipient(delivery), (Channel::Voice, &words), under, answers).await?;
         }
         Ok(if is_wanted { Said::Told(speech) } else { Said::Nothing })

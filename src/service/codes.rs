@@ -3,19 +3,23 @@
 //! A code is durable before it is sent, so that whatever reaches the phone can be confirmed; and the call to the provider is
 //! no part of the change.
 
+use std::time::Duration;
+
 use super::caller::Caller;
 use super::contacts::OpenedContact;
 use super::emergency::OpenedEmergencyContact;
 use super::people::subject_key;
 use super::{Organisation, Service, ServiceError};
-use crate::domain::consent::EmergencyChange;
+use crate::domain::consent::{ConsentRecord, EmergencyChange, EmergencySituation};
 use crate::domain::contact::{Channel, Language, PhoneNumber};
-use crate::domain::ids::{AddressKey, CodeHash, ContactId, OrganisationId, ProviderId, SubjectKey};
+use crate::domain::ids::{AddressKey, CodeHash, ContactId, IdempotencyKey, OrganisationId, ProviderId, SubjectKey};
 use crate::domain::message::{code_text, text_sha256};
 use crate::domain::method::{CODE_LASTS, Method};
 use crate::domain::provider::{ErrorClass, ProviderFault};
 use crate::domain::roster::{Change, CodeTaken, OptOutBy, Outcome, Rejection};
-use crate::ports::{DataKey, HashPurpose, KeyringError, MessageContent, MessageRequest, SealedField, random};
+use crate::ports::{
+    DataKey, HashPurpose, IdempotencyRecord, KeyringError, MessageContent, MessageRequest, SealedField, random,
+};
 
 /// How codes are sent over WhatsApp, which takes free text for a day after the person has written only.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,19 +115,90 @@ impl Service {
         self.require_way(channel, &organisation.codes)?;
         let (id, code) = (&organisation.id, self.draw_code());
         let subject = subject_key(self.keyring.as_ref(), id, user_id);
-        let changed = self
-            .change_emergency_as(caller, subject, |record| {
-                let known = record.emergency_contact(contact).ok_or(Rejection::NoSuchContact)?;
-                let method = known.method(channel).ok_or(Rejection::NoSuchMethod)?;
-                let hash = self.code_hash(id, contact, channel, method.address_key, &code);
-                Ok(EmergencyChange::SendCode { id: contact.clone(), channel, hash })
-            })
-            .await?;
+        let live = self.live(id)?;
+        let make = |record: &ConsentRecord| {
+            let known = record.emergency_contact(contact).ok_or(Rejection::NoSuchContact)?;
+            let method = known.method(channel).ok_or(Rejection::NoSuchMethod)?;
+            if live.roster.opted_out_since(channel, method.address_key).is_some() {
+                return Err(Rejection::OptedOut);
+            }
+            let hash = self.code_hash(id, contact, channel, method.address_key, &code);
+            Ok(EmergencyChange::SendCode { id: contact.clone(), channel, hash })
+        };
+        let address = self.would_send_code(caller, subject, (contact, channel), make).await?;
+        self.take_code_place(id, address).await?;
+        let changed = self.change_emergency_as(caller, subject, make).await?;
         let known = changed.record.emergency_contact(contact).ok_or(ServiceError::NotFound)?;
         let method = known.method(channel).ok_or(ServiceError::NotFound)?;
         let key = self.person_data_key(id, subject.into()).await?;
         let whose = Whose::Student(subject);
         self.code_to_send(organisation, whose, (contact, &known.language), method, key.as_ref(), &code)
+    }
+
+    /// Whether a student's own limits let a code be sent, before anything is changed; says to which number.
+    async fn would_send_code(
+        &self,
+        caller: &Caller,
+        subject: SubjectKey,
+        (contact, channel): (&ContactId, Channel),
+        make: impl Fn(&ConsentRecord) -> Result<EmergencyChange, Rejection>,
+    ) -> Result<AddressKey, ServiceError> {
+        let organisation = self.organisation(&caller.organisation)?;
+        let known = self.store.consent(&organisation.id, subject).await?;
+        let record = known.unwrap_or_else(|| ConsentRecord::empty(organisation.id.clone(), subject));
+        let actor = caller.actor(self.keyring.as_ref(), None);
+        let situation = EmergencySituation { now: self.clock.now(), actor: &actor, senders: &organisation.senders };
+        let change = make(&record).map_err(ServiceError::Roster)?;
+        let would = record.on(change, &situation).map_err(ServiceError::Roster)?;
+        let method = would.record.emergency_contact(contact).and_then(|known| known.method(channel));
+        method.map(|method| method.address_key).ok_or(ServiceError::NotFound)
+    }
+
+    /// Takes one of the places that a phone has for codes on behalf of students, whoever they are: five in an hour of the
+    /// clock, one in a minute. A student's own limits know nothing of what another's record sends to the same phone.
+    ///
+    /// A place is taken by whoever keeps its key first, so that several instances share them.
+    async fn take_code_place(&self, organisation: &OrganisationId, address: AddressKey) -> Result<(), ServiceError> {
+        let now = self.clock.now().as_second();
+        let (minute, hour) = (now.div_euclid(MINUTE), now.div_euclid(HOUR));
+        if !self.keep_mark(organisation, address, &[b"minute", &minute.to_be_bytes()]).await? {
+            return Err(ServiceError::Roster(Rejection::TooSoon(rest(now, MINUTE))));
+        }
+        for place in 0..PLACES_AN_HOUR {
+            if self.keep_mark(organisation, address, &[b"hour", &hour.to_be_bytes(), &[place]]).await? {
+                // Kept for as long as answers are, from the first of them on: whoever says STOP to a code is known by it.
+                self.keep_mark(organisation, address, &[b"sent"]).await?;
+                return Ok(());
+            }
+        }
+        Err(ServiceError::Roster(Rejection::TooSoon(rest(now, HOUR))))
+    }
+
+    /// Whether a code went to this phone on behalf of a student, in the days for which answers are kept.
+    pub(super) async fn was_sent_a_code(
+        &self,
+        organisation: &OrganisationId,
+        address: AddressKey,
+    ) -> Result<bool, ServiceError> {
+        Ok(self.store.answer(self.mark_key(organisation, address, &[b"sent"])).await?.is_some())
+    }
+
+    /// Says whether nobody had left this mark before.
+    async fn keep_mark(
+        &self,
+        organisation: &OrganisationId,
+        address: AddressKey,
+        mark: &[&[u8]],
+    ) -> Result<bool, ServiceError> {
+        let key = self.mark_key(organisation, address, mark);
+        let (body, answer, created_at) = (*key.as_bytes(), String::new(), self.clock.now());
+        Ok(self.store.keep_answer(IdempotencyRecord { key, body, status: 0, answer, created_at }).await?)
+    }
+
+    fn mark_key(&self, organisation: &OrganisationId, address: AddressKey, mark: &[&[u8]]) -> IdempotencyKey {
+        let whose = [b"code".as_slice(), organisation.as_str().as_bytes(), address.as_bytes()];
+        let parts: Vec<&[u8]> = whose.iter().chain(mark).copied().collect();
+        IdempotencyKey::from_bytes(self.keyring.hash(HashPurpose::Idempotency, &parts))
     }
 
     fn draw_code(&self) -> String {
@@ -206,8 +281,7 @@ impl Service {
                 let change = EmergencyChange::CodeNotSent { id, channel, hash, fault: code };
                 self.change_emergency_as(&caller, subject, |_| Ok(change.clone())).await?;
                 if opts_out {
-                    let change = EmergencyChange::OptOut { channel, address, by };
-                    self.change_emergency_as(&caller, subject, |_| Ok(change.clone())).await?;
+                    self.opt_out_outside(&sent.organisation, channel, address, by).await?;
                 }
             }
         }
@@ -295,6 +369,16 @@ impl Service {
         ];
         CodeHash::from_bytes(self.keyring.hash(HashPurpose::Code, &parts))
     }
+}
+
+const MINUTE: i64 = 60;
+const HOUR: i64 = 60 * MINUTE;
+/// How many codes a phone gets in an hour on behalf of students.
+const PLACES_AN_HOUR: u8 = 5;
+
+/// What is left of a span of the clock, from this second on.
+fn rest(now: i64, span: i64) -> Duration {
+    Duration::from_secs((span - now.rem_euclid(span)).unsigned_abs())
 }
 
 /// What stands in the place of a code in what the audit proves of its message.

@@ -226,6 +226,20 @@ impl Service {
         self.change_if_ours(organisation, channel, address, Change::OptOut { channel, address, by }).await
     }
 
+    /// The phone of an emergency contact takes nothing from us any more, whichever student has named them, now or later.
+    pub(super) async fn opt_out_outside(
+        &self,
+        organisation: &OrganisationId,
+        channel: Channel,
+        address: AddressKey,
+        by: OptOutBy,
+    ) -> Result<(), ServiceError> {
+        // It is what somebody has done with their phone whom the roster does not know.
+        let change = Change::OptOut { channel, address, by };
+        self.change_roster(organisation, &Actor::Provider, None, |_| Ok(change.clone())).await?;
+        Ok(())
+    }
+
     /// A phone takes our messages again.
     pub(crate) async fn opt_in(
         &self,
@@ -271,7 +285,7 @@ impl Service {
             let by = OptOutBy::Provider { code };
             let (channel, address) = (delivery.channel, delivery.address_key);
             let booked = match delivery.purpose {
-                Purpose::EmergencyContact => self.emergency_opt_out(alert, delivery, by).await,
+                Purpose::EmergencyContact => self.opt_out_outside(&alert.organisation, channel, address, by).await,
                 Purpose::CounsellorAlert
                 | Purpose::TakenNotice
                 | Purpose::OutcomeReminder

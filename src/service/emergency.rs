@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::caller::{Caller, Deadline};
 use super::consent::Judged;
 use super::contacts::{PersonName, check_numbers, new_id};
-use super::intake::IdempotencyInput;
+use super::intake::{IdempotencyInput, Statement, seal_stated};
 use super::people::{ensure_data_key, subject_key};
 use super::reading::AlertName;
 use super::{Along, Changed, Service, ServiceError, TRIES};
@@ -24,7 +24,7 @@ use crate::domain::contact::{Channel, Language, PhoneNumber};
 use crate::domain::delivery::Delivery;
 use crate::domain::ids::{AddressKey, ContactId, OrganisationId, SubjectKey};
 use crate::domain::message::Purpose;
-use crate::domain::roster::{OptOutBy, Rejection};
+use crate::domain::roster::Rejection;
 use crate::ports::{ConsentCommit, HashPurpose, IdempotencyRecord, SealedField, StoreError, random};
 
 /// The status of the answer to a decision.
@@ -196,13 +196,16 @@ impl Service {
     async fn opened_emergency(&self, record: &ConsentRecord) -> Result<Vec<OpenedEmergencyContact>, ServiceError> {
         // What does not open is left out: the rest must be shown all the same.
         let key = self.person_data_key_if_any(&record.organisation, record.subject.into()).await?;
+        let live = self.live(&record.organisation)?;
         let open = |contact: &EmergencyContact| {
+            let mut contact = contact.clone();
+            contact.heed_opt_outs(|channel, address| live.roster.opted_out_since(channel, address));
             let open = |field, sealed| key.as_ref().and_then(|key| key.open(field, sealed).ok());
             let number = |sealed| open(SealedField::Address, sealed).and_then(|number| number.parse().ok());
             OpenedEmergencyContact {
-                contact: contact.clone(),
                 name: open(SealedField::ContactName, &contact.name).map(PersonName),
                 numbers: contact.methods.iter().map(|method| number(&method.address)).collect(),
+                contact,
             }
         };
         Ok(record.emergency_contacts.iter().map(open).collect())
@@ -226,7 +229,7 @@ impl Service {
         caller: &Caller,
         name: AlertName,
         contact: Option<&ContactId>,
-        reason: &str,
+        stated: &Statement,
         idempotency: Option<IdempotencyInput<'_>>,
     ) -> Result<Alert, ServiceError> {
         let mut alert = self.find(caller, name).await?;
@@ -247,8 +250,8 @@ impl Service {
         let actor = self.actor_for(caller, &alert).await?;
         let seal = self.person_data_key_if_any(&alert.organisation, alert.subject.into()).await?;
         let seal = seal.ok_or(ServiceError::CannotSeal("reason"))?;
-        let reason = seal.seal(SealedField::Disclosure, reason);
-        let ground = DisclosureGround::Decision { reason, by: actor.clone(), at: self.clock.now() };
+        let statement = seal_stated(SealedField::Disclosure, stated, seal.as_ref());
+        let ground = DisclosureGround::Decision { statement, by: actor.clone(), at: self.clock.now() };
         let record = key.map(|(key, body)| {
             let answer = serde_json::json!({ "alert": id }).to_string();
             IdempotencyRecord { key, body, status: OK, answer, created_at: self.clock.now() }
@@ -299,7 +302,13 @@ impl Service {
     pub(super) async fn disclosures(&self, alert: &Alert) -> Result<Disclosures, ServiceError> {
         let has_desk = self.organisation(&alert.organisation)?.composer.has_desk();
         let record = self.store.consent(&alert.organisation, alert.subject).await?;
-        let (contacts, version) = record.map(|record| (record.emergency_contacts, record.version)).unwrap_or_default();
+        let (mut contacts, version) =
+            record.map(|record| (record.emergency_contacts, record.version)).unwrap_or_default();
+        // What another instance has heard a moment ago may be missing here: then the provider refuses it.
+        let live = self.live(&alert.organisation)?;
+        for contact in &mut contacts {
+            contact.heed_opt_outs(|channel, address| live.roster.opted_out_since(channel, address));
+        }
         Ok(Disclosures { contacts, version, has_desk })
     }
 
@@ -309,35 +318,6 @@ impl Service {
             Ok(known) => known.may_disclose(delivery).is_ok(),
             Err(_) => false,
         }
-    }
-
-    /// An emergency contact's phone takes nothing from us any more.
-    pub(super) async fn emergency_opt_out(
-        &self,
-        alert: &Alert,
-        delivery: &Delivery,
-        by: OptOutBy,
-    ) -> Result<(), ServiceError> {
-        let change = EmergencyChange::OptOut { channel: delivery.channel, address: delivery.address_key, by };
-        self.change_of_phone(alert, delivery, &change).await
-    }
-
-    /// It takes our messages again.
-    pub(super) async fn emergency_opt_in(&self, alert: &Alert, delivery: &Delivery) -> Result<(), ServiceError> {
-        let change = EmergencyChange::OptIn { channel: delivery.channel, address: delivery.address_key };
-        self.change_of_phone(alert, delivery, &change).await
-    }
-
-    async fn change_of_phone(
-        &self,
-        alert: &Alert,
-        delivery: &Delivery,
-        change: &EmergencyChange,
-    ) -> Result<(), ServiceError> {
-        // Whether they replied, or the provider says so: it is what they have done with their phone.
-        let actor = Actor::Contact { contact: delivery.contact.clone() };
-        self.change_emergency(&alert.organisation, alert.subject, &actor, None, |_| Ok(change.clone())).await?;
-        Ok(())
     }
 
     /// The case that a phone was told of last as an emergency contact's, over this channel.

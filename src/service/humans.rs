@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::caller::Caller;
-use super::intake::{EmergencyOverride, seal_override};
+use super::intake::{Statement, seal_stated};
 use super::{Along, Changed, Service, ServiceError};
 use crate::domain::alert::{AckVia, Alert, AlertState, Input, Kind, Outcome, Transition};
 use crate::domain::audit::Actor;
@@ -71,7 +71,7 @@ impl Service {
         &self,
         caller: &Caller,
         alert: Alert,
-        stated: &EmergencyOverride,
+        stated: &Statement,
     ) -> Result<Transition, ServiceError> {
         let person = alert.subject.into();
         let key = self.person_data_key_if_any(&alert.organisation, person).await?;
@@ -79,7 +79,7 @@ impl Service {
         // A life is at stake: people are told even where nobody can keep the reason.
         let is_kept = key.is_some();
         let key = key.unwrap_or_else(|| self.key_to_throw_away(&alert.organisation, person));
-        let statement = seal_override(stated, key.as_ref());
+        let statement = seal_stated(SealedField::Override, stated, key.as_ref());
         let ground = Ground::EmergencyOverride { statement, authorised_by: actor.clone(), at: self.clock.now() };
         let transition = self.decided_by(caller, alert, Input::Overridden { ground }, &actor).await?;
         tracing::info!(alert = %transition.alert.id, "withheld alert escalated by override");

@@ -32,14 +32,14 @@ pub struct NewEvent {
     /// Which model gave the score.
     pub model_version: Option<Label>,
     /// The decision that life is at stake.
-    pub emergency_override: Option<EmergencyOverride>,
+    pub emergency_override: Option<Statement>,
     /// Further data, as JSON text.
     pub metadata: Option<String>,
 }
 
-/// Somebody's decision that somebody must be told without consent. Personal: no `Debug`.
+/// A named person's decision that somebody must be told, as it was handed in. Personal: no `Debug`.
 #[derive(Serialize)]
-pub struct EmergencyOverride {
+pub struct Statement {
     /// Who decided.
     pub by: String,
     /// Why.
@@ -228,7 +228,7 @@ impl Service {
         let event = intake.event;
         let organisation = intake.organisation;
         let stated = event.emergency_override.as_ref().map(|stated| Ground::EmergencyOverride {
-            statement: seal_override(stated, data_key.as_ref()),
+            statement: seal_stated(SealedField::Override, stated, data_key.as_ref()),
             authorised_by: actor.clone(),
             at: intake.now,
         });
@@ -317,9 +317,13 @@ fn is_overridden(alert: &Alert) -> bool {
     matches!(alert.ground, Some(Ground::EmergencyOverride { .. }))
 }
 
-/// Both parts of an override under one seal, as JSON text.
-pub(crate) fn seal_override(stated: &EmergencyOverride, data_key: &dyn DataKey) -> crate::domain::sealed::Sealed {
-    data_key.seal(SealedField::Override, &serde_json::to_string(stated).unwrap_or_default())
+/// Both parts of a named person's decision under one seal, as JSON text.
+pub(crate) fn seal_stated(
+    field: SealedField,
+    stated: &Statement,
+    data_key: &dyn DataKey,
+) -> crate::domain::sealed::Sealed {
+    data_key.seal(field, &serde_json::to_string(stated).unwrap_or_default())
 }
 
 fn seal_details(intake: &Intake<'_>, data_key: &dyn DataKey) -> Option<EventDetails> {

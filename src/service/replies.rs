@@ -15,10 +15,10 @@ use super::people::address_key;
 use super::{Along, Changed, Service, ServiceError, TRIES};
 use crate::alarm::board::About;
 use crate::alarm::kind::Kind;
-use crate::domain::alert::{self, AckVia, Alert, AlertState, Facts, Input, Outcome, Rejection, TakenBy};
+use crate::domain::alert::{self, AckVia, Alert, AlertState, Facts, Input, Outcome, Rejection, TakenBy, ToldAgain};
 use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, PhoneNumber};
-use crate::domain::delivery::Delivery;
+use crate::domain::delivery::{Delivery, Disclosed};
 use crate::domain::event::{EventDetails, ReplyOrigin};
 use crate::domain::ids::{AddressKey, ContactId, EventId, IdempotencyKey, OrganisationId, ProviderId, Reference};
 use crate::domain::message::Purpose;
@@ -120,24 +120,25 @@ enum ByReply {
 pub(super) struct Answers {
     kept: Answer,
     lost: Answer,
+    told_again: Option<ToldAgain>,
 }
 
 impl Answers {
     fn to_team(alert: &Alert) -> Self {
         match waits(alert) {
-            true => Self { kept: Answer::KeptAndWaits(alert.reference), lost: Answer::Help },
-            false => Self { kept: Answer::Kept(alert.reference), lost: Answer::Nothing },
+            true => Self { kept: Answer::KeptAndWaits(alert.reference), lost: Answer::Help, told_again: None },
+            false => Self { kept: Answer::Kept(alert.reference), lost: Answer::Nothing, told_again: None },
         }
     }
 
     /// Their words are kept, and nobody hears anything.
-    fn silent() -> Self {
-        Self { kept: Answer::Nothing, lost: Answer::Nothing }
+    pub(super) const fn silent() -> Self {
+        Self { kept: Answer::Nothing, lost: Answer::Nothing, told_again: None }
     }
 
-    /// An emergency contact hears once more whom to call.
-    pub(super) fn call_the_desk(reference: Reference) -> Self {
-        Self { kept: Answer::CallTheDesk(reference), lost: Answer::CallTheDesk(reference) }
+    /// An emergency contact hears once more whom to call; where that cannot be recorded, nothing.
+    fn call_the_desk(told_again: ToldAgain, words: String) -> Self {
+        Self { kept: Answer::CallTheDesk(words), lost: Answer::Nothing, told_again: Some(told_again) }
     }
 }
 
@@ -175,10 +176,7 @@ impl Service {
             Meant::Outside(alert, _) if self.is_long_past(&alert) => Said::from(Answer::Nothing),
             // Whatever they write takes, hands on and closes nothing.
             Meant::Outside(alert, actor) => {
-                let answers = match self.may_be_told_again(&alert, &actor, reply.channel).await {
-                    true => Answers::call_the_desk(alert.reference),
-                    false => Answers::silent(),
-                };
+                let answers = self.told_again(&alert, &actor, reply.channel).await?;
                 let words = (reply.channel, reply.words.expose());
                 return self.keep_words(*alert, &actor, words, Kept { key, note: None }, answers).await;
             }
@@ -336,7 +334,8 @@ impl Service {
             message: Some(data_key.seal(SealedField::Message, words)),
             metadata: None,
         };
-        match self.by_reply(alert, Input::Replied { channel }, actor, under, answers.kept, Some(details)).await? {
+        let input = Input::Replied { channel, told_again: answers.told_again };
+        match self.by_reply(alert, input, actor, under, answers.kept, Some(details)).await? {
             ByReply::Answered(said) => {
                 tracing::info!(alert = %id, "words of a reply are kept");
                 Ok(said)
@@ -406,9 +405,6 @@ impl Service {
     async fn opted_in(&self, reply: &Reply) -> Result<(), ServiceError> {
         for (organisation, address) in &self.sender(reply).await?.phones {
             self.opt_in(organisation, reply.channel, *address).await?;
-            if let Some((alert, delivery)) = self.told_outside(organisation, *address, reply.channel).await? {
-                self.emergency_opt_in(&alert, &delivery).await?;
-            }
         }
         Ok(())
     }
@@ -420,8 +416,11 @@ impl Service {
         for (organisation, address) in &sender.phones {
             let live = self.live(organisation)?;
             self.opt_out(organisation, reply.channel, *address, OptOutBy::Reply).await?;
-            if let Some((alert, delivery)) = self.told_outside(organisation, *address, reply.channel).await? {
-                self.emergency_opt_out(&alert, &delivery, OptOutBy::Reply).await?;
+            // Somebody whom students have named: told of a case, or sent a code.
+            let is_outside = self.told_outside(organisation, *address, reply.channel).await?.is_some()
+                || self.was_sent_a_code(organisation, *address).await?;
+            if is_outside {
+                self.opt_out_outside(organisation, reply.channel, *address, OptOutBy::Reply).await?;
             }
             let Some(contact) = live.directory.contact_at(reply.channel, *address) else { continue };
             let phone = [(organisation.clone(), *address)];
@@ -508,30 +507,26 @@ impl Service {
         Ok(None)
     }
 
-    /// Whether an emergency contact who was told may hear it once more: the student's word is asked again.
-    async fn may_be_told_again(&self, alert: &Alert, actor: &Actor, channel: Channel) -> bool {
-        let Actor::Contact { contact } = actor else { return false };
+    /// What an emergency contact who was told hears in answer: the same once more, in their language, unless the student's
+    /// word, which is asked again, stands against it.
+    async fn told_again(&self, alert: &Alert, actor: &Actor, channel: Channel) -> Result<Answers, ServiceError> {
+        let Actor::Contact { contact } = actor else { return Ok(Answers::silent()) };
         let told = |delivery: &&Delivery| {
             let is_theirs = delivery.contact == *contact && delivery.channel == channel;
             is_theirs && delivery.purpose == Purpose::EmergencyContact && delivery.is_out()
         };
-        match alert.deliveries.iter().rfind(told) {
-            Some(delivery) => self.may_still_disclose(alert, delivery).await,
-            None => false,
+        let Some(delivery) = alert.deliveries.iter().rfind(told) else { return Ok(Answers::silent()) };
+        if !self.may_still_disclose(alert, delivery).await {
+            return Ok(Answers::silent());
         }
-    }
-
-    /// The words that an answer is said in. What an emergency contact hears is the very text that they were told.
-    pub async fn said_back(&self, said: &Said) -> Result<Option<String>, ServiceError> {
-        let Answer::CallTheDesk(reference) = said.answer else { return Ok(reply::text(said)) };
-        for organisation in &self.organisations {
-            let Some(alert) = self.store.alert_by_reference(&organisation.id, reference).await? else { continue };
-            let told = alert.deliveries.iter().rfind(|delivery| delivery.purpose == Purpose::EmergencyContact);
-            let Some(delivery) = told.filter(|_| organisation.composer.has_desk()) else { continue };
-            let facts = Facts { channel: Channel::Sms, ..alert.facts(delivery, TakenBy::Dashboard) };
-            return Ok(organisation.composer.compose(&facts).map(|composed| composed.text));
-        }
-        Ok(None)
+        let composer = &self.organisation(&alert.organisation)?.composer;
+        // An answer is free text over WhatsApp, too.
+        let facts = Facts { channel: Channel::Sms, ..alert.facts(delivery, TakenBy::Dashboard) };
+        let composed = composer.compose(&facts).filter(|_| composer.has_desk());
+        Ok(composed.map_or(Answers::silent(), |message| {
+            let told_again = ToldAgain { delivery: delivery.no, disclosed: Disclosed::of(&message) };
+            Answers::call_the_desk(told_again, message.text)
+        }))
     }
 
     /// The case of a message that was tapped. A wrong tap must not send anybody back to sleep while another case waits.

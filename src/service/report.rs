@@ -184,12 +184,17 @@ impl Page<'_> {
             _ => {
                 let who = self.actor(entry, "/ground/authorised_by");
                 self.line(&format!("  {when}  emergency override, handed in by {who}"));
-                let statement = self.open(SealedField::Override, at(entry, "/ground/statement"));
-                let stated: Value = statement.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-                self.line(&format!("      decided by: {}", self.unsealed(&stated, "/by")));
-                self.line(&format!("      because:    {}", self.unsealed(&stated, "/reason")));
+                self.stated(SealedField::Override, at(entry, "/ground/statement"));
             }
         }
+    }
+
+    /// Who has decided, and why, in the words that were handed in.
+    fn stated(&mut self, field: SealedField, sealed: &str) {
+        let statement = self.open(field, sealed);
+        let stated: Value = statement.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        self.line(&format!("      decided by: {}", self.unsealed(&stated, "/by")));
+        self.line(&format!("      because:    {}", self.unsealed(&stated, "/reason")));
     }
 
     fn unsealed(&self, stated: &Value, path: &str) -> String {
@@ -265,17 +270,15 @@ impl Page<'_> {
                 ));
             }
             "decision" => {
+                let statement = at(entry, "/disclosure/statement");
                 let (who, at) = (self.actor(entry, "/disclosure/by"), when("/disclosure/at"));
-                self.line(&format!("      disclosed to an emergency contact by decision of {who} at {at}"));
-                self.reason(entry, "/disclosure/reason");
+                self.line(&format!(
+                    "      disclosed to an emergency contact on a decision, handed in by {who} at {at}"
+                ));
+                self.stated(SealedField::Disclosure, statement);
             }
             _ => {}
         }
-    }
-
-    fn reason(&mut self, entry: &Value, path: &str) {
-        let reason = self.open(SealedField::Disclosure, at(entry, path)).unwrap_or_else(|| "(sealed)".to_owned());
-        self.line(&format!("      because:    {reason}"));
     }
 
     fn outcome(&mut self, entry: &Value) {
@@ -287,10 +290,18 @@ impl Page<'_> {
             "withheld" => format!("withheld: {}", at(entry, "/why")),
             "checked_in" => format!("{who} is on it"),
             "reminded" => format!("whoever has it is reminded; escalated again from {}", at(entry, "/action_due_at")),
+            "reply_kept" if entry.get("told_again").is_some() => format!(
+                "{who} wrote words, which are kept, sealed, and heard again whom to call (message {}; template {} version {} in {}, SHA-256 {})",
+                shown(entry, "/told_again/delivery"),
+                at(entry, "/told_again/disclosed/template"),
+                shown(entry, "/told_again/disclosed/template_version"),
+                at(entry, "/told_again/disclosed/language"),
+                at(entry, "/told_again/disclosed/text_sha256"),
+            ),
             "reply_kept" => format!("{who} wrote words that ask for nothing; they are kept, sealed"),
             "follow_up_due" => "a follow-up is due".to_owned(),
             "emergency_contact_decided" => {
-                format!("{who} decided that the emergency contact {} is told", at(entry, "/contact"))
+                format!("a decision that the emergency contact {} is told, handed in by {who}", at(entry, "/contact"))
             }
             "emergency_contacts_due" => format!(
                 "nobody had answered for as long as the policy waits: of {} emergency contacts with consent, {} messages are planned",
@@ -308,7 +319,7 @@ impl Page<'_> {
         };
         self.line(&format!("  {}  {what}", at(entry, "/at")));
         if at(entry, "/deed") == "emergency_contact_decided" {
-            self.reason(entry, "/ground/reason");
+            self.stated(SealedField::Disclosure, at(entry, "/ground/statement"));
         }
         if let Some(note) = entry.get("note").and_then(Value::as_str) {
             let note = self.open(SealedField::Note, note).unwrap_or_else(|| "(sealed)".to_owned());

@@ -134,7 +134,7 @@ impl<'w> Case<'w> {
             }
             Happening::Decides(number) => {
                 let by = Actor::Machine { key: "counsellor".to_owned() };
-                let ground = DisclosureGround::Decision { reason: sealed("reason"), by, at: self.driver.now };
+                let ground = DisclosureGround::Decision { statement: sealed("statement"), by, at: self.driver.now };
                 self.step(&Input::Inform { contact: outsider(*number), ground }, true)
             }
             Happening::Usual(Step { clock, lease, jitter, what }) => {

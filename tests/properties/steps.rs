@@ -125,7 +125,7 @@ impl What {
             }
             Self::Acknowledge { via } => Input::Acknowledge { via: *via },
             Self::CheckIn => Input::CheckIn,
-            Self::Write => Input::Replied { channel: Channel::Sms },
+            Self::Write => Input::Replied { channel: Channel::Sms, told_again: None },
             Self::PassOn => Input::PassOn,
             Self::Resolve { rightly, noted } => {
                 let drill = matches!(driver.alert.kind, Kind::Drill);

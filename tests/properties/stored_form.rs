@@ -218,6 +218,7 @@ fn alert() -> Alert {
         deliveries_planned: 33,
         emergency: None,
         replies: 2,
+        outside_replies: 2,
         audit_head: AuditHead::EMPTY,
     }
 }
@@ -342,7 +343,7 @@ fn disclosure(no: u32) -> Option<DisclosureGround> {
             notice_version: Some("notice-2026-01".parse().unwrap()),
         }),
         6 => Some(DisclosureGround::Decision {
-            reason: sealed("reason"),
+            statement: sealed("statement"),
             by: Actor::Machine { key: "counsellor-1".to_owned() },
             at: start_plus(2),
         }),

@@ -14,7 +14,7 @@ use crisis_relay::domain::reply::{Answer, Command};
 use crisis_relay::service::ServiceError;
 use crisis_relay::service::calls::{Call, Key, Said};
 use crisis_relay::service::consent::ConsentChange;
-use crisis_relay::service::intake::{EmergencyOverride, IdempotencyInput, NewEvent};
+use crisis_relay::service::intake::{IdempotencyInput, NewEvent, Statement};
 use crisis_relay::service::reading::AlertName;
 use crisis_relay::service::replies::Reply;
 use parking_lot::Mutex;
@@ -351,6 +351,6 @@ fn student(number: usize) -> String {
     format!("student-{number}")
 }
 
-fn stated() -> EmergencyOverride {
-    EmergencyOverride { by: "the doctor on call".to_owned(), reason: "life is at risk".to_owned() }
+fn stated() -> Statement {
+    Statement { by: "the doctor on call".to_owned(), reason: "life is at risk".to_owned() }
 }

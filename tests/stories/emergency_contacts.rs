@@ -17,6 +17,7 @@ const PHONE: &str = "+919811223344";
 const OTHER: &str = "+919811223355";
 const THIRD: &str = "+919811223366";
 const DESK: &str = "+911123456789";
+const WHO: &str = "N. Iyer, counsellor";
 const REASON: &str = "The hostel warden found the room empty";
 
 fn with_desk() -> Setting {
@@ -92,7 +93,7 @@ async fn inform(world: &World, reference: &str, body: &Value) -> Answer {
 }
 
 async fn informed(world: &mut World, reference: &str) -> Value {
-    let alert = inform(world, reference, &json!({ "reason": REASON })).await.expect(200).json();
+    let alert = inform(world, reference, &json!({ "by": WHO, "reason": REASON })).await.expect(200).json();
     world.work().await;
     alert
 }
@@ -152,21 +153,21 @@ async fn a_humans_decision_has_one_person_told_whom_to_call_and_the_audit_names_
         (&begun["contact"], &begun["ground"], &begun["disclosure"]["kind"]),
         (&json!(id_of(&path)), &json!("decision"), &json!("decision"))
     );
-    assert_eq!(begun["disclosure"]["by"]["kind"], "machine", "who decided");
+    assert_eq!(begun["disclosure"]["by"]["kind"], "machine", "who handed it in");
     let disclosed = &begun["disclosed"];
     assert_eq!((&disclosed["template"], &disclosed["language"]), (&json!("emergency_contact"), &json!("en")));
     assert_eq!(disclosed["text_sha256"], text_sha256(&text));
     assert_eq!(begun["address"].as_str().unwrap().len(), 64, "a hash, and no number");
-    assert!(
-        !serde_json::to_string(&deeds(&world, &reference).await).unwrap().contains("warden"),
-        "the reason is sealed"
-    );
+    let said = serde_json::to_string(&deeds(&world, &reference).await).unwrap();
+    assert!(!["warden", WHO].iter().any(|words| said.contains(words)), "who decided and why are sealed");
 
     let organisation = "default".parse().unwrap();
     let page = report(world.store().as_ref(), None, &organisation, reference.parse().unwrap()).await.unwrap();
-    for says in
-        ["(emergency_contact), sms", "disclosed to an emergency contact by decision of", "on the ground of decision"]
-    {
+    for says in [
+        "(emergency_contact), sms",
+        "disclosed to an emergency contact on a decision, handed in by",
+        "on the ground of decision",
+    ] {
         assert!(page.contains(says), "it does not say {says}: {page}");
     }
     let timeline = world.alert(&reference).await["timeline"].clone();
@@ -185,12 +186,12 @@ async fn what_must_not_be_is_refused_with_its_own_word_and_changes_nothing() {
     let mut world = with_desk().start().await;
     let reference = world.told(STUDENT, 0.93).await;
     world.work().await;
-    let reason = json!({ "reason": REASON });
+    let reason = json!({ "by": WHO, "reason": REASON });
     let code = |refused: Answer| refused.expect(409).text_at("/code");
     assert_eq!(code(inform(&world, &reference, &reason).await), "emergency_contact_unknown", "nobody is named");
     let path = added(&world, STUDENT, &person(&[("sms", PHONE)], Some(true))).await;
     assert_eq!(code(inform(&world, &reference, &reason).await), "emergency_contact_unverified");
-    let other = json!({ "reason": REASON, "contact": "e-nobody" });
+    let other = json!({ "by": WHO, "reason": REASON, "contact": "e-nobody" });
     assert_eq!(code(inform(&world, &reference, &other).await), "emergency_contact_unknown");
     verify(&world, &path, "sms", PHONE).await;
     added(&world, STUDENT, &person(&[("sms", OTHER)], None)).await;
@@ -199,16 +200,19 @@ async fn what_must_not_be_is_refused_with_its_own_word_and_changes_nothing() {
         (which.text_at("/code").as_str(), which.text_at("/errors/0/field").as_str()),
         ("missing_field", "contact")
     );
-    for body in [json!({}), json!({ "reason": "" }), json!({ "reason": " " }), json!({ "reason": "x".repeat(4001) })] {
+    let named = |reason: &str| json!({ "by": WHO, "reason": reason });
+    let unnamed = [json!({ "reason": REASON }), json!({ "by": " ", "reason": REASON })];
+    let bodies = [json!({}), named(""), named(" "), named(&"x".repeat(4001))];
+    for body in bodies.into_iter().chain(unnamed) {
         inform(&world, &reference, &body).await.expect(422);
     }
     let drill = world.post("/api/v1/crisis/drills", ADMIN, &json!({})).await.expect(201).text_at("/reference");
     assert_eq!(
-        code(inform(&world, &drill, &json!({ "reason": REASON, "contact": id_of(&path) })).await),
+        code(inform(&world, &drill, &json!({ "by": WHO, "reason": REASON, "contact": id_of(&path) })).await),
         "drill_stays_inside"
     );
     resolve(&world, &reference).await;
-    let named = json!({ "reason": REASON, "contact": id_of(&path) });
+    let named = json!({ "by": WHO, "reason": REASON, "contact": id_of(&path) });
     assert_eq!(code(inform(&world, &reference, &named).await), "conflict");
     inform(&world, "0000000Z", &named).await.expect(404);
     for (key, status) in [(SERVICE, 403), (AUDITOR, 403)] {
@@ -225,7 +229,7 @@ async fn without_a_desk_to_call_nobody_is_told() {
     let world = Setting::default().start().await;
     proven(&world, STUDENT, &[("sms", PHONE)], None).await;
     let reference = world.told(STUDENT, 0.93).await;
-    let refused = inform(&world, &reference, &json!({ "reason": REASON })).await.expect(409);
+    let refused = inform(&world, &reference, &json!({ "by": WHO, "reason": REASON })).await.expect(409);
     assert_eq!(refused.text_at("/code"), "desk_missing");
 }
 
@@ -245,7 +249,7 @@ async fn asked_for_twice_while_it_is_on_its_way_it_is_sent_once() {
     let url = world.base().join(&format!("/api/v1/crisis/alerts/{reference}/inform-emergency-contact")).unwrap();
     for (reason, status) in [(REASON, 200), (REASON, 200), ("Another reason", 422)] {
         let request = world.client().post(url.clone()).bearer_auth(COUNSELLOR_KEY).header("Idempotency-Key", "once");
-        answer(request.json(&json!({ "reason": reason }))).await.expect(status);
+        answer(request.json(&json!({ "by": WHO, "reason": reason }))).await.expect(status);
         world.work().await;
     }
     assert_eq!(asked(&world, PHONE).len(), 2);
@@ -265,7 +269,7 @@ async fn under_the_key_of_another_case_nothing_is_said_to_be_done() {
     for (reference, status) in references.iter().zip([200, 422]) {
         let url = format!("/api/v1/crisis/alerts/{reference}/inform-emergency-contact");
         let request = world.client().post(world.base().join(&url).unwrap()).bearer_auth(COUNSELLOR_KEY);
-        let request = request.header("Idempotency-Key", "form").json(&json!({ "reason": REASON }));
+        let request = request.header("Idempotency-Key", "form").json(&json!({ "by": WHO, "reason": REASON }));
         answer(request).await.expect(status);
         world.work().await;
     }
@@ -283,7 +287,7 @@ async fn a_repeated_request_that_met_one_on_its_way_sends_none_later() {
     let url = world.base().join(&format!("/api/v1/crisis/alerts/{reference}/inform-emergency-contact")).unwrap();
     for _ in 0..2 {
         let request = world.client().post(url.clone()).bearer_auth(COUNSELLOR_KEY).header("Idempotency-Key", "second");
-        answer(request.json(&json!({ "reason": REASON }))).await.expect(200);
+        answer(request.json(&json!({ "by": WHO, "reason": REASON }))).await.expect(200);
         world.receipts().await;
         world.receipts().await;
     }
@@ -527,7 +531,7 @@ async fn a_stop_from_the_number_marks_it_and_nothing_is_sent_there_any_more() {
     assert!(said.answers.is_empty(), "Twilio answers it");
     let shown = world.get(&path, COUNSELLOR_KEY).await.expect(200).json();
     assert_eq!((&shown["methods"][0]["standing"], &shown["reachable"]), (&json!("opted_out"), &json!(false)));
-    let refused = inform(&world, &reference, &json!({ "reason": REASON })).await.expect(409);
+    let refused = inform(&world, &reference, &json!({ "by": WHO, "reason": REASON })).await.expect(409);
     assert_eq!(refused.text_at("/code"), "emergency_contact_unverified");
     world.sim().reply(PHONE, "START").await.unwrap();
     let shown = world.get(&path, COUNSELLOR_KEY).await.expect(200).json();
@@ -547,6 +551,82 @@ async fn a_number_that_the_provider_blocks_counts_as_opted_out() {
     let shown = world.get(&path, COUNSELLOR_KEY).await.expect(200).json();
     assert_eq!(shown["methods"][0]["standing"], "opted_out");
     assert_eq!(world.alarms("emergency_contact_untold").await, 1.0);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_stop_counts_for_every_student_who_names_the_phone_now_or_later() {
+    let mut world = with_desk().start().await;
+    let path = proven(&world, STUDENT, &[("sms", PHONE)], None).await;
+    world.pass(s(61)).await;
+    let sibling = proven(&world, "student-2", &[("sms", PHONE), ("whatsapp", OTHER)], None).await;
+    let reference = world.told(STUDENT, 0.93).await;
+    world.work().await;
+    informed(&mut world, &reference).await;
+    world.sim().reply(PHONE, "STOP").await.unwrap();
+    let standing = async |world: &World, path: &str| {
+        let shown = world.get(path, COUNSELLOR_KEY).await.expect(200).json();
+        shown["methods"][0]["standing"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(standing(&world, &sibling).await, "opted_out", "the same phone, named by another student");
+    let of_sibling = world.told("student-2", 0.93).await;
+    world.work().await;
+    informed(&mut world, &of_sibling).await;
+    assert_eq!((asked(&world, PHONE).len(), asked(&world, OTHER).len()), (1, 1), "their other number is tried at once");
+    // Taken out and named again, it is the same phone.
+    change(&world, Method::DELETE, &path, "\"1\"", None).await.expect(204);
+    let again = added(&world, STUDENT, &person(&[("sms", PHONE)], None)).await;
+    assert_eq!(standing(&world, &again).await, "opted_out");
+    world.pass(s(61)).await;
+    let verification = format!("{again}/methods/sms/verification");
+    let refused = world.request(Method::POST, &verification, Some(SERVICE), None).await.expect(409);
+    assert_eq!(refused.text_at("/code"), "opted_out");
+    world.sim().reply(PHONE, "START").await.unwrap();
+    assert_eq!(standing(&world, &sibling).await, "verified");
+    verify(&world, &again, "sms", PHONE).await;
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_stop_in_answer_to_a_code_is_heeded_and_one_of_a_stranger_fills_no_list() {
+    let mut world = with_desk().start().await;
+    let path = added(&world, STUDENT, &person(&[("sms", PHONE)], Some(true))).await;
+    let verification = format!("{path}/methods/sms/verification");
+    world.request(Method::POST, &verification, Some(SERVICE), None).await.expect(202);
+    for phone in [PHONE, THIRD] {
+        assert!(world.sim().reply(phone, "STOP").await.unwrap().answers.is_empty());
+    }
+    let shown = world.get(&path, COUNSELLOR_KEY).await.expect(200).json();
+    assert_eq!(shown["methods"][0]["standing"], "opted_out");
+    world.pass(s(61)).await;
+    let refused = world.request(Method::POST, &verification, Some(SERVICE), None).await.expect(409);
+    assert_eq!(refused.text_at("/code"), "opted_out");
+    let roster = world.store().roster(&"default".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(roster.opted_out.len(), 1, "only who was ever sent something: {:?}", roster.opted_out);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_phone_that_many_students_name_gets_five_codes_an_hour_of_all_of_them() {
+    let mut world = with_desk().start().await;
+    let ask = async |world: &World, student: &str| {
+        let path = added(world, student, &person(&[("sms", PHONE)], None)).await;
+        world.request(Method::POST, &format!("{path}/methods/sms/verification"), Some(SERVICE), None).await
+    };
+    ask(&world, "student-0").await.expect(202);
+    let too_soon = ask(&world, "student-1").await.expect(429);
+    assert_eq!(too_soon.headers["retry-after"], "60", "a minute of the clock has just begun");
+    for student in 2..6 {
+        world.pass(s(60)).await;
+        ask(&world, &format!("student-{student}")).await.expect(202);
+    }
+    world.pass(s(60)).await;
+    let too_many = ask(&world, "student-6").await.expect(429);
+    let wait: u64 = too_many.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((60..3600).contains(&wait), "{wait} s");
+    assert_eq!(world.sim().messages_to(PHONE).len(), 5);
+    world.pass(s(wait)).await;
+    ask(&world, "student-7").await.expect(202);
     world.holds_its_promises().await;
 }
 
@@ -585,6 +665,53 @@ async fn whatever_they_reply_is_kept_for_the_team_answered_with_the_desk_and_dec
         world.sim().receive(&again).await.unwrap();
     }
     assert_eq!(world.alert(&reference).await["replies"], texts.len() + 3);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn what_they_hear_again_is_recorded_with_its_ground_and_is_in_their_own_language() {
+    let mut world = with_desk().start().await;
+    let mut reader = person(&[("sms", PHONE)], None);
+    reader["language"] = json!("hi");
+    let path = added(&world, STUDENT, &reader).await;
+    verify(&world, &path, "sms", PHONE).await;
+    let other = proven(&world, STUDENT, &[("sms", OTHER)], None).await;
+    let reference = world.told(STUDENT, 0.93).await;
+    world.work().await;
+    for contact in [&path, &other] {
+        let decision = json!({ "by": WHO, "reason": REASON, "contact": id_of(contact) });
+        inform(&world, &reference, &decision).await.expect(200);
+        world.work().await;
+    }
+    let told = asked(&world, PHONE).pop().unwrap();
+    assert_ne!(told, asked(&world, OTHER).concat());
+    let answer = world.sim().reply(PHONE, "Who is this?").await.unwrap().answers.concat();
+    assert_eq!(answer, told, "in the language that they were told in, though another was told after them");
+    let kept = deeds_of(&world, &reference, "reply_kept").await;
+    let again = &kept[0]["told_again"];
+    assert_eq!(again["disclosed"]["text_sha256"], text_sha256(&answer), "{kept:?}");
+    assert_eq!((&again["disclosed"]["language"], &again["disclosure"]["kind"]), (&json!("hi"), &json!("decision")));
+    let organisation = "default".parse().unwrap();
+    let page = report(world.store().as_ref(), None, &organisation, reference.parse().unwrap()).await.unwrap();
+    assert!(page.contains(&format!("heard again whom to call (message {}", again["delivery"])), "{page}");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_answers_outside_is_not_talked_to_for_ever_and_takes_no_place_of_the_teams() {
+    let mut world = with_desk().start().await;
+    proven(&world, STUDENT, &[("sms", PHONE)], None).await;
+    let reference = world.told(STUDENT, 0.93).await;
+    world.work().await;
+    informed(&mut world, &reference).await;
+    let mut answered = 0;
+    for _ in 0..25 {
+        answered += world.sim().reply(PHONE, "I am driving just now").await.unwrap().answers.len();
+    }
+    assert_eq!(answered, 20);
+    assert_eq!(deeds_of(&world, &reference, "reply_kept").await.len(), 20);
+    let words = world.sim().reply(COUNSELLOR, "I am at the hostel").await.unwrap().answers.concat();
+    assert!(words.contains("noted for the team"), "{words}");
     world.holds_its_promises().await;
 }
 
@@ -772,7 +899,7 @@ async fn a_crash_between_the_decision_and_the_call_loses_nothing_and_sends_once(
     proven(&world, STUDENT, &[("sms", PHONE)], None).await;
     let reference = world.told(STUDENT, 0.93).await;
     world.work().await;
-    inform(&world, &reference, &json!({ "reason": REASON })).await.expect(200);
+    inform(&world, &reference, &json!({ "by": WHO, "reason": REASON })).await.expect(200);
     let mut world = world.crash().await;
     world.pass_in_steps(s(60), s(1)).await;
     assert_eq!(asked(&world, PHONE).len(), 1);

@@ -184,7 +184,7 @@ fn body_of(path: &str, number: usize) -> Option<Value> {
         "emergency-contacts" | "{id}" if path.contains("/emergency-contacts") => {
             Some(json!({ "name": "Amma", "language": "en", "methods": [] }))
         }
-        "inform-emergency-contact" => Some(json!({ "reason": "nobody else knows" })),
+        "inform-emergency-contact" => Some(json!({ "by": "N. Iyer", "reason": "nobody else knows" })),
         "confirm" => Some(json!({ "code": "012345" })),
         "resolve" => Some(json!({ "outcome": "safe_by_phone" })),
         "{user_id}" => Some(json!({ "whatsapp": true, "source": "story" })),

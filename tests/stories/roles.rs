@@ -111,7 +111,7 @@ fn relative(n: usize) -> Option<Value> {
     Some(json!({ "name": "Amma", "language": "en", "methods": methods }))
 }
 fn decided(_: usize) -> Option<Value> {
-    Some(json!({ "reason": "Nobody else knows where they are" }))
+    Some(json!({ "by": "N. Iyer", "reason": "Nobody else knows where they are" }))
 }
 fn code(_: usize) -> Option<Value> {
     Some(json!({ "code": "012345" }))

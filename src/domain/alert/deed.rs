@@ -111,8 +111,11 @@ pub enum Deed<'a> {
     ReplyKept {
         /// Over which channel.
         channel: Channel,
-        /// Its number, from 1.
+        /// Its number, from 1; those of emergency contacts are counted apart.
         number: u32,
+        /// What an emergency contact hears again in answer.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        told_again: Option<AgainDeed<'a>>,
     },
     /// Whoever was told, or had taken it, has handed it on.
     PassedOn,
@@ -167,6 +170,17 @@ pub enum CancelReason {
     ContactGone,
     /// The student does not agree any more that this emergency contact is told.
     ConsentGone,
+}
+
+/// What an emergency contact hears again in answer to a reply: a disclosure of its own, with its whole ground.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct AgainDeed<'a> {
+    /// The message that told them.
+    pub delivery: DeliveryNo,
+    /// Why they may be told.
+    pub disclosure: &'a DisclosureGround,
+    /// What they hear.
+    pub disclosed: &'a Disclosed,
 }
 
 /// One thing that happened to a delivery.

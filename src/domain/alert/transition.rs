@@ -12,7 +12,7 @@ use super::{
 use crate::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream};
 use crate::domain::consent::{DisclosureGround, Ground};
 use crate::domain::contact::{Contact, ContactMethod, Directory};
-use crate::domain::delivery::{Delivery, DeliveryState, Settled, Turn, later};
+use crate::domain::delivery::{Delivery, DeliveryState, Disclosed, Settled, Turn, later};
 use crate::domain::event::{Score, Trigger};
 use crate::domain::ids::{
     AlertId, AttemptNo, AttemptRef, ContactId, DeliveryNo, OrganisationId, ProviderId, Reference, SubjectKey,
@@ -56,6 +56,15 @@ pub struct NewAlert {
     pub ground: Option<Ground>,
     /// The ladder.
     pub policy: Arc<Policy>,
+}
+
+/// What an emergency contact is to hear again in answer to a reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldAgain {
+    /// The message that told them.
+    pub delivery: DeliveryNo,
+    /// What they hear: enough to prove it.
+    pub disclosed: Disclosed,
 }
 
 /// What happens to an alert.
@@ -133,6 +142,8 @@ pub enum Input {
     Replied {
         /// How.
         channel: super::Channel,
+        /// What an emergency contact hears again in answer; `None`: nobody outside the team hears anything.
+        told_again: Option<ToldAgain>,
     },
     /// A human decides that an emergency contact of the student is told.
     Inform {
@@ -226,6 +237,7 @@ impl Alert {
             deliveries_planned: 0,
             emergency: None,
             replies: 0,
+            outside_replies: 0,
             audit_head: AuditHead::EMPTY,
         };
         let mut change = Changing::begin(alert, None, cx);
@@ -258,7 +270,7 @@ impl Alert {
             Input::Acknowledge { via } => change.acknowledge(via)?,
             Input::PassOn => change.pass_on()?,
             Input::CheckIn => change.check_in()?,
-            Input::Replied { channel } => change.keep_reply(channel)?,
+            Input::Replied { channel, told_again } => change.keep_reply(channel, told_again.as_ref())?,
             Input::Inform { contact, ground } => change.inform(&contact, &ground)?,
             Input::Resolve { outcome, note, follow_up_at } => change.resolve(outcome, note.as_ref(), follow_up_at)?,
         }

@@ -14,7 +14,7 @@ use crate::domain::contact::{Channel, Contact, ContactMethod, ContactRole, Langu
 use crate::domain::event::Label;
 use crate::domain::ids::{AddressKey, CodeHash, ContactId, OrganisationId, SubjectKey};
 use crate::domain::method::{self, FieldFault, Method, MethodDetails, Said, SentCode, Standing, wait_for_code};
-use crate::domain::roster::{CodeTaken, OptOutBy, Outcome, Rejection, SettingsDeed};
+use crate::domain::roster::{CodeTaken, Outcome, Rejection, SettingsDeed};
 use crate::domain::sealed::Sealed;
 
 /// How many emergency contacts a student may have.
@@ -54,6 +54,16 @@ impl EmergencyContact {
     /// Whether this number is theirs, and may be used.
     pub fn is_reached_at(&self, channel: Channel, address: AddressKey) -> bool {
         self.methods.iter().any(|method| method.is_at(channel, address) && method.standing.is_usable())
+    }
+
+    /// Takes up what the college knows of phones: one that takes nothing takes nothing from any student either. `opted_out_since`
+    /// says since when.
+    pub fn heed_opt_outs(&mut self, opted_out_since: impl Fn(Channel, AddressKey) -> Option<Timestamp>) {
+        for method in &mut self.methods {
+            if let Some(since) = opted_out_since(method.channel, method.address_key) {
+                method.opt_out(since);
+            }
+        }
     }
 
     /// Whether the student has agreed that they are told.
@@ -100,9 +110,9 @@ pub enum DisclosureGround {
     },
     /// A named human decided it.
     Decision {
-        /// Why, in their words: sealed under the student's data key.
-        reason: Sealed,
-        /// Who.
+        /// Who decided, by name, and why: sealed under the student's data key.
+        statement: Sealed,
+        /// Who wrote it down. A machine's key may speak for somebody: then the statement alone names them.
         by: Actor,
         /// When.
         at: Timestamp,
@@ -214,22 +224,6 @@ pub enum EmergencyChange {
         /// The keyed hash of what they say.
         hash: CodeHash,
     },
-    /// A phone takes nothing from us any more.
-    OptOut {
-        /// The channel.
-        channel: Channel,
-        /// The number.
-        address: AddressKey,
-        /// How that is known.
-        by: OptOutBy,
-    },
-    /// A phone takes our messages again.
-    OptIn {
-        /// The channel.
-        channel: Channel,
-        /// The number.
-        address: AddressKey,
-    },
 }
 
 /// What a change depends on besides the record and the change itself.
@@ -309,8 +303,6 @@ impl ConsentRecord {
                 changing.code_not_sent(&id, channel, hash, fault)?
             }
             EmergencyChange::ConfirmCode { id, channel, hash } => changing.confirm_code(&id, channel, hash)?,
-            EmergencyChange::OptOut { channel, address, by } => changing.opt_out(channel, address, by),
-            EmergencyChange::OptIn { channel, address } => changing.opt_in(channel, address),
         };
         let Changing { mut record, audit, .. } = changing;
         record.version += u64::from(!audit.is_empty());
@@ -502,37 +494,5 @@ impl Changing<'_, '_> {
             calls.standing = Standing::Verified { at: now };
             self.record(&SettingsDeed::MethodVerified { contact: id, channel: Channel::Voice, address });
         }
-    }
-
-    fn opt_out(&mut self, channel: Channel, address: AddressKey, by: OptOutBy) -> Outcome {
-        let now = self.cx.now;
-        for id in self.changed_at(channel, address, |method| method.opt_out(now)) {
-            self.record(&SettingsDeed::MethodOptedOut { contact: &id, channel, address, by });
-        }
-        Outcome::Done
-    }
-
-    fn opt_in(&mut self, channel: Channel, address: AddressKey) -> Outcome {
-        for id in self.changed_at(channel, address, Method::opt_in) {
-            self.record(&SettingsDeed::MethodOptedIn { contact: Some(&id), channel, address });
-        }
-        Outcome::Done
-    }
-
-    /// Changes whoever has this number; says whose method it was that changed.
-    fn changed_at(
-        &mut self,
-        channel: Channel,
-        address: AddressKey,
-        change: impl Fn(&mut Method) -> bool,
-    ) -> Vec<ContactId> {
-        let mut changed = Vec::new();
-        for contact in &mut self.record.emergency_contacts {
-            let mut methods = contact.methods.iter_mut();
-            if methods.find(|method| method.is_at(channel, address)).is_some_and(&change) {
-                changed.push(contact.id.clone());
-            }
-        }
-        changed
     }
 }

@@ -1,7 +1,7 @@
 //! Codes that prove a number, and phones that take nothing from us. What a code comes to stands in
 //! [`super::super::method`]; a college sends as many an hour as it takes to set up everybody.
 
-use super::{Changing, Method, OptOutBy, Outcome, Rejection, SentCode, SettingsDeed};
+use super::{Changing, Method, OPTED_OUT_MAX, OptOutBy, OptedOutNumber, Outcome, Rejection, SentCode, SettingsDeed};
 use crate::domain::contact::Channel;
 use crate::domain::ids::{AddressKey, CodeHash, ContactId, ProviderId};
 use crate::domain::method::{Said, Standing, wait_for_code};
@@ -120,12 +120,27 @@ impl Changing<'_, '_> {
 
     pub(super) fn opt_out(&mut self, channel: Channel, address: AddressKey, by: OptOutBy) -> Outcome {
         let since = self.cx.now;
-        if let Some((id, method)) = self.method_at(channel, address)
-            && method.opt_out(since)
-        {
-            self.record(&SettingsDeed::MethodOptedOut { contact: &id, channel, address, by });
+        match self.method_at(channel, address) {
+            Some((id, method)) => {
+                if method.opt_out(since) {
+                    self.record(&SettingsDeed::MethodOptedOut { contact: Some(&id), channel, address, by });
+                }
+            }
+            // Somebody outside the team, whom students have named.
+            None => {
+                if !self.roster.is_opted_out(channel, address) {
+                    self.roster.opted_out.push(OptedOutNumber { channel, address, since });
+                    self.drop_oldest_opted_out();
+                    self.record(&SettingsDeed::MethodOptedOut { contact: None, channel, address, by });
+                }
+            }
         }
         Outcome::Done
+    }
+
+    pub(super) fn drop_oldest_opted_out(&mut self) {
+        let excess = self.roster.opted_out.len().saturating_sub(OPTED_OUT_MAX);
+        self.roster.opted_out.drain(..excess);
     }
 
     pub(super) fn opt_in(&mut self, channel: Channel, address: AddressKey) -> Outcome {

@@ -1,8 +1,8 @@
 //! People: added, changed, removed.
 
 use super::{
-    ACTIVE_MAX, Changing, FieldFault, KEPT_MAX, Method, MethodDetails, OPTED_OUT_MAX, OptedOutNumber, Outcome,
-    Rejection, RosterContact, SettingsDeed, Standing,
+    ACTIVE_MAX, Changing, FieldFault, KEPT_MAX, Method, MethodDetails, OptedOutNumber, Outcome, Rejection,
+    RosterContact, SettingsDeed, Standing,
 };
 use crate::domain::contact::{Channel, ContactRole, Language};
 use crate::domain::ids::{AddressKey, ContactId, PersonKey};
@@ -189,8 +189,7 @@ impl Changing<'_, '_> {
                 self.roster.opted_out.push(OptedOutNumber { channel, address, since });
             }
         }
-        let excess = self.roster.opted_out.len().saturating_sub(OPTED_OUT_MAX);
-        self.roster.opted_out.drain(..excess);
+        self.drop_oldest_opted_out();
         for method in method::only_in(now, before) {
             let (channel, address) = (method.channel, method.address_key);
             self.record(&SettingsDeed::MethodSet {

@@ -170,8 +170,9 @@ pub enum SettingsDeed<'a> {
     },
     /// The phone takes nothing from us any more.
     MethodOptedOut {
-        /// Whose.
-        contact: &'a ContactId,
+        /// Whose; left out: nobody's of the roster.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        contact: Option<&'a ContactId>,
         /// On which channel.
         channel: Channel,
         /// The number's keyed hash.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::events::{OverrideRequest, idempotency_key};
+use super::events::{OVERRIDE_BY_CHARS_MAX, OverrideRequest, idempotency_key};
 use super::fields::Rfc3339;
 use super::views::{AlertSummary, AlertView};
 use super::{check_text, to_its_end};
@@ -27,7 +27,7 @@ use crate::http::problem::{
 };
 use crate::http::state::{AppState, WaitedFor, caller};
 use crate::ports::ListCursor;
-use crate::service::intake::IdempotencyInput;
+use crate::service::intake::{IdempotencyInput, Statement};
 use crate::service::reading::{AlertName, Revealed};
 
 /// Who works on cases.
@@ -293,6 +293,9 @@ struct InformRequest {
     /// Which; may be left out where the student has named one only.
     #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9_-]{1,64}$", example = "e-k7q4tx3m")]
     contact: Option<ContactId>,
+    /// Who decides, by name: 1 to 200 characters. Sealed at rest, and in no message.
+    #[schema(min_length = 1, max_length = 200, example = "N. Iyer, counsellor")]
+    by: String,
     /// Why: 1 to 4000 characters. Sealed at rest, and in no message.
     #[schema(min_length = 1, max_length = 4000)]
     reason: String,
@@ -301,6 +304,7 @@ struct InformRequest {
 impl Validate for InformRequest {
     fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
+        check_text(&mut errors, "by", &self.by, OVERRIDE_BY_CHARS_MAX);
         check_text(&mut errors, "reason", &self.reason, NOTE_CHARS_MAX);
         errors
     }
@@ -324,10 +328,11 @@ async fn inform_emergency_contact(
 ) -> Result<Json<AlertView>, Problem> {
     let caller = caller(principal, COUNSELLING)?.until(deadline);
     let (service, name, key) = (Arc::clone(&state.service), alert_name(&id)?, idempotency_key(&headers)?);
-    let InformRequest { contact, reason } = value;
+    let InformRequest { contact, by, reason } = value;
+    let stated = Statement { by, reason };
     let informing = async move {
         let idempotency = key.as_deref().map(|key| IdempotencyInput { key, body: &raw });
-        service.inform_emergency_contact(&caller, name, contact.as_ref(), &reason, idempotency).await
+        service.inform_emergency_contact(&caller, name, contact.as_ref(), &stated, idempotency).await
     };
     let alert = to_its_end(informing).await?;
     show(&state, &alert).await

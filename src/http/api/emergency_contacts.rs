@@ -26,7 +26,7 @@ use crate::http::auth::Authenticated;
 use crate::http::etag::{IfMatch, tag};
 use crate::http::json::{StrictJson, StrictPath, Validate};
 use crate::http::problem::{
-    BodyProblems, CommonProblems, FieldError, Problem, ProblemCode, StateProblems, VersionProblems,
+    BodyProblems, CommonProblems, FieldError, PhoneProblems, Problem, ProblemCode, StateProblems, VersionProblems,
 };
 use crate::http::state::{AppState, WaitedFor, caller};
 use crate::service::codes::Confirmed;
@@ -281,7 +281,7 @@ async fn delete_emergency_contact(
         ("id" = String, Path, description = "the emergency contact's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
         ("channel" = String, Path, description = "whatsapp, sms or voice")),
     security(("api_key" = []), ("bearer" = [])),
-    responses((status = 202, description = "sent, or maybe sent", body = CodeSent), CommonProblems, StateProblems))]
+    responses((status = 202, description = "sent, or maybe sent", body = CodeSent), CommonProblems, PhoneProblems))]
 async fn send_emergency_code(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,

@@ -19,7 +19,7 @@ use crate::http::auth::{Authenticated, Role};
 use crate::http::json::{StrictJson, Validate};
 use crate::http::problem::{BodyProblems, CommonProblems, FieldError, IdempotencyProblems, Problem, ProblemCode};
 use crate::http::state::{AppState, RequestLimits, caller};
-use crate::service::intake::{Answered, EmergencyOverride, EventAnswer, IdempotencyInput, NewEvent};
+use crate::service::intake::{Answered, EventAnswer, IdempotencyInput, NewEvent, Statement};
 
 /// Who may post scores.
 const SERVICE: &[Role] = &[Role::Service];
@@ -27,7 +27,7 @@ const SERVICE: &[Role] = &[Role::Service];
 const COUNSELLING: &[Role] = &[Role::Counsellor, Role::Admin];
 
 /// Longest name and longest reason of an override, in characters.
-const OVERRIDE_BY_CHARS_MAX: usize = 200;
+pub(super) const OVERRIDE_BY_CHARS_MAX: usize = 200;
 const OVERRIDE_REASON_CHARS_MAX: usize = 1000;
 
 /// Longest `Idempotency-Key`, in characters.
@@ -66,8 +66,8 @@ impl OverrideRequest {
         check_text(errors, "emergency_override.reason", &self.reason, OVERRIDE_REASON_CHARS_MAX);
     }
 
-    pub(super) fn into_domain(self) -> EmergencyOverride {
-        EmergencyOverride { by: self.by, reason: self.reason }
+    pub(super) fn into_domain(self) -> Statement {
+        Statement { by: self.by, reason: self.reason }
     }
 }
 

@@ -261,7 +261,7 @@ impl From<&Alert> for AlertSummary {
             severity: alert.severity,
             source: alert.trigger.source,
             events: alert.events,
-            replies: alert.replies,
+            replies: alert.replies + alert.outside_replies,
             opened_at: alert.opened_at,
             updated_at: alert.updated_at,
             next_action_at: alert.next_action_at(),

@@ -148,8 +148,7 @@ fn verbs(said: &Said, key_url: &str) -> Vec<Verb> {
         Said::Answer(speech, said) => {
             let told = speech.answer(said);
             // Where there was no answer, or nobody else to pass it to, they can take it still.
-            let is_last = matches!(said.answer, Answer::CallTheDesk(_));
-            let goes_on = matches!(said.answer, Answer::NobodyElse(_)) || (told.is_none() && !is_last);
+            let goes_on = matches!(said.answer, Answer::NobodyElse(_)) || told.is_none();
             let rest = if goes_on { prompt(speech, key_url) } else { vec![Verb::Hangup] };
             told.map(|text| say(&speech.speaker, text)).into_iter().chain(rest).collect()
         }

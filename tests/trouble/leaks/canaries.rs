@@ -99,6 +99,7 @@ canaries! {
     contact_number = number "+91{}", "a contact's number", [Revealed, TwilioTo];
     relative_name = words "Mrs. {}", "what an emergency contact is called", [Revealed];
     relative_number = number "+91{}", "an emergency contact's number", [TwilioTo];
+    informed_by = words "Dr. {}", "who decides that an emergency contact is told", [Report];
     informed_why = words "{} <&>", "why an emergency contact is told", [Report];
     texts = number "+91{}", "the counsellor's number for text messages", [TwilioTo];
     calls = number "+91{}", "the counsellor's number for calls", [TwilioTo];

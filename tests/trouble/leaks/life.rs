@@ -286,7 +286,7 @@ impl Life<'_> {
         let confirm = relay.request(Method::POST, &format!("{verification}/confirm"), &key);
         relay.send(confirm.json(&json!({ "code": code }))).await.expect(200);
         let inform = format!("/api/v1/crisis/alerts/{reference}/inform-emergency-contact");
-        let decision = json!({ "reason": say::in_full(say::informed_why()) });
+        let decision = json!({ "by": say::in_full(say::informed_by()), "reason": say::in_full(say::informed_why()) });
         let request = relay.request(Method::POST, &inform, &token("counsellor", 3600)).json(&decision);
         let told = relay.send(request).await.expect(200);
         self.hear(Surface::Answers, "a relative is told", &told);

@@ -2,13 +2,17 @@
 
 use jiff::Timestamp;
 
-use super::{Changing, Rejection};
-use crate::domain::alert::{AckVia, Alarm, AlertState, Channel, Deed, DeliveryDeed, FollowUp, Kind, Outcome, Taken};
+use super::{Changing, Rejection, ToldAgain};
+use crate::domain::alert::{
+    AckVia, AgainDeed, Alarm, AlertState, Channel, Deed, DeliveryDeed, FollowUp, Kind, Outcome, Taken,
+};
 use crate::domain::audit::Actor;
 use crate::domain::delivery::{Settled, later};
 use crate::domain::ids::DeliveryNo;
 use crate::domain::sealed::Sealed;
 
+/// How many replies of the student's emergency contacts are kept for one alert.
+const OUTSIDE_REPLIES_MAX: u32 = 20;
 /// How many replies that ask for nothing are kept for one alert.
 const REPLIES_MAX: u32 = 100;
 
@@ -67,12 +71,27 @@ impl Changing<'_, '_> {
     }
 
     /// Words that ask for nothing are kept, whatever has become of the case: who writes them may be in distress, too.
-    pub(super) fn keep_reply(&mut self, channel: Channel) -> Result<(), Rejection> {
-        if self.alert.replies >= REPLIES_MAX {
+    ///
+    /// An emergency contact may hear once more whom to call: that is a disclosure as their message was, on the same ground.
+    pub(super) fn keep_reply(&mut self, channel: Channel, again: Option<&ToldAgain>) -> Result<(), Rejection> {
+        let is_outside = self.refuse_outsider().is_err();
+        let (kept, most) = match is_outside {
+            true => (&mut self.alert.outside_replies, OUTSIDE_REPLIES_MAX),
+            false => (&mut self.alert.replies, REPLIES_MAX),
+        };
+        if *kept >= most {
             return Err(Rejection::RepliesFull);
         }
-        self.alert.replies += 1;
-        self.record(&Deed::ReplyKept { channel, number: self.alert.replies });
+        *kept += 1;
+        let number = *kept;
+        let Some(ToldAgain { delivery, disclosed }) = again else {
+            self.record(&Deed::ReplyKept { channel, number, told_again: None });
+            return Ok(());
+        };
+        let disclosure = self.alert.delivery(*delivery).and_then(|told| told.disclosure.clone());
+        let disclosure = disclosure.filter(|_| is_outside).ok_or(Rejection::NoSuchEmergencyContact)?;
+        let told_again = Some(AgainDeed { delivery: *delivery, disclosure: &disclosure, disclosed });
+        self.record(&Deed::ReplyKept { channel, number, told_again });
         Ok(())
     }
 

@@ -224,12 +224,7 @@ impl Changing<'_, '_> {
     }
 
     fn claim(&mut self, place: usize, lease: Lease, ground: &'static str, message: Composed) {
-        let disclosed = Disclosed {
-            template: message.template.clone(),
-            template_version: message.version,
-            language: message.language.clone(),
-            text_sha256: message.text_sha256.clone(),
-        };
+        let disclosed = Disclosed::of(&message);
         let delivery = &mut self.alert.deliveries[place];
         let holder = lease.owner.clone();
         let attempt = delivery.claim(self.cx.now, lease, disclosed.clone());

@@ -79,8 +79,8 @@ impl Worker {
             }
         };
         tracing::info!(
-            alert = %alert.id, delivery = %no, attempt = %attempt, channel = delivery.channel.as_str(),
-            outcome = outcome_word(&outcome), "attempt made"
+            alert = %alert.id, delivery = %no, attempt = %attempt, purpose = delivery.purpose.as_str(),
+            channel = delivery.channel.as_str(), outcome = outcome_word(&outcome), "attempt made"
         );
         self.book(alert, until, |alert| {
             let outcome = outcome.clone();

@@ -101,6 +101,32 @@ async fn in_the_night_of_a_change_of_the_clock_nobodys_hour_is_lost() {
 }
 
 #[tokio::test]
+async fn a_case_that_is_passed_on_past_a_rung_with_nobody_on_call_says_so_and_whoever_comes_on_call_is_told() {
+    let mut world = college().await;
+    // Nobody is on call before 14:20; the story begins at 14:05.
+    let shifts = [shift("friday 14:20", "friday 22:00", "bela")];
+    world.post("/api/v1/schedules", ADMIN, &schedule("desk", "Asia/Kolkata", &shifts)).await.expect(201);
+    let steps = [step(0, json!({ "contact": "counsellor" })), step(300, json!({ "schedule": "desk" }))];
+    world.post("/api/v1/escalation-policies", ADMIN, &policy("night", &steps, &ALL)).await.expect(201);
+    let reference = world.escalated("student-1").await.text_at("/reference");
+    world.work().await;
+    world.sim().reply(COUNSELLOR, "2").await.unwrap();
+    world.work().await;
+    assert_eq!(told(&world), [COUNSELLOR, LEAD], "nobody else is there: the last responder, at once");
+    assert_eq!(world.metric("crisis_relay_alarms_total{kind=\"nobody_on_call\"}").await, Some(1.0));
+    let what: Vec<String> = world.alert(&reference).await["timeline"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["what"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(what.iter().any(|what| what == "nobody_on_call"), "{what:?}");
+    world.pass_in_steps(20 * MINUTE, MINUTE).await;
+    assert!(told(&world).contains(&BELA.to_owned()), "who has come on call since is told with the last responder");
+    world.assert_audit_verifies().await;
+}
+
+#[tokio::test]
 async fn an_override_and_an_absence_count_from_the_next_rung_on_without_a_restart() {
     let mut world = college().await;
     let all_week = [shift("monday 00:00", "monday 00:00", "counsellor")];

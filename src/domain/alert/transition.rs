@@ -546,6 +546,12 @@ impl<'a, 'b> Changing<'a, 'b> {
     /// ladder is found to be so, the last responder's turn has come. Which rungs were vacant is kept: whoever they come to
     /// later is told with the last responder.
     fn enter(&mut self, stage: Stage) {
+        self.enter_past(&[], stage);
+    }
+
+    /// The same, past stages that were left out because they name nobody else: where that is so because nobody is on call,
+    /// it is recorded as if they had been entered.
+    fn enter_past(&mut self, left_out: &[Stage], stage: Stage) {
         let policy = Arc::clone(&self.alert.policy);
         let mut vacant = match &self.alert.state {
             AlertState::Escalating { vacant, .. } => BTreeSet::from_iter(vacant.iter().copied()),
@@ -553,15 +559,14 @@ impl<'a, 'b> Changing<'a, 'b> {
                 BTreeSet::new()
             }
         };
+        for stage in left_out.iter().copied().filter(|stage| self.is_vacant(*stage)).collect::<Vec<_>>() {
+            self.pass_over(stage, &mut vacant);
+        }
         let mut stage = stage;
         let mut passed_over = 0;
         while self.is_vacant(stage) {
-            self.record(&Deed::NobodyOnCall { stage });
-            if passed_over == 0 {
-                self.out.alarms.push(Alarm::NobodyOnCall);
-            }
+            self.pass_over(stage, &mut vacant);
             passed_over += 1;
-            vacant.extend(stage.rung());
             stage = match stage {
                 Stage::Step { .. } if passed_over < policy.steps.len() => stage.next(&policy),
                 Stage::Step { .. } => Stage::LastResponder { times: 1 },
@@ -570,6 +575,15 @@ impl<'a, 'b> Changing<'a, 'b> {
         }
         vacant.retain(|rung| stage.rung() != Some(*rung));
         self.begin_stage(stage, vacant.into_iter().collect());
+    }
+
+    /// A rung is for whoever is on call, and nobody is.
+    fn pass_over(&mut self, stage: Stage, vacant: &mut BTreeSet<u32>) {
+        self.record(&Deed::NobodyOnCall { stage });
+        if !self.out.alarms.contains(&Alarm::NobodyOnCall) {
+            self.out.alarms.push(Alarm::NobodyOnCall);
+        }
+        vacant.extend(stage.rung());
     }
 
     fn is_vacant(&self, stage: Stage) -> bool {

@@ -34,7 +34,7 @@ impl Changing<'_, '_> {
         let alone: Vec<ContactId> = contact.into_iter().collect();
         let all: Vec<ContactId> = self.those_who_passed().chain(alone.iter().cloned()).collect();
         let next = [all, alone].into_iter().find_map(|they| Some((self.next_for_others(from, &they)?, they)));
-        let (next, hands_on) = next.ok_or(Rejection::NobodyElse)?;
+        let ((left_out, next), hands_on) = next.ok_or(Rejection::NobodyElse)?;
         self.record(&Deed::PassedOn);
         if self.alert.ground.is_none() {
             // Taken on a word that has been taken back since: people who may decide otherwise see it.
@@ -42,7 +42,7 @@ impl Changing<'_, '_> {
             return Ok(());
         }
         self.hands_on = hands_on;
-        self.enter(next);
+        self.enter_past(&left_out, next);
         Ok(())
     }
 
@@ -87,8 +87,8 @@ impl Changing<'_, '_> {
             .map_or(Stage::FIRST, |delivery| delivery.stage)
     }
 
-    /// The next stage that names somebody else who can be told.
-    fn next_for_others(&self, from: Stage, they: &[ContactId]) -> Option<Stage> {
+    /// The next stage that names somebody else who can be told, and those before it that are left out.
+    fn next_for_others(&self, from: Stage, they: &[ContactId]) -> Option<(Vec<Stage>, Stage)> {
         let policy = Arc::clone(&self.alert.policy);
         let is_for_others = |stage: &Stage| {
             let called = Called::new(stage.targets(&policy).0, self.cx.directory, self.cx.now).people;
@@ -97,6 +97,13 @@ impl Changing<'_, '_> {
         };
         let rungs = policy.steps.len().saturating_mul(policy.rounds as usize);
         let stages = std::iter::successors(Some(from.next(&policy)), |stage| Some(stage.next(&policy)));
-        stages.take(rungs + 1).find(is_for_others)
+        let mut left_out = Vec::new();
+        for stage in stages.take(rungs + 1) {
+            if is_for_others(&stage) {
+                return Some((left_out, stage));
+            }
+            left_out.push(stage);
+        }
+        None
     }
 }

@@ -414,7 +414,8 @@ impl Service {
     async fn opted_out(&self, reply: &Reply) -> Result<(), ServiceError> {
         let sender = self.sender(reply).await?;
         for (organisation, address) in &sender.phones {
-            let live = self.live(organisation)?;
+            let known =
+                self.live(organisation)?.directory.contact_at(reply.channel, *address).map(|known| known.id.clone());
             self.opt_out(organisation, reply.channel, *address, OptOutBy::Reply).await?;
             // Somebody whom students have named: told of a case, or sent a code.
             let is_outside = self.told_outside(organisation, *address, reply.channel).await?.is_some()
@@ -422,14 +423,17 @@ impl Service {
             if is_outside {
                 self.opt_out_outside(organisation, reply.channel, *address, OptOutBy::Reply).await?;
             }
-            let Some(contact) = live.directory.contact_at(reply.channel, *address) else { continue };
+            // Where another instance has set them up a moment ago, they are known since the roster was changed.
+            let live = self.live(organisation)?;
+            let of_roster = live.roster.contact_at(reply.channel, *address).filter(|contact| contact.active);
+            let Some(contact) = known.or_else(|| of_roster.map(|contact| contact.id.clone())) else { continue };
             let phone = [(organisation.clone(), *address)];
             let mut open = self.open_for(&phone, reply.channel).await?;
             open.retain(|case| waits(&case.alert));
             let alerts: Vec<String> = open.iter().map(|case| case.alert.id.to_string()).collect();
             let kind = Kind::ContactOptedOut;
-            tracing::error!(contact = %contact.id, alerts = ?alerts, alarm = kind.name(), "operator alarm");
-            self.alarms.raise_unlogged(kind, About::Contact(contact.id.clone()));
+            tracing::error!(contact = %contact, alerts = ?alerts, alarm = kind.name(), "operator alarm");
+            self.alarms.raise_unlogged(kind, About::Contact(contact));
         }
         Ok(())
     }

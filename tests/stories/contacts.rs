@@ -422,6 +422,11 @@ async fn an_opt_out_is_booked_by_an_instance_that_does_not_know_the_person_yet()
     assert!(live.roster.contact(&id_of(&path)).is_none(), "it is as old as it may be");
     other.service.record_reply(&over_sms(Command::OptOut)).await.unwrap();
     assert_eq!(world.get(&path, ADMIN).await.expect(200).text_at("/methods/0/standing"), "opted_out");
+    let told = other.service.metrics().encode();
+    assert!(
+        told.contains("crisis_relay_alarms_total{kind=\"contact_opted_out\"} 1"),
+        "the operator hears of it: {told}"
+    );
 }
 
 #[tokio::test]

@@ -418,6 +418,11 @@ impl Alert {
         matches!((self.kind, &self.ground), (Kind::Drill, Some(Ground::Drill { .. })))
     }
 
+    /// Whether a message of it goes ahead of everything else, and is held back for no phone's sake.
+    pub fn is_urgent(&self, delivery: &Delivery) -> bool {
+        matches!(self.kind, Kind::Live) && delivery.purpose.is_urgent()
+    }
+
     /// Whether people are still to be asked to take it.
     pub fn wants_somebody(&self) -> bool {
         matches!(self.state, AlertState::Escalating { .. })
@@ -694,6 +699,8 @@ pub struct Transition {
     pub reopened: bool,
     /// To how many phones it sends although they have had enough for a minute.
     pub past_phone_pace: u32,
+    /// How many messages that can wait were put off, for their phone has had enough for a minute.
+    pub put_off: u32,
 }
 
 impl Transition {

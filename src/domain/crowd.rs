@@ -15,14 +15,14 @@ const PHONES_MAX: usize = 4_096;
 
 /// Whether phones get too many messages.
 pub trait PhonePace: Sync {
-    /// Whether this phone has had as many messages in the last minute as it should get.
-    fn is_full(&self, phone: AddressKey, now: Timestamp) -> bool;
+    /// How long it takes until this phone may get one more of what can wait; zero if it may now.
+    fn wait(&self, phone: AddressKey, now: Timestamp) -> Duration;
 }
 
 /// Nobody counts.
 impl PhonePace for () {
-    fn is_full(&self, _: AddressKey, _: Timestamp) -> bool {
-        false
+    fn wait(&self, _: AddressKey, _: Timestamp) -> Duration {
+        Duration::ZERO
     }
 }
 

@@ -618,6 +618,13 @@ impl Delivery {
         }
     }
 
+    /// What is due waits until then: nothing is known to stand against it but its time.
+    pub(super) fn put_off(&mut self, until: Timestamp) {
+        if let DeliveryState::Due { at } = &mut self.state {
+            *at = until;
+        }
+    }
+
     /// Twilio is to be asked at `latest`, if it is to be asked at all. Says whether that is sooner than planned.
     pub(super) fn look_up_by(&mut self, latest: Timestamp) -> bool {
         match &mut self.state {

@@ -95,6 +95,12 @@ impl Purpose {
         others.into_iter().chain(Self::NOTICES).find(|purpose| purpose.as_str() == word)
     }
 
+    /// Whether somebody waits for what comes of it: of a live case it goes ahead of everything else, and no pace of a phone
+    /// holds it back.
+    pub const fn is_urgent(&self) -> bool {
+        matches!(self, Self::CounsellorAlert | Self::EmergencyContact)
+    }
+
     /// Whether it asks somebody to take the case, and belongs to the ladder.
     pub const fn is_alert(&self) -> bool {
         matches!(self, Self::CounsellorAlert)

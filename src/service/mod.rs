@@ -36,7 +36,7 @@ use crate::alarm::Alarms;
 use crate::alarm::board::About;
 use crate::alarm::kind::Kind;
 use crate::domain::alert::{
-    Action, Alarm, Alert, Compose, Disclosures, Input, Rejection, Rules, Situation, Transition,
+    Action, Alarm, Alert, Compose, Disclosures, Input, Kind as AlertKind, Rejection, Rules, Situation, Transition,
 };
 use crate::domain::audit::{Actor, AuditEntry, AuditStream};
 use crate::domain::contact::{Channel, Directory};
@@ -159,8 +159,8 @@ pub struct Service {
 pub(crate) struct Crowded(Mutex<Crowd>);
 
 impl PhonePace for Crowded {
-    fn is_full(&self, phone: AddressKey, now: Timestamp) -> bool {
-        !self.0.lock().wait(phone, now).is_zero()
+    fn wait(&self, phone: AddressKey, now: Timestamp) -> Duration {
+        self.0.lock().wait(phone, now)
     }
 }
 
@@ -438,20 +438,24 @@ impl Service {
         transition
     }
 
-    /// Who is told of a live alert counts at once: many may be claimed before the first is sent.
+    /// Who is told of a live alert counts at once: many may be claimed before the first is sent. What can wait counts when it
+    /// is sent ([`Self::phone_turn`]): counted here as well it would keep its own phone full, and wait for ever.
     fn count_phones(&self, transition: &Transition) {
         self.metrics.past_phone_pace(transition.past_phone_pace);
         let Transition { alert, actions, .. } = transition;
-        if !matches!(alert.kind, crate::domain::alert::Kind::Live) {
-            return;
-        }
+        let lane = match alert.kind {
+            AlertKind::Live => "notice",
+            AlertKind::Drill => "drill",
+        };
+        (0..transition.put_off).for_each(|_| self.metrics.held_back(lane));
         let sends = actions.iter().filter(|action| matches!(action, Action::Send { .. }));
-        for delivery in sends.filter_map(|action| alert.delivery(action.delivery())) {
+        let told = sends.filter_map(|action| alert.delivery(action.delivery()));
+        for delivery in told.filter(|delivery| alert.is_urgent(delivery)) {
             self.crowd.0.lock().told(delivery.address_key, self.clock.now());
         }
     }
 
-    /// A turn at a phone for what is no live alert.
+    /// A turn at a phone for what can wait, right before it is sent.
     ///
     /// # Errors
     /// How long the phone is to be left alone before that.

@@ -34,9 +34,10 @@ const SHARED_LOOK_MAX: Duration = Duration::from_secs(1);
 const BOOKING_PAUSE: Duration = Duration::from_millis(50);
 const BOOKING_PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// The lane of a message: nothing depends on a notice.
+/// The lane of a message: nothing depends on a notice. That somebody outside the team is told is a person's decision, or the
+/// policy's where nobody has answered: it is as urgent as an alert.
 const fn lane_of(alert: &Alert, delivery: &Delivery) -> Lane {
-    match (alert.kind, delivery.purpose.is_alert()) {
+    match (alert.kind, delivery.purpose.is_urgent()) {
         (Kind::Live, true) => Lane::Crisis,
         (Kind::Live, false) => Lane::Notice,
         (Kind::Drill, _) => Lane::Drill,
@@ -105,11 +106,6 @@ impl Worker {
             return SendOutcome::NotBegun { wait: LATE_PAUSE };
         };
         let lane = lane_of(alert, delivery);
-        if lane != Lane::Crisis
-            && let Err(wait) = self.service.phone_turn(delivery.address_key)
-        {
-            return SendOutcome::NotBegun { wait };
-        }
         let turn = || self.courier.turn(lane, delivery.channel, now, patience);
         let wait = match self.courier.looks_open(lane, now).and_then(|()| turn()) {
             Ok(wait) => wait,
@@ -140,6 +136,12 @@ impl Worker {
             return SendOutcome::NotBegun { wait: LATE_PAUSE };
         }
         if let Err(wait) = self.courier.admits(lane, now) {
+            return SendOutcome::NotBegun { wait };
+        }
+        if lane != Lane::Crisis
+            && let Err(wait) = self.service.phone_turn(delivery.address_key)
+        {
+            self.service.metrics().held_back(lane.name());
             return SendOutcome::NotBegun { wait };
         }
         let content = content(delivery.channel, message);

@@ -298,6 +298,7 @@ struct Output {
     left_ladder: bool,
     reopened: bool,
     past_phone_pace: u32,
+    put_off: u32,
 }
 
 /// An alert in the middle of a change.
@@ -346,6 +347,7 @@ impl<'a, 'b> Changing<'a, 'b> {
             left_ladder,
             reopened,
             past_phone_pace,
+            put_off,
         } = self.out;
         Transition {
             alert: self.alert,
@@ -361,6 +363,7 @@ impl<'a, 'b> Changing<'a, 'b> {
             left_ladder,
             reopened,
             past_phone_pace,
+            put_off,
         }
     }
 

@@ -1,7 +1,9 @@
 //! What time makes due: stages, leases that ran out, look-ups, polls, and claims.
 
+use std::time::Duration;
+
 use super::Changing;
-use crate::domain::alert::{Action, Alarm, AlertState, Deed, DeliveryDeed, Kind};
+use crate::domain::alert::{Action, Alarm, AlertState, Deed, DeliveryDeed};
 use crate::domain::audit::Actor;
 use crate::domain::delivery::{Delivery, DeliveryState, Disclosed, FailureReason, Lease, Settled, later, nearer};
 use crate::domain::ids::AttemptNo;
@@ -181,6 +183,13 @@ impl Changing<'_, '_> {
             if at > self.cx.now || !self.alert.wants(delivery) {
                 continue;
             }
+            if !self.alert.is_urgent(delivery) {
+                let wait = self.cx.phones.wait(delivery.address_key, self.cx.now);
+                if !wait.is_zero() {
+                    self.put_off(place, wait);
+                    continue;
+                }
+            }
             if delivery.purpose == Purpose::EmergencyContact {
                 // Where the student's word was not read, the next wake has it.
                 match self.cx.emergency.map(|known| known.may_disclose(delivery)) {
@@ -210,6 +219,13 @@ impl Changing<'_, '_> {
         }
     }
 
+    /// What can wait is not even claimed while its phone has had enough for a minute: each claim would be an entry of the audit.
+    fn put_off(&mut self, place: usize, wait: Duration) {
+        self.alert.deliveries[place].put_off(later(self.cx.now, wait));
+        self.out.put_off += 1;
+        self.changed = true;
+    }
+
     fn claim_with_text(&mut self, place: usize, lease: &Lease, ground: &'static str) {
         let delivery = &self.alert.deliveries[place];
         match self.cx.composer.compose(&self.alert.facts(delivery, self.taken_by())) {
@@ -232,7 +248,8 @@ impl Changing<'_, '_> {
         let (role, channel, address) = (delivery.role, delivery.channel, delivery.address_key);
         let disclosure = delivery.disclosure.clone();
         // A live alert is never held back on that account; that it was due to be is recorded.
-        let past_phone_pace = matches!(self.alert.kind, Kind::Live) && self.cx.phones.is_full(address, self.cx.now);
+        let is_urgent = self.alert.is_urgent(&self.alert.deliveries[place]);
+        let past_phone_pace = is_urgent && !self.cx.phones.wait(address, self.cx.now).is_zero();
         self.out.past_phone_pace += u32::from(past_phone_pace);
         let what = DeliveryDeed::AttemptBegun {
             attempt,

@@ -169,6 +169,8 @@ pub enum Answer {
     KeptAndWaits(Reference),
     /// Their words are kept for the team.
     Kept(Reference),
+    /// Their words are kept, and the case is closed: nobody may look there.
+    KeptAfterEnd(Reference),
     /// It is closed.
     Closed(Reference),
     /// Nobody may be told of it any more, unless a person decides otherwise.
@@ -230,6 +232,9 @@ fn answer_text(answer: &Answer) -> Option<String> {
             format!("Your words are noted for the team, with ref {reference}, which waits still. {HELP}")
         }
         Answer::Kept(reference) => format!("Your words are noted for the team, with ref {reference}."),
+        Answer::KeptAfterEnd(reference) => format!(
+            "Ref {reference} is closed. Your words are noted with it, but may be read late: if it is urgent, call a colleague."
+        ),
         Answer::NoCase => "No case waits for you. Nothing is needed from you.".to_owned(),
         Answer::Closed(reference) => format!("Ref {reference} is closed. Nothing is needed from you."),
         Answer::Withheld(reference) => {

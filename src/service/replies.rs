@@ -125,10 +125,13 @@ pub(super) struct Answers {
 
 impl Answers {
     fn to_team(alert: &Alert) -> Self {
-        match waits(alert) {
-            true => Self { kept: Answer::KeptAndWaits(alert.reference), lost: Answer::Help, told_again: None },
-            false => Self { kept: Answer::Kept(alert.reference), lost: Answer::Nothing, told_again: None },
-        }
+        let reference = alert.reference;
+        let (kept, lost) = match alert.state {
+            AlertState::Escalating { .. } => (Answer::KeptAndWaits(reference), Answer::Help),
+            AlertState::Acknowledged { .. } | AlertState::Withheld { .. } => (Answer::Kept(reference), Answer::Nothing),
+            AlertState::Resolved { .. } => (Answer::KeptAfterEnd(reference), Answer::Closed(reference)),
+        };
+        Self { kept, lost, told_again: None }
     }
 
     /// Their words are kept, and nobody hears anything.

@@ -87,7 +87,8 @@ impl Speech {
             | Answer::WhichOutcome
             | Answer::KeptAndWaits(_)
             | Answer::CallTheDesk(_)
-            | Answer::Kept(_) => None,
+            | Answer::Kept(_)
+            | Answer::KeptAfterEnd(_) => None,
         }
     }
 }

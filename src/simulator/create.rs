@@ -187,6 +187,9 @@ fn draft<'a>(world: &World, form: &'a Form<'_>) -> Result<Draft<'a>, ApiError> {
         return Err(bad(21211, format!("Invalid 'To' Phone Number: {}", hidden_tail(to))));
     }
     let (from, messaging_service_sid) = sender(world, form, to)?;
+    if world.opted_out.lock().contains(to) {
+        return Err(ApiError::of_code(400, 21610));
+    }
     let status_callback = form.filled("StatusCallback");
     if let Some(url) = status_callback.filter(|url| !is_callback(url)) {
         let shown: String = url.chars().take(80).collect();

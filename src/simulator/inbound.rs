@@ -107,6 +107,9 @@ pub(super) async fn receive(world: &World, inbound: &Inbound) -> Result<SimReply
     let to = last_from.unwrap_or_else(|| world.sender_for(&from));
     let quoted = if whatsapp { quoted(world, phone, &inbound.quote)? } else { None };
     let sid = record(world, inbound, &from, &to, quoted.as_ref());
+    if !whatsapp && let Some(answer) = keyword(world, phone, &inbound.text) {
+        conversation(world, Direction::OutboundReply, &to, &from, answer, Some(sid.clone()), None);
+    }
 
     let form = InboundForm {
         account_sid: &world.config.account_sid,
@@ -126,6 +129,21 @@ pub(super) async fn receive(world: &World, inbound: &Inbound) -> Result<SimReply
         conversation(world, Direction::OutboundReply, &to, &from, answer, Some(sid.clone()), None);
     }
     Ok(SimReply { sid, http_status: posted.status, answers })
+}
+
+/// What Twilio itself does with a keyword in a text message, before it passes the message on: it keeps a list of who has said
+/// STOP, and answers. Over WhatsApp it leaves that to whoever is written to.
+fn keyword(world: &World, phone: &str, text: &str) -> Option<&'static str> {
+    const STOP: [&str; 8] = ["stop", "stopall", "unsubscribe", "cancel", "end", "quit", "revoke", "optout"];
+    const START: [&str; 3] = ["start", "yes", "unstop"];
+    let word = text.trim().to_lowercase();
+    let mut opted_out = world.opted_out.lock();
+    if STOP.contains(&word.as_str()) {
+        let is_new = (opted_out.len() < WRITERS_MAX || opted_out.contains(phone)) && opted_out.insert(phone.to_owned());
+        return is_new.then_some("You will get no more messages from this number. Reply START to get them again.");
+    }
+    let lifts = START.contains(&word.as_str()) && opted_out.remove(phone);
+    lifts.then_some("You will get messages from this number again. Reply STOP to get no more.")
 }
 
 /// Puts the inbound message on the phone, unless it is there already and is only posted again.

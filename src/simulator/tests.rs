@@ -477,6 +477,26 @@ async fn an_sms_is_answered_by_sms() {
 }
 
 #[tokio::test]
+async fn a_stop_by_text_message_is_answered_passed_on_and_kept_and_start_lifts_it() {
+    let scene = scene().await;
+    let phone = "+4915112345678";
+    let sent = [("To", phone), ("From", SMS), ("Body", "Please look")];
+    scene.send(&sent).await;
+    scene.sim.reply(phone, "Stop ").await.expect("posted");
+    let shown = scene.sim.conversation(phone);
+    assert!(shown.last().expect("an answer").body.contains("no more messages"), "{shown:?}");
+    let forwarded = scene.inbox.hooks.lock().last().expect("a webhook").get("Body").to_owned();
+    assert_eq!(forwarded, "Stop ");
+    let (status, refused) = scene.send(&sent).await;
+    assert_eq!((status, refused["code"].as_u64()), (400, Some(21610)));
+    scene.sim.reply(phone, "start").await.expect("posted");
+    assert_eq!(scene.send(&sent).await.0, 201);
+    scene.sim.reply(phone, "STOP").await.expect("posted");
+    let (status, _) = scene.send(&[("To", ADA), ("From", WA), ("Body", "Please look")]).await;
+    assert_eq!(status, 201, "over WhatsApp nobody has said it");
+}
+
+#[tokio::test]
 async fn free_text_outside_the_window_fails_where_the_window_is_kept() {
     let scene = scene_with(|config| config.whatsapp_window = true).await;
     scene.text("too early").await;

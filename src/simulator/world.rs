@@ -1,6 +1,6 @@
 //! The state that the parts of the simulator share, and the few things that several of them do with it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -100,6 +100,8 @@ pub(super) struct World {
     pub contents: RwLock<Vec<Content>>,
     /// When each phone last wrote, for the 24-hour window. Bounded, see `WRITERS_MAX`.
     pub last_inbound: Mutex<HashMap<String, Timestamp>>,
+    /// Phones that have said STOP by text message: Twilio itself refuses to send them further ones. Bounded likewise.
+    pub opted_out: Mutex<HashSet<String>>,
     pub inbound_url: RwLock<Option<String>>,
     pub timeline: Timeline,
     pub postman: Postman,
@@ -128,6 +130,7 @@ impl World {
             faults: FaultBook::new(&config.faults),
             contents: RwLock::new(config.contents.iter().map(|template| Content::of(template, now)).collect()),
             last_inbound: Mutex::default(),
+            opted_out: Mutex::default(),
             inbound_url: RwLock::new(config.inbound_url.clone()),
             timeline: Timeline::default(),
             postman: Postman::new(&config)?,
@@ -251,6 +254,7 @@ impl World {
         self.listings.lock().clear();
         self.faults.clear();
         self.last_inbound.lock().clear();
+        self.opted_out.lock().clear();
         self.counters.reset();
         self.changed();
     }

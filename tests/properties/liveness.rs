@@ -140,6 +140,32 @@ fn until_told_again(driver: &mut Driver<'_>, provider: &Provider) -> Result<(), 
     Ok(())
 }
 
+/// Whom a stage names when it begins, for who is on call changes later; and over how many channels at the most.
+type Stages = BTreeMap<Stage, (BTreeSet<ContactId>, usize)>;
+
+/// Notes whom the stage names that has just begun.
+fn begins(driver: &Driver<'_>, stages: &mut Stages) {
+    let AlertState::Escalating { stage, vacant, .. } = &driver.alert.state else { return };
+    let (policy, directory) = (&driver.alert.policy, &driver.world.directory);
+    let mut called = named(*stage, policy, directory, driver.now);
+    let mut channels = stage.targets(policy).1.len();
+    if let Stage::LastResponder { times } = stage {
+        for rung in vacant {
+            let rung = Stage::Step { round: 0, step: *rung };
+            called.extend(named(rung, policy, directory, driver.now));
+            channels = channels.max(rung.targets(policy).1.len());
+        }
+        if called.is_empty() {
+            // All who can be told stand in by turns, over all that they have.
+            let people: Vec<_> = directory.people().filter(|person| !person.methods.is_empty()).collect();
+            let stands_in = people[(*times as usize - 1) % people.len()];
+            called.insert(stands_in.id.clone());
+            channels = stands_in.methods.len();
+        }
+    }
+    stages.entry(*stage).or_insert((called, channels));
+}
+
 proptest! {
     #![proptest_config(cases(250))]
 
@@ -175,29 +201,7 @@ proptest! {
         let provider = Provider::Accepts(status);
         let (mut driver, opened) = Driver::open(&world, score, Granted::Override, true)?;
         provider.answer(&mut driver, &opened)?;
-        // Whom a stage names when it begins: who is on call changes later.
-        let mut stages: BTreeMap<Stage, (BTreeSet<ContactId>, usize)> = BTreeMap::new();
-        let begins = |driver: &Driver<'_>, stages: &mut BTreeMap<_, _>| {
-            let AlertState::Escalating { stage, vacant, .. } = &driver.alert.state else { return };
-            let (policy, directory) = (&driver.alert.policy, &world.directory);
-            let mut called = named(*stage, policy, directory, driver.now);
-            let mut channels = stage.targets(policy).1.len();
-            if let Stage::LastResponder { times } = stage {
-                for rung in vacant {
-                    let rung = Stage::Step { round: 0, step: *rung };
-                    called.extend(named(rung, policy, directory, driver.now));
-                    channels = channels.max(rung.targets(policy).1.len());
-                }
-                if called.is_empty() {
-                    // All who can be told stand in by turns, over all that they have.
-                    let people: Vec<_> = directory.people().filter(|person| !person.methods.is_empty()).collect();
-                    let stands_in = people[(*times as usize - 1) % people.len()];
-                    called.insert(stands_in.id.clone());
-                    channels = stands_in.methods.len();
-                }
-            }
-            stages.entry(*stage).or_insert((called, channels));
-        };
+        let mut stages = Stages::new();
         begins(&driver, &mut stages);
         for _ in 0..wakes {
             driver.go_to_next_action();
@@ -214,6 +218,35 @@ proptest! {
             // Receipts come late here, by polls alone: each further channel is tried meanwhile, once.
             let most = u32::try_from(channels).unwrap();
             prop_assert!(told.values().all(|times| *times <= most), "{:?}: {:?}", stage, told);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(100))]
+
+    #[test]
+    fn whatever_the_provider_does_each_person_of_the_ladder_is_tried(
+        world in reachable_world(),
+        score in any_score(),
+        provider in provider(),
+        wakes in 1usize..50,
+    ) {
+        let (mut driver, opened) = Driver::open(&world, score, Granted::Override, true)?;
+        provider.answer(&mut driver, &opened)?;
+        let mut stages = Stages::new();
+        begins(&driver, &mut stages);
+        for _ in 0..wakes {
+            driver.go_to_next_action();
+            let woken = driver.wake()?;
+            begins(&driver, &mut stages);
+            provider.answer(&mut driver, &woken)?;
+            begins(&driver, &mut stages);
+        }
+        // Where a message to the person is in hand still, the stage joins it: so not every stage has one of its own.
+        let tried: BTreeSet<&ContactId> = driver.begun.values().map(|begun| &begun.contact).collect();
+        for (stage, (wanted, _)) in stages {
+            prop_assert!(wanted.iter().all(|person| tried.contains(person)), "{:?}: {:?} of {:?}", stage, tried, wanted);
         }
     }
 }

@@ -731,7 +731,7 @@ fn code_texts(config: &Config, provider: &Provider) -> CodeTexts {
         None if provider.simulated => WhatsappCode::FreeText,
         None => WhatsappCode::Missing,
     };
-    CodeTexts { sender: config.organisation.name.clone(), whatsapp }
+    CodeTexts { sender: config.organisation.name.clone(), whatsapp, calls: provider.rest.voice_from.is_some() }
 }
 
 /// The people of the configuration, the counsellor first.

@@ -16,6 +16,7 @@ use crate::domain::event::EventDetails;
 use crate::domain::ids::{
     AddressKey, AlertId, AttemptRef, IdempotencyKey, OrganisationId, PersonKey, ProviderId, Reference, SubjectKey,
 };
+use crate::domain::method::SpokenCode;
 use crate::domain::provider::{Receipt, SendOutcome};
 use crate::domain::roster::Roster;
 use crate::domain::sealed::Sealed;
@@ -67,6 +68,8 @@ pub enum HashPurpose {
     Principal,
     /// A one-time code that was sent to a phone.
     Code,
+    /// The seed of a one-time code: the hash makes its digits.
+    CodeSeed,
     /// The key under which whatever an alarm is about is named towards others.
     Alarm,
 }
@@ -153,7 +156,7 @@ pub trait Keyring: Send + Sync {
 // ---------------------------------------------------------------------------------------------------------------------
 // Twilio
 
-/// What a message says, and in which of Twilio's two forms. `Debug` shows the form, never the words.
+/// What a message or a call says, and in which of Twilio's forms. `Debug` shows the form, never the words.
 #[derive(Clone, PartialEq, Eq)]
 pub enum MessageContent {
     /// Free text: SMS, and WhatsApp inside the 24-hour window or in the sandbox.
@@ -167,6 +170,8 @@ pub enum MessageContent {
     },
     /// A call that is about the attempt: what it says is asked for once somebody answers, so no request carries it.
     Call,
+    /// A call that brings a one-time code, which is likewise asked for: no request carries it.
+    CodeCall(SpokenCode),
 }
 
 impl fmt::Debug for MessageContent {
@@ -177,6 +182,7 @@ impl fmt::Debug for MessageContent {
                 f.debug_struct("Template").field("content_sid", content_sid).finish_non_exhaustive()
             }
             Self::Call => f.write_str("Call"),
+            Self::CodeCall(_) => f.write_str("CodeCall"),
         }
     }
 }

@@ -19,7 +19,7 @@ pub fn run(data: &[u8]) {
     let Ok(uri) = format!("/webhooks/twilio/{target}").parse::<Uri>() else { return };
     let Ok(made_up) = HeaderValue::from_bytes(made_up) else { return };
     let known = |path: &&str| uri.path().strip_prefix("/webhooks/twilio/") == Some(path);
-    if !["status", "incoming", "voice/answer", "voice/key", "voice/status"].iter().any(known) {
+    if !["status", "incoming", "voice/answer", "voice/key", "voice/code", "voice/status"].iter().any(known) {
         return;
     }
     let json = body.trim_ascii_start().starts_with(b"{");

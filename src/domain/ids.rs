@@ -305,6 +305,35 @@ keyed_hash!(
     CodeHash
 );
 
+/// What a one-time code is reckoned from, together with a key that only the service has. It is no secret: without the key
+/// nobody gets from it to the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CodeSeed([u8; 16]);
+
+impl CodeSeed {
+    /// Wraps random bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+    /// The bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+impl fmt::Display for CodeSeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+impl FromStr for CodeSeed {
+    type Err = InvalidId;
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        const RULE: InvalidId = InvalidId { rule: "must be 32 hexadecimal digits" };
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).map_err(|_| RULE)?;
+        bytes.try_into().map(Self).map_err(|_| RULE)
+    }
+}
+
 impl From<SubjectKey> for PersonKey {
     fn from(subject: SubjectKey) -> Self {
         Self(subject.0)

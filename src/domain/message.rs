@@ -37,7 +37,7 @@ use sha2::{Digest, Sha256};
 
 pub use approved::{Texts, Written};
 pub use body::Variable;
-pub use code::code_text;
+pub use code::{CodeSpeech, code_text};
 pub use facts::{BandThresholds, Desk, LinkBase, MessageFacts, SenderName, UrgencyBand};
 pub use segments::SegmentCount;
 pub use voice::{Speaker, Speech};
@@ -346,6 +346,11 @@ impl TemplateSet {
     pub fn speech(&self, language: &Language, facts: &MessageFacts) -> Result<Speech, ComposeError> {
         let file = self.file_for(language);
         file.voice.speech(&Values::of(facts, &file.words, &file.actions)?)
+    }
+
+    /// What a call says that brings a code from `sender`.
+    pub fn code_speech(&self, language: &Language, sender: &str, code: &str) -> CodeSpeech {
+        self.file_for(language).voice.speaking.code_speech(sender, code)
     }
 
     /// The most parts that an SMS in this language can take.

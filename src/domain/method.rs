@@ -17,9 +17,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
-use super::contact::{Channel, ContactMethod};
+use super::contact::{Channel, ContactMethod, Language};
 use super::delivery::later;
-use super::ids::{AddressKey, CodeHash};
+use super::ids::{AddressKey, CodeHash, CodeSeed, OrganisationId};
 use super::sealed::Sealed;
 
 /// How long a code counts.
@@ -106,6 +106,18 @@ impl PendingCode {
     fn counts_at(&self, now: Timestamp) -> bool {
         now.duration_since(self.sent_at).unsigned_abs() < CODE_LASTS
     }
+}
+
+/// What a call that brings a code is made with, so that what it is to say is found once somebody answers. It holds no code, and nothing
+/// of whom it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpokenCode {
+    /// Whose code it is: says who calls.
+    pub organisation: OrganisationId,
+    /// In which language it is said.
+    pub language: Language,
+    /// What the code is reckoned from.
+    pub seed: CodeSeed,
 }
 
 /// That a code was sent, for the limits.

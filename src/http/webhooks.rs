@@ -213,5 +213,6 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(incoming))
         .routes(routes!(voice::answer))
         .routes(routes!(voice::key))
+        .routes(routes!(voice::code))
         .routes(routes!(voice::call_status))
 }

@@ -174,6 +174,7 @@ const fn hash_label(purpose: HashPurpose) -> &'static str {
         HashPurpose::Address => "v1/hash/address",
         HashPurpose::Idempotency => "v1/hash/idempotency",
         HashPurpose::Code => "v1/hash/code",
+        HashPurpose::CodeSeed => "v1/hash/code_seed",
         HashPurpose::Alarm => "v1/hash/alarm",
         HashPurpose::Principal => "v1/hash/principal",
     }

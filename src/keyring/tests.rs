@@ -24,13 +24,14 @@ const FIELDS: [SealedField; 9] = [
     SealedField::ContactName,
     SealedField::Disclosure,
 ];
-const PURPOSES: [HashPurpose; 7] = [
+const PURPOSES: [HashPurpose; 8] = [
     HashPurpose::Subject,
     HashPurpose::Contact,
     HashPurpose::Address,
     HashPurpose::Idempotency,
     HashPurpose::Principal,
     HashPurpose::Code,
+    HashPurpose::CodeSeed,
     HashPurpose::Alarm,
 ];
 

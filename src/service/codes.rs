@@ -2,6 +2,10 @@
 //!
 //! A code is durable before it is sent, so that whatever reaches the phone can be confirmed; and the call to the provider is
 //! no part of the change.
+//!
+//! A code is reckoned from a random seed with a key of the service. A phone call that brings one is made with the seed, and whoever
+//! answers it has the code reckoned once more when they press a key, by whichever instance is asked: so the code itself lies
+//! nowhere, neither here nor in what the provider is sent beforehand.
 
 use std::time::Duration;
 
@@ -12,9 +16,11 @@ use super::people::subject_key;
 use super::{Organisation, Service, ServiceError};
 use crate::domain::consent::{ConsentRecord, EmergencyChange, EmergencySituation};
 use crate::domain::contact::{Channel, Language, PhoneNumber};
-use crate::domain::ids::{AddressKey, CodeHash, ContactId, IdempotencyKey, OrganisationId, ProviderId, SubjectKey};
-use crate::domain::message::{code_text, text_sha256};
-use crate::domain::method::{CODE_LASTS, Method};
+use crate::domain::ids::{
+    AddressKey, CodeHash, CodeSeed, ContactId, IdempotencyKey, OrganisationId, ProviderId, SubjectKey,
+};
+use crate::domain::message::{CodeSpeech, code_text, text_sha256};
+use crate::domain::method::{CODE_LASTS, Method, SpokenCode};
 use crate::domain::provider::{ErrorClass, ProviderFault};
 use crate::domain::roster::{Change, CodeTaken, OptOutBy, Outcome, Rejection};
 use crate::ports::{
@@ -39,6 +45,8 @@ pub struct CodeTexts {
     pub sender: String,
     /// Over WhatsApp.
     pub whatsapp: WhatsappCode,
+    /// Whether there is a number that calls.
+    pub calls: bool,
 }
 
 /// A code that is durable, and about to be sent.
@@ -87,8 +95,8 @@ impl Service {
     ) -> Result<CodeToSend, ServiceError> {
         let organisation = self.organisation(&caller.organisation)?;
         self.require_way(channel, &organisation.codes)?;
-        let code = self.draw_code();
-        let id = &organisation.id;
+        let seed = self.draw_seed();
+        let (id, code) = (&organisation.id, self.code_of(&seed));
         let hash_for = |address| self.code_hash(id, contact, channel, address, &code);
         let changed = self
             .change_as(caller, |roster| {
@@ -100,7 +108,7 @@ impl Service {
         let known = changed.roster.contact(contact).ok_or(ServiceError::NotFound)?;
         let method = known.method(channel).ok_or(ServiceError::NotFound)?;
         let key = self.kept_data_key(id, known.person).await?;
-        self.code_to_send(organisation, Whose::Roster, (contact, &known.language), method, key.as_ref(), &code)
+        self.code_to_send(organisation, Whose::Roster, (contact, &known.language), method, key.as_ref(), seed)
     }
 
     /// The same, for an emergency contact of a student.
@@ -113,7 +121,8 @@ impl Service {
     ) -> Result<CodeToSend, ServiceError> {
         let organisation = self.organisation(&caller.organisation)?;
         self.require_way(channel, &organisation.codes)?;
-        let (id, code) = (&organisation.id, self.draw_code());
+        let (id, seed) = (&organisation.id, self.draw_seed());
+        let code = self.code_of(&seed);
         let subject = subject_key(self.keyring.as_ref(), id, user_id);
         let live = self.live(id)?;
         let make = |record: &ConsentRecord| {
@@ -132,7 +141,7 @@ impl Service {
         let method = known.method(channel).ok_or(ServiceError::NotFound)?;
         let key = self.person_data_key(id, subject.into()).await?;
         let whose = Whose::Student(subject);
-        self.code_to_send(organisation, whose, (contact, &known.language), method, key.as_ref(), &code)
+        self.code_to_send(organisation, whose, (contact, &known.language), method, key.as_ref(), seed)
     }
 
     /// Whether a student's own limits let a code be sent, before anything is changed; says to which number.
@@ -183,6 +192,24 @@ impl Service {
         Ok(self.store.answer(self.mark_key(organisation, address, &[b"sent"])).await?.is_some())
     }
 
+    /// Whether a code may have gone to this phone on behalf of a student, over whatever channel, within [`CODES_LOOKED_AT`] minutes
+    /// from `since` on.
+    pub(super) async fn may_have_been_sent_a_code(
+        &self,
+        organisation: &OrganisationId,
+        address: AddressKey,
+        since: jiff::Timestamp,
+    ) -> Result<bool, ServiceError> {
+        let first = since.as_second().div_euclid(MINUTE);
+        for minute in first..first + CODES_LOOKED_AT {
+            let key = self.mark_key(organisation, address, &[b"minute", &minute.to_be_bytes()]);
+            if self.store.answer(key).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Says whether nobody had left this mark before.
     async fn keep_mark(
         &self,
@@ -201,8 +228,21 @@ impl Service {
         IdempotencyKey::from_bytes(self.keyring.hash(HashPurpose::Idempotency, &parts))
     }
 
-    fn draw_code(&self) -> String {
-        format!("{:06}", u64::from_le_bytes(random(self.entropy.as_ref())) % 1_000_000)
+    fn draw_seed(&self) -> CodeSeed {
+        CodeSeed::from_bytes(random(self.entropy.as_ref()))
+    }
+
+    /// The digits that a seed stands for. The remainder favours no code: a million is next to nothing against 2^64.
+    fn code_of(&self, seed: &CodeSeed) -> String {
+        let hash = self.keyring.hash(HashPurpose::CodeSeed, &[seed.as_bytes()]);
+        let [a, b, c, d, e, f, g, h, ..] = hash;
+        format!("{:06}", u64::from_le_bytes([a, b, c, d, e, f, g, h]) % 1_000_000)
+    }
+
+    /// What a call says that brings a code. `None`: it is about no college that is known here.
+    pub fn code_speech(&self, code: &SpokenCode) -> Option<CodeSpeech> {
+        let organisation = self.organisation(&code.organisation).ok()?;
+        Some(speech(organisation, &code.language, &self.code_of(&code.seed)))
     }
 
     fn code_to_send(
@@ -212,21 +252,23 @@ impl Service {
         (contact, language): (&ContactId, &Language),
         method: &Method,
         key: &dyn DataKey,
-        code: &str,
+        seed: CodeSeed,
     ) -> Result<CodeToSend, ServiceError> {
         let (channel, address) = (method.channel, method.address_key);
-        let hash = self.code_hash(&organisation.id, contact, channel, address, code);
+        let code = self.code_of(&seed);
+        let hash = self.code_hash(&organisation.id, contact, channel, address, &code);
         let number = key.open(SealedField::Address, &method.address)?;
         let to: PhoneNumber = number.parse().map_err(|_| ServiceError::Sealed(KeyringError::Malformed))?;
-        let written = match content(channel, &organisation.codes, language, NO_CODE) {
-            MessageContent::Template { content_sid, .. } => (Some(content_sid), None),
-            MessageContent::Body(text) => (None, Some(text_sha256(&text))),
-            // No code is said by a call.
+        let content = content(organisation, channel, language, &code, seed);
+        let written = match &content {
+            MessageContent::Template { content_sid, .. } => (Some(content_sid.clone()), None),
+            MessageContent::Body(_) => (None, Some(text_sha256(&written_text(organisation, language, NO_CODE)))),
+            MessageContent::CodeCall(_) => (None, Some(text_sha256(&speech(organisation, language, NO_CODE).whole()))),
+            // It is about a case, and no code.
             MessageContent::Call => (None, None),
         };
         let until = method.code.as_ref().map_or_else(|| self.clock.now(), |code| code.until());
         tracing::info!(contact = %contact, channel = channel.as_str(), "a code is sent");
-        let content = content(channel, &organisation.codes, language, code);
         let request = MessageRequest { attempt: None, channel, to, content };
         let (organisation, contact) = (organisation.id.clone(), contact.clone());
         Ok(CodeToSend { request, until, organisation, whose, contact, channel, address, hash, written })
@@ -344,11 +386,13 @@ impl Service {
 
     fn require_way(&self, channel: Channel, texts: &CodeTexts) -> Result<(), ServiceError> {
         match (channel, &texts.whatsapp) {
-            (Channel::Voice, _) => Err(ServiceError::CannotVerify("a number for calls cannot be verified yet")),
+            (Channel::Voice, _) if !texts.calls => {
+                Err(ServiceError::CannotVerify("there is no number that calls: set TWILIO_VOICE_FROM"))
+            }
             (Channel::Whatsapp, WhatsappCode::Missing) => Err(ServiceError::CannotVerify(
                 "WhatsApp takes no code without an approved template: set TWILIO_VERIFICATION_CONTENT_SID",
             )),
-            (Channel::Whatsapp | Channel::Sms, _) => Ok(()),
+            (Channel::Whatsapp | Channel::Sms | Channel::Voice, _) => Ok(()),
         }
     }
 
@@ -373,6 +417,8 @@ impl Service {
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
+/// For how many minutes a code is looked for that may have made a phone ring.
+const CODES_LOOKED_AT: i64 = 5;
 /// How many codes a phone gets in an hour on behalf of students.
 const PLACES_AN_HOUR: u8 = 5;
 
@@ -384,13 +430,32 @@ fn rest(now: i64, span: i64) -> Duration {
 /// What stands in the place of a code in what the audit proves of its message.
 const NO_CODE: &str = "000000";
 
-fn content(channel: Channel, texts: &CodeTexts, language: &Language, code: &str) -> MessageContent {
-    match (channel, &texts.whatsapp) {
+fn content(
+    organisation: &Organisation,
+    channel: Channel,
+    language: &Language,
+    code: &str,
+    seed: CodeSeed,
+) -> MessageContent {
+    match (channel, &organisation.codes.whatsapp) {
         (Channel::Whatsapp, WhatsappCode::Template(content_sid)) => {
             MessageContent::Template { content_sid: content_sid.clone(), variables: vec![code.to_owned()] }
         }
-        (Channel::Whatsapp | Channel::Sms | Channel::Voice, _) => {
-            MessageContent::Body(code_text(language, &texts.sender, code, CODE_LASTS.as_secs() / 60))
+        (Channel::Whatsapp, WhatsappCode::FreeText | WhatsappCode::Missing) | (Channel::Sms, _) => {
+            MessageContent::Body(written_text(organisation, language, code))
         }
+        (Channel::Voice, _) => MessageContent::CodeCall(SpokenCode {
+            organisation: organisation.id.clone(),
+            language: language.clone(),
+            seed,
+        }),
     }
+}
+
+fn written_text(organisation: &Organisation, language: &Language, code: &str) -> String {
+    code_text(language, &organisation.codes.sender, code, CODE_LASTS.as_secs() / 60)
+}
+
+fn speech(organisation: &Organisation, language: &Language, code: &str) -> CodeSpeech {
+    organisation.texts.set().code_speech(language, &organisation.codes.sender, code)
 }

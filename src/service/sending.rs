@@ -13,6 +13,7 @@ use crate::domain::alert::{Alert, Input, StateName, Transition};
 use crate::domain::audit::Actor;
 use crate::domain::delivery::{Attempt, AttemptResult, Delivery};
 use crate::domain::ids::{AlertId, AttemptNo, DeliveryNo, ProviderId};
+use crate::domain::method::SentCode;
 use crate::domain::provider::{ErrorClass, SendOutcome};
 use crate::ports::Store;
 
@@ -86,8 +87,8 @@ impl Service {
         Ok(self.store.alert_of_message(id).await?.is_some())
     }
 
-    /// Whether another case has called the phone of a delivery since, or may have, so that a call to it may be that case's.
-    /// Looked at are those that are open to it, and the newest of the others.
+    /// Whether something else has called the phone of a delivery since, or may have, so that a call to it may be that: another case, or
+    /// a code by which the number was to be proven. Looked at are the cases that are open to it, and the newest of the others.
     pub async fn others_may_have_called(
         &self,
         alert: &Alert,
@@ -105,7 +106,24 @@ impl Service {
             let same_phone = other.channel == delivery.channel && other.address_key == delivery.address_key;
             same_phone && other.attempts.iter().any(|attempt| may_have_called(attempt, since))
         };
-        Ok(too_many || cases.iter().any(|case| case.id != alert.id && case.deliveries.iter().any(may_have)))
+        let by_a_case = cases.iter().any(|case| case.id != alert.id && case.deliveries.iter().any(may_have));
+        Ok(too_many || by_a_case || self.code_may_have_called(alert, delivery, since).await?)
+    }
+
+    async fn code_may_have_called(
+        &self,
+        alert: &Alert,
+        delivery: &Delivery,
+        since: Timestamp,
+    ) -> Result<bool, ServiceError> {
+        let called = |codes: &[SentCode]| {
+            let same_phone = |code: &SentCode| (code.channel, code.address) == (delivery.channel, delivery.address_key);
+            codes.iter().any(|code| same_phone(code) && code.at >= since)
+        };
+        if called(&self.live(&alert.organisation)?.roster.codes_sent) {
+            return Ok(true);
+        }
+        self.may_have_been_sent_a_code(&alert.organisation, delivery.address_key, since).await
     }
 
     /// Books what came of a call.

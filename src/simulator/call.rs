@@ -148,6 +148,8 @@ pub(super) struct Call {
     pub to: String,
     pub from: String,
     pub url: Option<String>,
+    /// What is asked where another address does not say what is to be done.
+    pub fallback_url: Option<String>,
     /// What is said where no URL is to be asked.
     pub twiml: Option<String>,
     pub status_callback: Option<String>,

@@ -51,6 +51,10 @@ fn checked(world: &World, form: &Form<'_>, hidden: bool) -> Result<Arc<Call>, Ap
     if url.is_some_and(|url| !is_callback(url)) {
         return Err(bad(21205, "Url is not a valid URL."));
     }
+    let fallback_url = form.filled("FallbackUrl");
+    if fallback_url.is_some_and(|url| !is_callback(url)) {
+        return Err(bad(21205, "FallbackUrl is not a valid URL."));
+    }
     if twiml.is_some_and(|twiml| twiml.chars().count() > TWIML_MAX) {
         return Err(bad(20001, "Twiml is longer than 4000 characters."));
     }
@@ -71,6 +75,7 @@ fn checked(world: &World, form: &Form<'_>, hidden: bool) -> Result<Arc<Call>, Ap
         to: to.to_owned(),
         from: from.to_owned(),
         url: url.map(str::to_owned),
+        fallback_url: fallback_url.map(str::to_owned),
         twiml: twiml.filter(|_| url.is_none()).map(str::to_owned),
         status_callback: status_callback.map(str::to_owned),
         events,

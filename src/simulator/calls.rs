@@ -17,6 +17,9 @@ use super::world::{World, count};
 
 /// The most documents that one call asks for: a document that leads back to itself ends here.
 const DOCUMENTS_MAX: usize = 20;
+/// Twilio's errors: a document could not be had; it is none that can be read.
+const NOT_RETRIEVED: &str = "11200";
+const UNREADABLE: &str = "12100";
 /// A call in which nothing is to be said any more.
 const HANGS_UP_AFTER: Duration = Duration::from_secs(1);
 
@@ -86,15 +89,14 @@ impl World {
             return Vec::new();
         }
         let mut codes = self.moved(call, CallStatus::InProgress, Some(by)).await;
-        let mut document = call.twiml.clone();
-        if let Some(url) = &call.url {
-            let form = self.call_form(call, CallStatus::InProgress, None);
-            let posted = self.postman.post(url, &form, &self.idempotency_token()).await;
-            count(if posted.ok() { &self.counters.callbacks_sent } else { &self.counters.callbacks_failed });
-            codes.push(posted.status);
-            document = posted.ok().then_some(posted.body);
-        }
-        codes.extend(self.play(call, document.as_deref()).await);
+        let verbs = match &call.url {
+            Some(url) => {
+                let form = self.call_form(call, CallStatus::InProgress, None);
+                self.ask(call, url, &form, &mut codes).await
+            }
+            None => call.twiml.as_deref().and_then(twiml::read),
+        };
+        codes.extend(self.play(call, verbs).await);
         codes
     }
 
@@ -111,12 +113,32 @@ impl World {
             waiting
         };
         let Some(Waiting { action: Some(action), .. }) = waiting else { return Vec::new() };
-        let form = self.call_form(call, CallStatus::InProgress, Some(key));
-        let posted = self.postman.post(&action, &form, &self.idempotency_token()).await;
-        count(if posted.ok() { &self.counters.callbacks_sent } else { &self.counters.callbacks_failed });
-        let mut codes = vec![posted.status];
-        codes.extend(self.play(call, posted.ok().then_some(posted.body).as_deref()).await);
+        let (form, mut codes) = (self.call_form(call, CallStatus::InProgress, Some(key)), Vec::new());
+        let verbs = self.ask(call, &action, &form, &mut codes).await;
+        codes.extend(self.play(call, verbs).await);
         codes
+    }
+
+    /// Asks what is to be done; where nothing that can be done comes back, asks at the call's other address, once, and says there
+    /// what went wrong. Neither the key nor who picked up is said there: no page of Twilio's promises it.
+    async fn ask(&self, call: &Call, url: &str, form: &Form, codes: &mut Vec<u16>) -> Option<Vec<Verb>> {
+        let error = match self.ask_at(url, form, codes).await {
+            Ok(verbs) => return Some(verbs),
+            Err(error) => error,
+        };
+        let fallback = call.fallback_url.as_ref()?;
+        let mut form = self.call_form(call, CallStatus::InProgress, None);
+        form.retain(|(name, _)| *name != "AnsweredBy");
+        form.push(("ErrorCode", error.to_owned()));
+        form.push(("ErrorUrl", url.split('#').next().unwrap_or(url).to_owned()));
+        self.ask_at(fallback, &form, codes).await.ok()
+    }
+
+    async fn ask_at(&self, url: &str, form: &Form, codes: &mut Vec<u16>) -> Result<Vec<Verb>, &'static str> {
+        let posted = self.postman.post(url, form, &self.idempotency_token()).await;
+        count(if posted.ok() { &self.counters.callbacks_sent } else { &self.counters.callbacks_failed });
+        codes.push(posted.status);
+        if posted.ok() { twiml::read(&posted.body).ok_or(UNREADABLE) } else { Err(NOT_RETRIEVED) }
     }
 
     /// Nobody presses anything until the gather's time is over.
@@ -171,9 +193,9 @@ impl World {
         self.tell_call(call, to).await
     }
 
-    /// Does what a document says, from its beginning.
-    async fn play(&self, call: &Call, document: Option<&str>) -> Vec<u16> {
-        match document.and_then(twiml::read) {
+    /// Does what a document says, from its beginning; `None`: there is none that can be read.
+    async fn play(&self, call: &Call, verbs: Option<Vec<Verb>>) -> Vec<u16> {
+        match verbs {
             Some(verbs) => {
                 call.course.lock().rest = verbs.into_iter().rev().collect();
                 self.go_on(call).await
@@ -193,8 +215,7 @@ impl World {
                 return self.moved(call, CallStatus::Completed, None).await;
             };
             let form = self.call_form(call, CallStatus::InProgress, None);
-            let posted = self.postman.post(&url, &form, &self.idempotency_token()).await;
-            let Some(verbs) = posted.ok().then(|| twiml::read(&posted.body)).flatten() else { break };
+            let Some(verbs) = self.ask(call, &url, &form, &mut Vec::new()).await else { break };
             call.course.lock().rest = verbs.into_iter().rev().collect();
         }
         self.moved(call, CallStatus::Completed, None).await

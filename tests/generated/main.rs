@@ -133,5 +133,6 @@ operations! {
     webhook_incoming: "POST" "/webhooks/twilio/incoming" -> 200 400 403;
     call_answer: "POST" "/webhooks/twilio/voice/answer" -> 200 400 403;
     call_key: "POST" "/webhooks/twilio/voice/key" -> 200 400 403;
+    call_code: "POST" "/webhooks/twilio/voice/code" -> 200 400 403;
     call_status: "POST" "/webhooks/twilio/voice/status" -> 204 400 403;
 }

@@ -66,7 +66,7 @@ impl Instance {
             id: college::organisation(),
             directory,
             senders: Vec::new(),
-            codes: CodeTexts { sender: "north".to_owned(), whatsapp: WhatsappCode::Missing },
+            codes: CodeTexts { sender: "north".to_owned(), whatsapp: WhatsappCode::Missing, calls: false },
             ladders: Ladders::one(&Arc::new(college::policy(setup)), BandThresholds::default()),
             threshold: college::threshold(),
             texts: Arc::new(college::texts()),

@@ -170,7 +170,7 @@ impl Exchange {
         let body = match &request.content {
             MessageContent::Body(text) => text.clone(),
             MessageContent::Template { variables, .. } => format!("Put together of: {}", variables.join(", ")),
-            MessageContent::Call => String::new(),
+            MessageContent::Call | MessageContent::CodeCall(_) => String::new(),
         };
         let lag = if chance.happens(weather.list_lags) { weather.lag(chance) } else { Duration::ZERO };
         let attempt = of_an_alert(request);

@@ -747,6 +747,82 @@ async fn a_call_says_whom_to_call_asks_for_no_key_and_a_machine_hears_the_same()
     world.holds_its_promises().await;
 }
 
+/// A landline takes no message: the code is said in a call, and so is whom to call.
+#[tokio::test]
+async fn a_landline_is_proven_by_a_call_and_called_when_a_human_decides_so() {
+    const LANDLINE: &str = "+911126543210";
+    let mut world = with_desk().start().await;
+    let path = added(&world, STUDENT, &person(&[("voice", LANDLINE), ("sms", PHONE)], None)).await;
+    let verification = format!("{path}/methods/voice/verification");
+    world.request(Method::POST, &verification, Some(SERVICE), None).await.expect(202);
+    let call = world.sim().expect_call(LANDLINE).unwrap();
+    world.sim().pick_up(&call.sid, AnsweredBy::Human).await.unwrap();
+    world.sim().press(&call.sid, '1').await.unwrap();
+    let said = world.sim().calls_to(LANDLINE).remove(0).said;
+    assert!(said[0].contains("Press 1") && !said.concat().contains("student"), "{said:?}");
+    let spoken = said[1].split_once("is ").unwrap().1.split_once('.').unwrap().0.replace(", ", "");
+    let wrong = json!({ "code": format!("{:06}", (spoken.parse::<u32>().unwrap() + 1) % 1_000_000) });
+    world.post(&format!("{verification}/confirm"), SERVICE, &wrong).await.expect(422);
+    let shown = world.post(&format!("{verification}/confirm"), SERVICE, &json!({ "code": spoken })).await.expect(200);
+    let shown = shown.json();
+    assert_eq!(
+        (&shown["methods"][0]["standing"], &shown["methods"][1]["standing"], &shown["reachable"]),
+        (&json!("verified"), &json!("unverified"), &json!(true))
+    );
+    world.pass(s(60)).await;
+    let reference = world.told(STUDENT, 0.93).await;
+    world.work().await;
+    informed(&mut world, &reference).await;
+    let call = world.sim().expect_call(LANDLINE).unwrap();
+    world.sim().pick_up(&call.sid, AnsweredBy::Human).await.unwrap();
+    let said = world.sim().calls_to(LANDLINE).remove(1).said.concat();
+    assert!(said.contains("Please call the"), "{said}");
+    world.holds_its_promises().await;
+}
+
+/// Nothing in Twilio's list says what a call was about, and one phone may be the contact of two students.
+#[tokio::test]
+async fn a_call_that_brought_a_code_on_behalf_of_another_student_is_not_taken_for_the_message() {
+    let mut world = with_desk().with("CRISIS_RELAY__TWILIO__CALLS_PER_SECOND", "100").start().await;
+    proven(&world, STUDENT, &[("voice", PHONE), ("sms", PHONE)], None).await;
+    let reference = world.told(STUDENT, 0.93).await;
+    world.pass(s(60)).await;
+    let other = added(&world, "student-2", &person(&[("voice", PHONE)], None)).await;
+    world.request(Method::POST, &format!("{other}/methods/voice/verification"), Some(SERVICE), None).await.expect(202);
+    let call = world.sim().expect_call(PHONE).unwrap();
+    world.goes_wrong(FaultRule::once(Fault::TimeOutWithoutAccepting).to(PHONE));
+    informed(&mut world, &reference).await;
+    world.pass_in_steps(s(100), s(1)).await;
+    let adopted = world.store().alert_of_message(&call.sid.parse().unwrap()).await.unwrap();
+    assert!(adopted.is_none(), "the case takes it for its own");
+    assert!(world.sim().calls_to(PHONE).len() > 1, "the phone is called for the case");
+    world.holds_its_promises().await;
+}
+
+/// A message does not come to where a call was answered.
+#[tokio::test]
+async fn a_code_that_was_said_in_a_call_proves_the_number_for_calls_alone_and_one_that_was_read_for_both() {
+    for (proven_over, standings) in [("voice", ["verified", "unverified"]), ("sms", ["verified", "verified"])] {
+        let world = with_desk().start().await;
+        let path = added(&world, STUDENT, &person(&[("voice", PHONE), ("sms", PHONE)], None)).await;
+        let verification = format!("{path}/methods/{proven_over}/verification");
+        world.request(Method::POST, &verification, Some(SERVICE), None).await.expect(202);
+        let code = match world.sim().expect_call(PHONE) {
+            Ok(call) => {
+                world.sim().pick_up(&call.sid, AnsweredBy::Human).await.unwrap();
+                world.sim().press(&call.sid, '1').await.unwrap();
+                let said = world.sim().calls_to(PHONE).remove(0).said.remove(1);
+                said.split_once("is ").unwrap().1.split_once('.').unwrap().0.replace(", ", "")
+            }
+            Err(_) => code_on(&world, PHONE),
+        };
+        let confirm = format!("{verification}/confirm");
+        let shown = world.post(&confirm, SERVICE, &json!({ "code": code })).await.expect(200).json();
+        let stand = [&shown["methods"][0]["standing"], &shown["methods"][1]["standing"]];
+        assert_eq!(stand, standings, "{proven_over}");
+    }
+}
+
 // -- kept, proven, shown --------------------------------------------------------------------------------------------
 
 #[tokio::test]

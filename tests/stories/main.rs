@@ -19,6 +19,7 @@ mod clock;
 mod consent;
 mod consent_races;
 mod contacts;
+mod contacts_called;
 mod crash_running;
 mod crash_steps;
 mod decisions;

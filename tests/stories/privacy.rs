@@ -56,7 +56,7 @@ impl Write for Lines {
 
 /// Listens to this thread's log from here on: a story's tasks all run on the story's own thread. One subscriber serves the
 /// whole program, for one of a single thread does not hear what another thread was the first to pass by.
-fn listen() {
+pub(crate) fn listen() {
     static LISTENING: Once = Once::new();
     LISTENING.call_once(|| {
         let of_ours = dynamic_filter_fn(|metadata, _| {
@@ -71,7 +71,7 @@ fn listen() {
 }
 
 /// What was heard since.
-fn heard() -> String {
+pub(crate) fn heard() -> String {
     String::from_utf8(LINES.take().unwrap_or_default()).unwrap()
 }
 

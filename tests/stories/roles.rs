@@ -27,7 +27,7 @@ fn nothing(_: usize) -> Option<Value> {
     None
 }
 
-const TABLE: [Row; 52] = [
+const TABLE: [Row; 53] = [
     // First, for it answers once nothing is in hand any more.
     Row("POST", "/api/v1/tasks/run-due", nothing, [401, 401, 401, 200, 403, 200, 403]),
     Row("POST", "/api/v1/crisis/events", event, [401, 401, 401, 202, 403, 403, 403]),
@@ -84,6 +84,7 @@ const TABLE: [Row; 52] = [
     Row("POST", "/webhooks/twilio/status", nothing, [403; 7]),
     Row("POST", "/webhooks/twilio/voice/answer", nothing, [403; 7]),
     Row("POST", "/webhooks/twilio/voice/key", nothing, [403; 7]),
+    Row("POST", "/webhooks/twilio/voice/code", nothing, [403; 7]),
     Row("POST", "/webhooks/twilio/voice/status", nothing, [403; 7]),
 ];
 

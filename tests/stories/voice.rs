@@ -7,6 +7,7 @@ use crisis_relay::simulator::{AnsweredBy, CallStatus, Fault, FaultRule, SimCall,
 use crisis_relay::twilio::signature::{self, SIGNATURE_HEADER};
 use serde_json::{Value, json};
 
+use crate::common::gate::{Fate, Fault as StoreFault, Gate};
 use crate::common::stage::{ms, s};
 use crate::common::{Answer, COUNSELLOR, COUNSELLOR_KEY, SERVICE, Setting, World, answer, contact_entry};
 
@@ -610,6 +611,94 @@ async fn calls_have_a_pace_of_their_own() {
     assert_eq!(calls.len(), 3);
     let last = calls.iter().map(|call| call.created_at).max().unwrap();
     assert!(last.duration_since(begun) >= jiff::SignedDuration::from_secs(2), "one a second: {calls:?}");
+}
+
+// -- the service is away for a moment ---------------------------------------------------------------------------------
+
+/// So often Twilio tries one address before it turns to the other.
+const TRIES: usize = 6;
+
+/// From now on the store cannot say which case a call is about, so many times.
+fn away(gate: &Gate, times: usize) {
+    let mut left = times;
+    gate.set(move |call| {
+        if call.name != "alert" || left == 0 {
+            return Fate::Pass;
+        }
+        left -= 1;
+        Fate::Fail(StoreFault::Unavailable)
+    });
+}
+
+#[tokio::test]
+async fn who_picks_up_while_the_service_is_away_hears_the_message_all_the_same() {
+    let gate = Gate::new();
+    let mut world = called().with_gate(&gate).start().await;
+    // How the call goes is told as well; here it is not, so that only what is to be said is asked for.
+    world.goes_wrong(FaultRule::always(Fault::CallbacksLost).to(PHONE));
+    let reference = case(&mut world).await;
+    let call = rings(&world, PHONE);
+    away(&gate, TRIES);
+    let codes = world.sim().pick_up(&call.sid, AnsweredBy::Human).await.unwrap();
+    assert_eq!(codes, [503, 200]);
+    let call = now(&world, &call);
+    assert_eq!(call.status, CallStatus::InProgress, "an error has occurred, and it hung up");
+    assert!(call.said[0].contains("Press 1"), "{:?}", call.said);
+    assert!(presses(&mut world, &call, '1').await.starts_with("The case is yours."));
+    assert_eq!(state(&world, &reference).await, "acknowledged");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_pressed_while_the_service_is_away_is_asked_for_once_more() {
+    let gate = Gate::new();
+    let mut world = called().with_gate(&gate).start().await;
+    let reference = case(&mut world).await;
+    let call = rings(&world, PHONE);
+    let call = picks_up(&mut world, &call).await;
+    away(&gate, TRIES);
+    world.sim().press(&call.sid, '1').await.unwrap();
+    let heard = now(&world, &call);
+    assert_eq!(heard.status, CallStatus::InProgress, "it hung up on somebody who wants to take the case");
+    assert_eq!(heard.said, [call.said[0].clone(), call.said[0].clone()], "the message and the keys once more");
+    assert_eq!(state(&world, &reference).await, "escalating", "nothing was booked");
+    assert!(presses(&mut world, &call, '1').await.starts_with("The case is yours."));
+    assert_eq!(state(&world, &reference).await, "acknowledged");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn who_has_taken_the_case_with_a_key_whose_answer_was_lost_hears_that_it_is_theirs() {
+    let mut world = called().start().await;
+    let reference = case(&mut world).await;
+    let call = rings(&world, PHONE);
+    let call = picks_up(&mut world, &call).await;
+    posted(&world, &call, "key", &[("Digits", "1")]).await.expect(200);
+    assert_eq!(state(&world, &reference).await, "acknowledged");
+    // Twilio has heard nothing of that, and turns to the other address, as it says there.
+    let wrong = [("ErrorCode", "11200"), ("ErrorUrl", "https://relay.example.org/webhooks/twilio/voice/key")];
+    let said = posted(&world, &call, "answer", &wrong).await.expect(200).text;
+    assert!(said.contains("The case is yours.") && !said.contains("Press 1"), "{said}");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_service_that_stays_away_ends_the_call_and_the_next_channel_goes() {
+    let gate = Gate::new();
+    let mut world = called().with_gate(&gate).start().await;
+    // How the call goes is told as well; here it is not, so that only what is to be said is asked for.
+    world.goes_wrong(FaultRule::always(Fault::CallbacksLost).to(PHONE));
+    case(&mut world).await;
+    let call = rings(&world, PHONE);
+    away(&gate, 2 * TRIES);
+    let codes = world.sim().pick_up(&call.sid, AnsweredBy::Human).await.unwrap();
+    assert_eq!(codes, [503, 503], "it was asked twice, six times each");
+    let over = now(&world, &call);
+    assert_eq!((over.status, over.said.len()), (CallStatus::Completed, 0));
+    world.work().await;
+    world.pass_in_steps(s(60), s(10)).await;
+    assert_ne!(world.sim().messages_to(COUNSELLOR).len(), 0, "nobody was told anything by that call");
+    world.holds_its_promises().await;
 }
 
 // -- what is said, and what is kept of it -----------------------------------------------------------------------------

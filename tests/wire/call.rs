@@ -2,6 +2,7 @@
 
 use crisis_relay::domain::contact::{Channel, PhoneNumber};
 use crisis_relay::domain::ids::ProviderId;
+use crisis_relay::domain::method::SpokenCode;
 use crisis_relay::domain::provider::{ErrorClass, MessageStatus, SendOutcome, UnknownCause};
 use crisis_relay::ports::{ListedMessage, LookUpError, MessageContent, MessageRequest, TwilioClient as _};
 use crisis_relay::twilio::rest::RestConfig;
@@ -15,6 +16,7 @@ use crate::support::*;
 const CALLS: &str = "/2010-04-01/Accounts/AC0123456789abcdef0123456789abcdef/Calls.json";
 const CA: &str = "CA0123456789abcdef0123456789abcdef";
 const FROM: &str = "+14155550199";
+const SEED: &str = "00112233445566778899aabbccddeeff";
 
 fn with_voice(base: &str) -> RestConfig {
     let mut config = config(base);
@@ -24,6 +26,15 @@ fn with_voice(base: &str) -> RestConfig {
 
 fn a_call() -> MessageRequest {
     MessageRequest { content: MessageContent::Call, ..message(Channel::Voice) }
+}
+
+fn a_code() -> MessageRequest {
+    let code = SpokenCode {
+        organisation: "north_1".parse().unwrap(),
+        language: "hi".parse().unwrap(),
+        seed: SEED.parse().unwrap(),
+    };
+    MessageRequest { attempt: None, content: MessageContent::CodeCall(code), ..message(Channel::Voice) }
 }
 
 fn about(hook: &str) -> String {
@@ -53,6 +64,8 @@ async fn a_call_has_exactly_these_fields_in_this_order_and_no_text() {
         ("From", FROM),
         ("Url", &answer),
         ("Method", "POST"),
+        ("FallbackUrl", &answer),
+        ("FallbackMethod", "POST"),
         ("StatusCallback", &status),
         ("StatusCallbackMethod", "POST"),
         ("StatusCallbackEvent", "initiated"),
@@ -68,19 +81,48 @@ async fn a_call_has_exactly_these_fields_in_this_order_and_no_text() {
 }
 
 #[tokio::test]
+async fn a_call_that_brings_a_code_has_exactly_these_fields_and_neither_code_nor_words() {
+    let server = MockServer::start().await;
+    let made = ResponseTemplate::new(201).set_body_json(json!({"sid": CA, "status": "queued", "date_created": null}));
+    Mock::given(method("POST")).and(path(CALLS)).respond_with(made).expect(1).mount(&server).await;
+    let outcome = client(with_voice(&server.uri())).create_message(&a_code()).await;
+    let accepted = SendOutcome::Accepted { provider_id: CA.parse().unwrap(), status: MessageStatus::Queued };
+    assert_eq!(outcome, accepted);
+    let request = server.received_requests().await.unwrap().remove(0);
+    let asked = format!(
+        "https://relay.example.org/webhooks/twilio/voice/code?organisation=north_1&language=hi&seed={SEED}#rc=5&rp=all&ct=2000&rt=5000&tt=15000"
+    );
+    let wanted = [
+        ("To", NUMBER),
+        ("From", FROM),
+        ("Url", asked.as_str()),
+        ("Method", "POST"),
+        ("FallbackUrl", asked.as_str()),
+        ("FallbackMethod", "POST"),
+        ("Timeout", "25"),
+        ("TimeLimit", "180"),
+    ];
+    let wanted: Vec<_> = wanted.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    assert_eq!(form(&request), wanted);
+}
+
+#[tokio::test]
 async fn what_cannot_be_a_call_is_refused_before_anything_is_sent() {
     let server = MockServer::start().await;
     let refused = |config: RestConfig, request: MessageRequest| async move {
         let outcome = client(config).create_message(&request).await;
         assert!(matches!(outcome, SendOutcome::Refused(fault) if fault.class == ErrorClass::Config), "{outcome:?}");
     };
-    refused(config(&server.uri()), a_call()).await;
     let mut mute = with_voice(&server.uri());
     mute.status_callback_base = None;
-    refused(mute, a_call()).await;
+    for request in [a_call(), a_code()] {
+        refused(config(&server.uri()), request.clone()).await;
+        refused(mute.clone(), request.clone()).await;
+        refused(with_voice(&server.uri()), MessageRequest { channel: Channel::Sms, ..request.clone() }).await;
+        refused(with_voice(&server.uri()), MessageRequest { channel: Channel::Whatsapp, ..request }).await;
+    }
     refused(with_voice(&server.uri()), MessageRequest { attempt: None, ..a_call() }).await;
     refused(with_voice(&server.uri()), message(Channel::Voice)).await;
-    refused(with_voice(&server.uri()), MessageRequest { content: MessageContent::Call, ..message(Channel::Sms) }).await;
     assert_eq!(server.received_requests().await.unwrap().len(), 0);
 }
 

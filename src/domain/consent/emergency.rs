@@ -486,7 +486,8 @@ impl Changing<'_, '_> {
         }
     }
 
-    /// A number that a code has reached is theirs for calls, too: no code can be sent by a call.
+    /// A number that a code has reached is theirs for calls, too, so that nobody's phone need ring for it: it is the same phone. It is
+    /// not so the other way round: a landline that was called takes no message.
     fn verify_calls_to(&mut self, id: &ContactId, address: AddressKey) {
         let now = self.cx.now;
         let Ok(calls) = self.method_mut(id, Channel::Voice) else { return };

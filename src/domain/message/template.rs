@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::body::{Body, Variable};
 use super::values::{Actions, Values, Words, is_sendable};
-use super::voice::{Phrases, SPEECH_MAX, Speaker, UNSPOKEN, VoiceDraft, VoiceText, read_speaking};
+use super::voice::{SPEECH_MAX, Speaking, UNSPOKEN, VoiceDraft, VoiceText, read_speaking};
 use super::walk::{Faults, Section, TemplateFault};
 use super::{ComposeError, DRILL, Purpose, matter, segments};
 use crate::domain::contact::{Channel, Language};
@@ -157,7 +157,7 @@ struct PurposeTexts {
 fn read_purpose(
     mut section: Section,
     words: Option<&Words>,
-    speaking: Option<(Speaker, Phrases)>,
+    speaking: Option<Speaking>,
     faults: &mut Faults,
 ) -> Option<PurposeTexts> {
     let actions = section.section("action", faults).map(|section| Actions::read(section, faults));

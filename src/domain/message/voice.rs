@@ -1,6 +1,7 @@
 //! What a call says: the text of a message, spoken; the keys there are; and what is said once one is pressed.
 
 use super::body::Variable;
+use super::code::CodeWords;
 use super::template::{ChannelText, Draft};
 use super::values::{Actions, Values, Words};
 use super::walk::{Faults, Section};
@@ -32,11 +33,19 @@ pub(super) struct Phrases {
     no_key: String,
 }
 
+/// What every call of one language has in common.
+#[derive(Debug, Clone)]
+pub(super) struct Speaking {
+    pub(super) speaker: Speaker,
+    phrases: Phrases,
+    /// What a call says that brings a code.
+    pub(super) code: CodeWords,
+}
+
 /// One language's words for calls.
 #[derive(Debug, Clone)]
 pub(super) struct VoiceText {
-    pub(super) speaker: Speaker,
-    pub(super) phrases: Phrases,
+    pub(super) speaking: Speaking,
     /// What the message says.
     pub(super) text: ChannelText,
     /// Which keys there are: follows the message where a human hears it.
@@ -103,10 +112,10 @@ impl VoiceText {
     pub(super) fn speech(&self, values: &Values) -> Result<Speech, ComposeError> {
         let message = self.text.render(values)?;
         Ok(Speech {
-            speaker: self.speaker.clone(),
+            speaker: self.speaking.speaker.clone(),
             prompt: format!("{message} {}", self.keys),
             voicemail: format!("{message} {}", self.voicemail),
-            phrases: self.phrases.clone(),
+            phrases: self.speaking.phrases.clone(),
         })
     }
 }
@@ -115,7 +124,7 @@ impl VoiceText {
     /// A message that asks for no key.
     pub(super) fn speech_without_keys(&self, text: &ChannelText, values: &Values) -> Result<Speech, ComposeError> {
         let message = text.render(values)?;
-        let (speaker, phrases) = (self.speaker.clone(), self.phrases.clone());
+        let Speaking { speaker, phrases, code: _ } = self.speaking.clone();
         Ok(Speech { speaker, voicemail: message.clone(), prompt: message, phrases })
     }
 }
@@ -132,10 +141,8 @@ impl VoiceDraft {
     /// Reads `counsellor_alert.voice`.
     pub(super) fn read(mut section: Section, faults: &mut Faults) -> Self {
         let keys = section.phrase("keys", faults);
-        let names =
-            |keys: &str, key: &str| keys.split(|symbol: char| !symbol.is_alphanumeric()).any(|word| word == key);
         if let Some(said) = &keys
-            && !["1", "2"].iter().all(|key| names(said, key))
+            && !["1", "2"].iter().all(|key| names_key(said, key))
         {
             faults.add(&section.key("keys"), "must say what the keys 1 and 2 do");
         }
@@ -150,12 +157,11 @@ impl VoiceDraft {
         self,
         words: &Words,
         actions: &Actions,
-        speaking: Option<(Speaker, Phrases)>,
+        speaking: Option<Speaking>,
         faults: &mut Faults,
     ) -> Option<VoiceText> {
         let text = self.text?.check(words, actions, faults);
-        let (speaker, phrases) = speaking?;
-        let voice = VoiceText { speaker, phrases, text: text?, keys: self.keys?, voicemail: self.voicemail? };
+        let voice = VoiceText { speaking: speaking?, text: text?, keys: self.keys?, voicemail: self.voicemail? };
         let speeches = Values::widest(words, actions).into_iter().filter_map(|values| voice.speech(&values).ok());
         let longest = speeches.flat_map(|speech| [speech.prompt, speech.voicemail]).map(|text| text.chars().count());
         if let Some(longest) = longest.max().filter(|longest| *longest > SPEECH_MAX) {
@@ -165,13 +171,19 @@ impl VoiceDraft {
     }
 }
 
-/// Reads `voice`: who speaks, and what is said after a key.
-pub(super) fn read_speaking(mut section: Section, faults: &mut Faults) -> Option<(Speaker, Phrases)> {
+/// Whether somebody who hears this hears of the key.
+pub(super) fn names_key(said: &str, key: &str) -> bool {
+    said.split(|symbol: char| !symbol.is_alphanumeric()).any(|word| word == key)
+}
+
+/// Reads `voice`: who speaks, what is said after a key, and what a call says that brings a code.
+pub(super) fn read_speaking(mut section: Section, faults: &mut Faults) -> Option<Speaking> {
     let language = name_at_twilio(&mut section, "language", "en-IN", faults);
     let voice = name_at_twilio(&mut section, "voice", "Polly.Aditi", faults);
     let [taken, taken_before, closed, passed_on, nobody_else, drill_answered, no_key] =
         ["taken", "taken_before", "closed", "passed_on", "nobody_else", "drill_answered", "no_key"]
             .map(|name| section.phrase(name, faults));
+    let code = section.section("code", faults).and_then(|section| CodeWords::read(section, faults));
     section.finish(faults);
     let phrases = Phrases {
         taken: taken?,
@@ -182,7 +194,7 @@ pub(super) fn read_speaking(mut section: Section, faults: &mut Faults) -> Option
         drill_answered: drill_answered?,
         no_key: no_key?,
     };
-    Some((Speaker { language: language?, voice: voice? }, phrases))
+    Some(Speaking { speaker: Speaker { language: language?, voice: voice? }, phrases, code: code? })
 }
 
 /// A language or a voice, as Twilio names it.

@@ -481,7 +481,8 @@ pub(super) struct CodeSent {
     until: Timestamp,
 }
 
-/// Sends a code of six digits to a number, to be confirmed within ten minutes. A further one takes its place.
+/// Sends a code of six digits to a number, to be confirmed within ten minutes. A further one takes its place. Over `voice` the phone
+/// is called, and the code said once whoever answers has pressed `1`.
 #[utoipa::path(post, path = "/api/v1/contacts/{id}/methods/{channel}/verification", tag = "contacts",
     params(("id" = String, Path, description = "the contact's id", pattern = "^[A-Za-z0-9_-]{1,64}$"),
         ("channel" = String, Path, description = "whatsapp, sms or voice")),

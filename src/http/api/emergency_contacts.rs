@@ -274,7 +274,8 @@ async fn delete_emergency_contact(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Sends a code of six digits to a number of an emergency contact, to be confirmed within ten minutes.
+/// Sends a code of six digits to a number of an emergency contact, to be confirmed within ten minutes. Over `voice` the phone is called,
+/// and the code said once whoever answers has pressed `1`.
 #[utoipa::path(post, path = "/api/v1/messaging/preferences/{user_id}/emergency-contacts/{id}/methods/{channel}/verification",
     tag = "consent",
     params(("user_id" = String, Path, description = "the student, as the backend names them"),

@@ -1,6 +1,6 @@
 //! Calls: Twilio asks what to say, hands over the key that was pressed, and tells how the call goes.
 //!
-//! Which case a call is about stands in the address that Twilio was given, and that its signature covers.
+//! Which case a call is about, or which code it brings, stands in the address that Twilio was given, and that its signature covers.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::{WebhookProblems, authentic, observe, require_account, unreadable};
 use crate::domain::ids::AttemptRef;
-use crate::domain::message::{Speaker, Speech};
+use crate::domain::message::{CodeSpeech, Speaker, Speech};
 use crate::domain::provider::MessageStatus;
 use crate::domain::reply::Answer;
 use crate::http::manners::ClientIp;
@@ -20,17 +20,20 @@ use crate::http::problem::{Problem, ProblemCode};
 use crate::http::state::AppState;
 use crate::service::calls::{Call, Key, Said};
 use crate::service::receipts::Recorded;
-use crate::twilio::callback::{CallEvent, CallHook, call_url};
+use crate::twilio::callback::{CallEvent, CallHook, call_url, code_url, spoken_code_of};
 use crate::twilio::twiml::{self, Verb};
 
-/// How often the message is said where no key is pressed.
+/// How often the message is said where no key is pressed; how often a code is.
 const TIMES: usize = 3;
 /// How long a key is waited for after each time, in seconds.
 const KEY_WAIT_S: u32 = 6;
 /// Before a machine is spoken to: it may still be beeping.
 const MACHINE_PAUSE_S: u32 = 1;
 
-/// What is posted to each of the three, and what a handler needs of the request.
+/// For how long nothing is said after a code, in seconds.
+const WRITING_S: u32 = 3;
+
+/// What is posted to each of the four, and what a handler needs of the request.
 type Posted = (State<AppState>, OriginalUri, Option<Extension<ClientIp>>, HeaderMap, Bytes);
 
 /// Says what somebody who answers is to hear: the message and the keys, to a machine the message alone. A case that is
@@ -42,7 +45,7 @@ type Posted = (State<AppState>, OriginalUri, Option<Extension<ClientIp>>, Header
         ("attempt" = Option<u32>, Query, description = "the attempt's number")),
     responses((status = 200, description = "TwiML: what is said", content_type = "text/xml"), WebhookProblems))]
 pub(super) async fn answer(posted: Posted) -> Result<Response, Problem> {
-    let (state, begun, event) = read(posted)?;
+    let (state, begun, event, _) = read(posted)?;
     let said = match (call(&event), &event.receipt) {
         (Some(call), receipt) => {
             let status = receipt.as_ref().map_or(MessageStatus::InProgress, |receipt| receipt.status);
@@ -65,7 +68,7 @@ pub(super) async fn answer(posted: Posted) -> Result<Response, Problem> {
         ("attempt" = Option<u32>, Query, description = "the attempt's number")),
     responses((status = 200, description = "TwiML: what is said", content_type = "text/xml"), WebhookProblems))]
 pub(super) async fn key(posted: Posted) -> Result<Response, Problem> {
-    let (state, begun, event) = read(posted)?;
+    let (state, begun, event, _) = read(posted)?;
     let said = match call(&event) {
         Some(call) => {
             let key = event.digits.as_deref().map_or(Key::Other, Key::parse);
@@ -78,6 +81,33 @@ pub(super) async fn key(posted: Posted) -> Result<Response, Problem> {
     Ok(spoken(&state, &event, "voice_key", begun, &said))
 }
 
+/// Says a code by which a number is proven: first who calls and which key to press, and the code only once it was pressed, so that
+/// no machine records it.
+#[utoipa::path(post, path = "/webhooks/twilio/voice/code", tag = "webhooks",
+    request_body(content = String, content_type = "application/x-www-form-urlencoded"),
+    params(("organisation" = Option<String>, Query, description = "the college, from the call's URL"),
+        ("language" = Option<String>, Query, description = "the language in which it is said"),
+        ("seed" = Option<String>, Query, description = "what the code is reckoned from")),
+    responses((status = 200, description = "TwiML: what is said", content_type = "text/xml"), WebhookProblems))]
+pub(super) async fn code(posted: Posted) -> Result<Response, Problem> {
+    let (state, begun, event, query) = read(posted)?;
+    let asked = spoken_code_of(&query);
+    let speech = asked.as_ref().and_then(|code| Some((state.service.code_speech(code)?, code)));
+    let verbs = match speech {
+        Some((speech, code)) => {
+            let is_pressed = event.digits.as_deref().map(Key::parse) == Some(Key::Take);
+            let here = code_url(&state.webhooks.public_base, code);
+            if is_pressed { code_said(&speech) } else { code_prompt(&speech, here) }
+        }
+        None => {
+            unmatched(&state);
+            vec![Verb::Hangup]
+        }
+    };
+    observe(&state, "voice_code", begun);
+    Ok(twiml_answer(&verbs))
+}
+
 /// Receives how a call goes. Late, repeated and reordered words change nothing and are answered alike.
 #[utoipa::path(post, path = "/webhooks/twilio/voice/status", tag = "webhooks",
     request_body(content = String, content_type = "application/x-www-form-urlencoded"),
@@ -86,7 +116,7 @@ pub(super) async fn key(posted: Posted) -> Result<Response, Problem> {
         ("attempt" = Option<u32>, Query, description = "the attempt's number")),
     responses((status = 204, description = "booked, or nothing new"), WebhookProblems))]
 pub(super) async fn call_status(posted: Posted) -> Result<StatusCode, Problem> {
-    let (state, begun, event) = read(posted)?;
+    let (state, begun, event, _) = read(posted)?;
     // Only what asks us what to say shows that somebody who picked up was told anything.
     if let Some(receipt) = event.progress {
         let service = Arc::clone(&state.service);
@@ -100,15 +130,15 @@ pub(super) async fn call_status(posted: Posted) -> Result<StatusCode, Problem> {
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Checks the signature and the account, and reads what was posted.
-fn read(posted: Posted) -> Result<(AppState, jiff::Timestamp, CallEvent), Problem> {
+/// Checks the signature and the account, and reads what was posted; the URL's raw query besides.
+fn read(posted: Posted) -> Result<(AppState, jiff::Timestamp, CallEvent, String), Problem> {
     let (State(state), OriginalUri(uri), client, headers, body) = posted;
     let begun = state.service.now();
     let uri: Uri = uri;
     let signed = authentic(&state, client, &uri, &headers, &body)?;
     let event = CallEvent::read(&signed.form, &signed.query).map_err(unreadable)?;
     require_account(&state, &event.account_sid)?;
-    Ok((state, begun, event))
+    Ok((state, begun, event, signed.query))
 }
 
 fn call(event: &CallEvent) -> Option<Call> {
@@ -129,7 +159,11 @@ fn spoken(state: &AppState, event: &CallEvent, hook: &'static str, begun: jiff::
         Some(attempt) => verbs(said, &key_url(state, &attempt)),
         None => vec![Verb::Hangup],
     };
-    ([(header::CONTENT_TYPE, twiml::CONTENT_TYPE)], twiml::document(&verbs)).into_response()
+    twiml_answer(&verbs)
+}
+
+fn twiml_answer(verbs: &[Verb]) -> Response {
+    ([(header::CONTENT_TYPE, twiml::CONTENT_TYPE)], twiml::document(verbs)).into_response()
 }
 
 fn key_url(state: &AppState, attempt: &AttemptRef) -> String {
@@ -166,6 +200,21 @@ fn prompt(speech: &Speech, key_url: &str) -> Vec<Verb> {
     let mut verbs = vec![gather; TIMES];
     verbs.extend([say(&speech.speaker, speech.no_key()), Verb::Hangup]);
     verbs
+}
+
+/// Who calls, a few times, each with time for the key.
+fn code_prompt(speech: &CodeSpeech, here: String) -> Vec<Verb> {
+    let prompt = vec![say(&speech.speaker, &speech.prompt)];
+    let gather = Verb::Gather { action: here, timeout_s: KEY_WAIT_S, prompt };
+    let mut verbs = vec![gather; TIMES];
+    verbs.extend([say(&speech.speaker, &speech.no_key), Verb::Hangup]);
+    verbs
+}
+
+/// The code, a few times, each with time to write it down.
+fn code_said(speech: &CodeSpeech) -> Vec<Verb> {
+    let once = [say(&speech.speaker, &speech.code), Verb::Pause { seconds: WRITING_S }];
+    vec![once; TIMES].into_iter().flatten().chain([Verb::Hangup]).collect()
 }
 
 fn say(speaker: &Speaker, text: &str) -> Verb {

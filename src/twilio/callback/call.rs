@@ -2,9 +2,10 @@
 
 use url::Url;
 
-use super::{CONNECTION_OVERRIDES, CallbackError, Form, attempt_of, attempt_query, receipt};
+use super::{CONNECTION_OVERRIDES, CallbackError, Form, attempt_of, attempt_query, queried, receipt};
 use crate::domain::contact::PhoneNumber;
 use crate::domain::ids::{AttemptRef, ProviderId};
+use crate::domain::method::SpokenCode;
 use crate::domain::provider::{MessageStatus, Receipt};
 use crate::twilio::sid::call_sid;
 
@@ -18,6 +19,10 @@ pub enum CallHook {
     /// The call has got further.
     Status,
 }
+
+/// Where Twilio asks what a call says that brings a code, below the public base URL: once somebody answers, and again with the key
+/// that they pressed.
+const CODE_PATH: &str = "/webhooks/twilio/voice/code";
 
 impl CallHook {
     /// Where it is, below the public base URL.
@@ -33,11 +38,31 @@ impl CallHook {
 /// The URL that Twilio is asked to post to about an attempt's call, below `base` (the service's public base URL). It carries
 /// the attempt, so that whatever comes finds it even if the answer to the create call was lost; nothing personal.
 pub fn call_url(base: &Url, hook: CallHook, attempt: &AttemptRef) -> String {
+    hook_url(base, hook.path(), &attempt_query(attempt))
+}
+
+/// The URL that Twilio is asked to post to in a call that brings a code. It says what the code is reckoned from, with a key that
+/// stays here; and nothing personal.
+pub fn code_url(base: &Url, code: &SpokenCode) -> String {
+    let SpokenCode { organisation, language, seed } = code;
+    hook_url(base, CODE_PATH, &format!("organisation={organisation}&language={language}&seed={seed}"))
+}
+
+fn hook_url(base: &Url, path: &str, query: &str) -> String {
     let mut url = base.clone();
-    url.set_path(&format!("{}{}", base.path().trim_end_matches('/'), hook.path()));
-    url.set_query(Some(&attempt_query(attempt)));
+    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+    url.set_query(Some(query));
     url.set_fragment(Some(CONNECTION_OVERRIDES));
     url.into()
+}
+
+/// The code that such a URL's raw query is about; `None` where it is about none.
+pub fn spoken_code_of(raw_query: &str) -> Option<SpokenCode> {
+    Some(SpokenCode {
+        organisation: queried(raw_query, "organisation")?.parse().ok()?,
+        language: queried(raw_query, "language")?.parse().ok()?,
+        seed: queried(raw_query, "seed")?.parse().ok()?,
+    })
 }
 
 /// What Twilio posted about a call. `Debug` shows the end of a number only.

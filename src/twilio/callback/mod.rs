@@ -19,7 +19,7 @@ use super::sid::{is_message_sid, is_sid};
 use crate::domain::ids::{AttemptNo, AttemptRef, DeliveryNo, ProviderId};
 use crate::domain::provider::{MessageStatus, Receipt};
 
-pub use call::{CallEvent, CallHook, call_url};
+pub use call::{CallEvent, CallHook, call_url, code_url, spoken_code_of};
 pub use incoming::{HiddenUserId, IncomingMessage, Party};
 
 /// Where status callbacks arrive, below the public base URL.
@@ -157,11 +157,14 @@ fn attempt_query(attempt: &AttemptRef) -> String {
     format!("alert={}&delivery={}&attempt={}", attempt.alert, attempt.delivery, attempt.attempt)
 }
 
+/// The first value of this name in a raw query.
+fn queried(raw_query: &str, name: &str) -> Option<String> {
+    form_urlencoded::parse(raw_query.as_bytes()).find(|(field, _)| field == name).map(|(_, value)| value.into_owned())
+}
+
 /// The attempt that a callback's raw query names; `None` where it names none.
 pub fn attempt_of(raw_query: &str) -> Option<AttemptRef> {
-    let value = |name: &str| {
-        form_urlencoded::parse(raw_query.as_bytes()).find(|(field, _)| field == name).map(|(_, value)| value)
-    };
+    let value = |name| queried(raw_query, name);
     Some(AttemptRef {
         alert: value("alert")?.parse().ok()?,
         delivery: DeliveryNo(value("delivery")?.parse().ok()?),
@@ -223,7 +226,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::ids::AlertId;
+    use crate::domain::ids::{AlertId, CodeSeed};
+    use crate::domain::method::SpokenCode;
     use crate::domain::provider::{ErrorClass, ProviderFault};
 
     const SM: &str = "SM0123456789abcdef0123456789abcdef";
@@ -329,6 +333,28 @@ mod tests {
     fn debug_of_a_form_shows_no_value() {
         let shown = format!("{:?}", Form::parse(b"From=%2B4915112345678&Body=help").unwrap());
         assert_eq!(shown, r#"["From", "Body"]"#);
+    }
+
+    #[test]
+    fn the_url_of_a_call_that_brings_a_code_names_its_seed_and_no_code() {
+        let (organisation, language) = ("north-1".parse().unwrap(), "hi".parse().unwrap());
+        let code = SpokenCode { organisation, language, seed: CodeSeed::from_bytes([0xa5; 16]) };
+        let url = code_url(&"https://relay.example.org/mitra/".parse().unwrap(), &code);
+        let wanted = format!("organisation=north-1&language=hi&seed={}", "a5".repeat(16));
+        assert_eq!(
+            url,
+            format!("https://relay.example.org/mitra/webhooks/twilio/voice/code?{wanted}#{CONNECTION_OVERRIDES}")
+        );
+        assert_eq!(spoken_code_of(&wanted), Some(code));
+        for other in [
+            "",
+            QUERY,
+            "organisation=north-1&language=hi&seed=a5",
+            &wanted.replace("hi", "HI"),
+            &wanted.replace("a5", "A5"),
+        ] {
+            assert_eq!(spoken_code_of(other), None, "{other}");
+        }
     }
 
     proptest! {

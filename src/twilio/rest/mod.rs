@@ -103,31 +103,32 @@ impl RestClient {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("To", &address(request.channel, &request.to));
         form.append_pair(sender.0, &sender.1);
-        let text = match (request.channel, &request.content) {
-            (Channel::Whatsapp | Channel::Sms, MessageContent::Body(_) | MessageContent::Template { .. }) => {
-                &request.content
-            }
-            (Channel::Voice, MessageContent::Call) => {
-                // Without an address of ours, and a case that it is about, there is nothing that the call could say.
-                let base = self.config.status_callback_base.as_ref().ok_or_else(unusable)?;
-                let attempt = request.attempt.as_ref().ok_or_else(unusable)?;
-                call::append(&mut form, &self.config, base, attempt);
-                return Ok(form.finish());
-            }
-            (Channel::Voice, MessageContent::Body(_) | MessageContent::Template { .. })
-            | (Channel::Whatsapp | Channel::Sms, MessageContent::Call) => return Err(unusable()),
-        };
-        match text {
-            MessageContent::Body(body) => {
+        match (request.channel, &request.content) {
+            (Channel::Whatsapp | Channel::Sms, MessageContent::Body(body)) => {
                 form.append_pair("Body", body);
             }
-            MessageContent::Template { content_sid, variables } => {
+            (Channel::Whatsapp | Channel::Sms, MessageContent::Template { content_sid, variables }) => {
                 form.append_pair("ContentSid", content_sid);
                 if !variables.is_empty() {
                     form.append_pair("ContentVariables", &numbered(variables));
                 }
             }
-            MessageContent::Call => {}
+            // Without an address of ours, and something that it is about, there is nothing that a call could say.
+            (Channel::Voice, MessageContent::Call) => {
+                let base = self.config.status_callback_base.as_ref().ok_or_else(unusable)?;
+                let attempt = request.attempt.as_ref().ok_or_else(unusable)?;
+                call::append(&mut form, &self.config, base, attempt);
+                return Ok(form.finish());
+            }
+            (Channel::Voice, MessageContent::CodeCall(code)) => {
+                let base = self.config.status_callback_base.as_ref().ok_or_else(unusable)?;
+                call::append_code(&mut form, &self.config, base, code);
+                return Ok(form.finish());
+            }
+            (Channel::Voice, MessageContent::Body(_) | MessageContent::Template { .. })
+            | (Channel::Whatsapp | Channel::Sms, MessageContent::Call | MessageContent::CodeCall(_)) => {
+                return Err(unusable());
+            }
         }
         if let (Some(base), Some(attempt)) = (&self.config.status_callback_base, &request.attempt) {
             form.append_pair("StatusCallback", &status_callback_url(base, attempt));

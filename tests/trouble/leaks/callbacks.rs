@@ -64,6 +64,8 @@ impl Life<'_> {
             ("voice/answer", call(CALL, words, words, words), 200),
             ("voice/key", call(CALL, "in-progress", &called, "1"), 200),
             ("voice/key", call(CALL, "in-progress", &called, words), 200),
+            ("voice/code", call(CALL, "in-progress", &called, "1"), 200),
+            ("voice/code", call(CALL, words, words, words), 200),
             ("voice/status", call(CALL, "completed", &called, ""), 204),
             ("voice/status", call(words, words, words, words), 400),
             ("incoming", incoming(SID, &account, &hidden), 200),

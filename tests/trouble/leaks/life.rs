@@ -379,7 +379,7 @@ impl Life<'_> {
             self.hear(Surface::Answers, "a body that is too long", &answer.expect(413));
         }
         let form = format!("Body={0}&From=whatsapp%3A%2B91{1}&{0}={0}", say::forged(), say::stranger());
-        for hook in ["incoming", "status", "voice/answer", "voice/key", "voice/status"] {
+        for hook in ["incoming", "status", "voice/answer", "voice/key", "voice/code", "voice/status"] {
             let path = &format!("/webhooks/twilio/{hook}");
             for (kind, status) in
                 [("application/x-www-form-urlencoded", 403), ("application/json", 403), (say::forged(), 403)]

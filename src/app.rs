@@ -324,27 +324,49 @@ pub fn load_templates(config: &Config) -> Result<TemplateSet, StartError> {
 /// Every fault of every file; or else, in production, every language that lacks its approved template.
 pub fn texts(config: &Config) -> Result<Arc<Texts>, StartError> {
     let reaches_phones = config.twilio.credentials.is_some();
-    let texts = config.templates.texts(load_templates(config)?, reaches_phones);
-    let [problem, remedy] = config::UNAPPROVED;
+    let texts = config.texts(load_templates(config)?, reaches_phones);
     let faults: Vec<Fault> = match config.mode {
         Mode::Production => config::unapproved(config, &texts)
             .into_iter()
-            .map(|language| fault(&format!("templates.content_sids.{language}"), problem, remedy))
+            .filter(|missing| missing.gravity() == config::Gravity::RefusesStart)
+            .map(|missing| missing.fault())
             .collect(),
         Mode::Development => Vec::new(),
     };
     if faults.is_empty() { Ok(Arc::new(texts)) } else { Err(StartError::Faults(faults)) }
 }
 
-/// Checks everything that goes into a message, and lists the languages that there are texts for.
+/// What a look at everything that goes into a message has found.
+#[derive(Debug, Default)]
+pub struct TextFindings {
+    /// The languages that there are texts for.
+    pub languages: String,
+    /// Approved templates without which the service starts, and does not do all of its job.
+    pub faults: Vec<Fault>,
+    /// Approved templates without which something goes another way.
+    pub notes: Vec<String>,
+}
+
+/// Checks everything that goes into a message.
 ///
 /// # Errors
-/// Every fault of the texts, or else of the values that go into them.
-pub fn check_texts(config: &Config) -> Result<String, StartError> {
+/// Every fault for which the start is refused: of the texts, or else of the values that go into them.
+pub fn check_texts(config: &Config) -> Result<TextFindings, StartError> {
     let texts = texts(config)?;
     let languages: Vec<String> = texts.set().languages().map(|(language, _)| language.to_string()).collect();
+    let mut found = TextFindings { languages: languages.join(", "), faults: Vec::new(), notes: Vec::new() };
+    for missing in config::unapproved(config, &texts) {
+        match (missing.gravity(), config.mode) {
+            // Told with the configuration.
+            (config::Gravity::RefusesStart, _) => {}
+            (config::Gravity::Fault, Mode::Production) => found.faults.push(missing.fault()),
+            (config::Gravity::Fault, Mode::Development) | (config::Gravity::Note, _) => {
+                found.notes.push(missing.note())
+            }
+        }
+    }
     OrganisationComposer::new(config, texts)?;
-    Ok(languages.join(", "))
+    Ok(found)
 }
 
 /// The provider of a configuration; `simulator` is the address of one that runs here, if one does.
@@ -994,6 +1016,14 @@ pub fn rest_client(provider: &Provider, clock: Arc<dyn Clock>) -> Result<RestCli
 
 fn announce(config: &Config, provider: &Provider, url: &Url) {
     for note in config.notes() {
+        tracing::warn!("{note}");
+    }
+    // What refuses the start was told before.
+    let TextFindings { faults, notes, .. } = check_texts(config).unwrap_or_default();
+    for Fault { subject, problem, remedy } in faults {
+        tracing::warn!("{subject} {problem}. {remedy}");
+    }
+    for note in notes {
         tracing::warn!("{note}");
     }
     if provider.simulated {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::composer::OrganisationComposer;
 use super::{Provider, StartError, configured_contacts, fault, policy, texts};
-use crate::config::Config;
+use crate::config::{Config, Unapproved, unapproved};
 use crate::domain::contact::{Contact, ContactMethod, Directory};
 use crate::domain::ids::{AddressKey, PersonKey};
 use crate::domain::policy::Ladders;
@@ -54,6 +54,7 @@ pub fn rota_findings(
         let rule = "has emergency contacts told, and there is no desk that they could be asked to call";
         found.faults.push(fault(&subject, rule, "Set CARE_DESK_PHONE: see docs/contacts.md."));
     }
+    let told = unapproved(config, &texts);
     for obstacle in roster.readiness(&configured, &ladders, &texts, now).obstacles {
         match obstacle {
             Obstacle::StepUnreachable { policy, step } => {
@@ -72,9 +73,13 @@ pub fn rota_findings(
             Obstacle::MethodUnverified { contact, channel } => {
                 found.notes.push(format!("contact {contact}: the number for {} is not verified", channel.as_str()));
             }
-            Obstacle::TemplateMissing { contact, language } => {
-                let why = "told over WhatsApp, which takes nothing outside the 24 hours after their own message";
-                found.notes.push(format!("contact {contact}: templates.content_sids.{language} is not set; {why}"));
+            Obstacle::TemplateMissing { contact, purpose, language } => {
+                let missing = Unapproved { purpose, language };
+                match contact {
+                    Some(contact) => found.notes.push(format!("contact {contact}: {}", missing.note())),
+                    None if told.contains(&missing) => {}
+                    None => found.notes.push(missing.note()),
+                }
             }
             Obstacle::MethodOptedOut { contact, channel } => {
                 found.notes.push(format!("contact {contact}: the phone takes nothing over {}", channel.as_str()));

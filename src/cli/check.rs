@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::migrate::{FirestoreTarget, setup_faults};
 use super::{block_on, say, say_error};
-use crate::app::{self, Provider, StartError};
+use crate::app::{self, Provider, StartError, TextFindings};
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::{self, Config, Sid, StoreKind};
 use crate::domain::contact::{Channel, PhoneNumber};
@@ -104,7 +104,15 @@ fn start_faults(error: StartError, subject: &str) -> Vec<Fault> {
 
 fn templates(config: &Config, findings: &mut Findings) {
     match app::check_texts(config) {
-        Ok(languages) => findings.fine("templates", &format!("complete in {languages}")),
+        Ok(TextFindings { languages, faults, notes }) => {
+            findings.fine("templates", &format!("complete in {languages}"));
+            if !faults.is_empty() {
+                findings.faults("approved templates", faults);
+            }
+            for note in notes {
+                say(&format!("  note      {note}"));
+            }
+        }
         Err(error) => findings.faults("templates", start_faults(error, "templates.dir")),
     }
 }

@@ -8,7 +8,8 @@ use super::reader::Reader;
 use super::settings::{Config, Contact, JwtKey};
 use super::values::{Mode, StoreKind};
 use crate::domain::contact::{Channel, Language, PhoneNumber};
-use crate::domain::message::{TemplateSet, Texts};
+use crate::domain::message::{Purpose, TemplateSet, Texts};
+use crate::ports::Fault;
 
 /// Twilio's shared WhatsApp sandbox. Members have to join it, and drop out after three days.
 ///
@@ -315,16 +316,77 @@ fn is_public(url: &Url) -> bool {
 }
 
 /// Why an approved template is asked for, and what helps.
-pub(crate) const UNAPPROVED: [&str; 2] = [
+const UNAPPROVED: [&str; 2] = [
     "is missing: outside the 24 hours after a person's last message WhatsApp takes only approved templates",
     "have the template approved, and set its HX… id",
 ];
 
-/// The languages in which somebody of the configuration is told over WhatsApp, and of which no approved template is set.
-pub(crate) fn unapproved<'a>(config: &Config, texts: &'a Texts) -> BTreeSet<&'a Language> {
+/// An approved template that is missing, though somebody of the configuration is told over WhatsApp in that language.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Unapproved {
+    /// What is said.
+    pub(crate) purpose: Purpose,
+    /// The language that is used.
+    pub(crate) language: Language,
+}
+
+/// Every approved template that is missing.
+pub(crate) fn unapproved(config: &Config, texts: &Texts) -> BTreeSet<Unapproved> {
     let over_whatsapp = |contact: &&Contact| contact.methods.iter().any(|(channel, _)| *channel == Channel::Whatsapp);
     let further = config.contacts.iter().filter(over_whatsapp).map(|contact| &contact.language);
-    further.chain([&config.counsellor.language]).filter_map(|wanted| texts.unapproved(wanted)).collect()
+    let missing = further.chain([&config.counsellor.language]).flat_map(|wanted| texts.all_unapproved(wanted));
+    missing.map(|(purpose, language)| Unapproved { purpose, language: language.clone() }).collect()
+}
+
+impl Unapproved {
+    /// The key that it is to be set as.
+    pub(crate) fn key(&self) -> String {
+        let Self { purpose, language } = self;
+        let of = if purpose.is_alert() { String::new() } else { format!("_{}", purpose.as_str()) };
+        format!("templates.content_sids.{language}{of}")
+    }
+
+    /// The fault that it is where it is one.
+    pub(crate) fn fault(&self) -> Fault {
+        let [problem, remedy] = UNAPPROVED;
+        Fault { subject: self.key(), problem: problem.to_owned(), remedy: remedy.to_owned() }
+    }
+
+    /// What is worth a warning of it.
+    pub(crate) fn note(&self) -> String {
+        let instead = match self.purpose {
+            Purpose::CounsellorAlert => "",
+            Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder => {
+                "; it goes by text message, and to nobody who has WhatsApp alone"
+            }
+            Purpose::EmergencyContact => ", and relatives have sent none",
+        };
+        let why = "WhatsApp takes free text only for 24 hours after a person's message";
+        format!("{} is not set: {why}{instead}", self.key())
+    }
+
+    /// Whether it is a fault in production, and whether the start is refused for it.
+    pub(crate) const fn gravity(&self) -> Gravity {
+        match self.purpose {
+            Purpose::CounsellorAlert => Gravity::RefusesStart,
+            // Nobody whom it is for has ever written, so that over WhatsApp it never arrives. But an approval takes days, and
+            // whoever upgrades meanwhile must not be left without alerts for a message that comes after them.
+            Purpose::EmergencyContact => Gravity::Fault,
+            // It goes by text message instead, and the case goes on without it.
+            Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder => Gravity::Note,
+        }
+    }
+}
+
+/// What a missing template is in production. In development it is never more than a note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gravity {
+    /// Alerts do not arrive.
+    RefusesStart,
+    /// `check` fails, and the start warns.
+    Fault,
+    /// It is worth a warning.
+    Note,
 }
 
 /// Texts of a directory are held against the templates where they are read, by the same rule.
@@ -332,18 +394,18 @@ fn templates(config: &Config, r: &mut Reader<'_>, notes: &mut Vec<String>) {
     if config.templates.dir.is_some() || !wants_twilio(config, r) {
         return;
     }
-    let texts = config.templates.texts(TemplateSet::builtin(), true);
+    let texts = config.texts(TemplateSet::builtin(), true);
     let [rule, remedy] = UNAPPROVED;
-    for language in unapproved(config, &texts) {
-        let key = format!("templates.content_sids.{language}");
+    // What refuses no start is told where the texts are, by the same rule.
+    for missing in unapproved(config, &texts).iter().filter(|missing| missing.gravity() == Gravity::RefusesStart) {
+        let key = missing.key();
         if r.any_faulty(&[&key, "counsellor.language"]) {
             continue;
         }
         if production(config) {
             r.fault(&key, rule, remedy);
         } else {
-            notes
-                .push(format!("{key} is not set: WhatsApp takes free text only for 24 hours after a person's message"));
+            notes.push(missing.note());
         }
     }
 }

@@ -43,7 +43,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 
-pub(crate) use checks::{UNAPPROVED, unapproved};
+pub(crate) use checks::{Gravity, Unapproved, unapproved};
 pub use fault::{ConfigFault, ConfigFaults};
 pub use process::from_process;
 pub(crate) use reader::Rule;

@@ -314,14 +314,14 @@ pub struct Templates {
     pub dashboard_url: Option<Url>,
 }
 
-impl Templates {
+impl Config {
     /// The texts with the approved templates that go with them. `needs_approval`: messages reach real phones.
     pub fn texts(&self, set: TemplateSet, needs_approval: bool) -> Texts {
         let text = |sid: &Sid| sid.as_str().to_owned();
-        let alerts = self.content_sids.iter();
+        let alerts = self.templates.content_sids.iter();
         let alerts = alerts.map(|(language, sid)| ((Purpose::CounsellorAlert, language.clone()), text(sid)));
-        let notices = self.notice_sids.iter().map(|(key, sid)| (key.clone(), text(sid)));
-        Texts::new(set, alerts.chain(notices).collect(), needs_approval)
+        let notices = self.templates.notice_sids.iter().map(|(key, sid)| (key.clone(), text(sid)));
+        Texts::new(set, alerts.chain(notices).collect(), needs_approval).with_desk(self.desk.phone.is_some())
     }
 }
 

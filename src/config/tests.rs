@@ -412,6 +412,33 @@ fn production_asks_for_the_template_of_the_language_that_is_used_and_for_no_othe
 }
 
 #[test]
+fn a_template_that_is_missing_is_as_grave_as_what_is_said_with_it() {
+    let found = |further: &[(&str, &str)]| {
+        let config = production_with(further).unwrap_or_else(|faults| panic!("it starts all the same: {faults}"));
+        let found = crate::app::check_texts(&config).unwrap();
+        let faults: Vec<String> = found.faults.into_iter().map(|fault| fault.subject).collect();
+        (faults, found.notes)
+    };
+    let sid = format!("HX{SID}");
+    let desk = ("CARE_DESK_PHONE", "+911123456789");
+    let (faults, notes) = found(&[]);
+    assert_eq!(faults, [] as [String; 0], "nobody outside is ever told");
+    let told = notes.join("\n");
+    for purpose in ["taken_notice", "outcome_reminder", "follow_up_reminder"] {
+        assert_eq!(told.matches(&format!("templates.content_sids.en_{purpose} is not set")).count(), 1, "{told}");
+    }
+    assert_eq!(found(&[desk]).0, ["templates.content_sids.en_emergency_contact"]);
+    let all = [
+        desk,
+        ("TWILIO_CONTENT_SID_EN_EMERGENCY_CONTACT", &sid),
+        ("TWILIO_CONTENT_SID_EN_TAKEN_NOTICE", &sid),
+        ("TWILIO_CONTENT_SID_EN_OUTCOME_REMINDER", &sid),
+        ("TWILIO_CONTENT_SID_EN_FOLLOW_UP_REMINDER", &sid),
+    ];
+    assert_eq!(found(&all), (Vec::new(), Vec::new()));
+}
+
+#[test]
 fn yes_or_no_may_be_said_as_toml_says_it() {
     let may =
         |value: &str| load(&format!("[policy]\nresolve_by_reply = {value}"), &[]).unwrap().policy.resolve_by_reply;

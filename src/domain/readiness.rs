@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::contact::{Channel, Directory, Language};
 use super::ids::{ContactId, PolicyId, ScheduleId};
-use super::message::Texts;
+use super::message::{Purpose, Texts};
 use super::policy::check::{OUTLOOK, can_be_told};
 use super::policy::{Policy, Target};
 use super::schedule::{OnCall, Schedule};
@@ -81,11 +81,13 @@ pub enum Obstacle {
         /// Over which channel.
         channel: Channel,
     },
-    /// Somebody is told over WhatsApp in a language of which there is no approved template: outside the 24 hours after their
-    /// own last message nothing arrives there.
+    /// Something is said over WhatsApp in a language of which there is no approved template for it: outside the 24 hours after
+    /// a person's own last message nothing arrives there.
     TemplateMissing {
-        /// Who.
-        contact: ContactId,
+        /// Who cannot be told of a case; `None` for whatever else is said: it concerns all who are told in that language.
+        contact: Option<ContactId>,
+        /// What is to be said.
+        purpose: Purpose,
         /// The language that is used.
         language: Language,
     },
@@ -160,9 +162,13 @@ impl Readiness {
                 Obstacle::MethodUnverified { contact, channel }
             }
         }));
-        obstacles.extend(directory.people().filter_map(|person| {
-            let language = texts.unapproved_for(person)?.clone();
-            Some(Obstacle::TemplateMissing { contact: person.id.clone(), language })
+        let missing = directory.people().flat_map(|person| {
+            let of_person = texts.unapproved_for(person);
+            of_person.map(|(said, language)| (Some(&person.id).filter(|_| said.is_alert()), said, language))
+        });
+        let mut seen = BTreeSet::new();
+        obstacles.extend(missing.filter(|found| seen.insert(*found)).map(|(contact, purpose, language)| {
+            Obstacle::TemplateMissing { contact: contact.cloned(), purpose, language: language.clone() }
         }));
         Self { outlooks, obstacles }
     }
@@ -250,7 +256,7 @@ mod tests {
     use super::*;
     use crate::domain::contact::{Contact, ContactMethod, ContactRole};
     use crate::domain::ids::{AddressKey, PersonKey};
-    use crate::domain::message::{Purpose, TemplateSet};
+    use crate::domain::message::TemplateSet;
     use crate::domain::policy::Step;
     use crate::domain::schedule::Shift;
     use crate::domain::sealed::Sealed;
@@ -314,7 +320,10 @@ mod tests {
             Obstacle::LastResponderUnreachable { .. } => "last".to_owned(),
             Obstacle::MethodUnverified { contact, channel } => format!("unverified {contact} {}", channel.as_str()),
             Obstacle::MethodOptedOut { contact, channel } => format!("opted out {contact} {}", channel.as_str()),
-            Obstacle::TemplateMissing { contact, language } => format!("no template {contact} {language}"),
+            Obstacle::TemplateMissing { contact, purpose, language } => {
+                let whose = contact.as_ref().map_or("all", ContactId::as_str);
+                format!("no {} {whose} {language}", purpose.as_str())
+            }
         });
         told.collect()
     }
@@ -355,12 +364,22 @@ mod tests {
         let people =
             [("asha", "hi", Channel::Whatsapp), ("bela", "hi", Channel::Sms), ("camille", "fr", Channel::Whatsapp)];
         let directory = Directory::new(people.map(|(id, language, channel)| told_in(id, language, channel)).to_vec());
-        let english = BTreeMap::from([((Purpose::CounsellorAlert, "en".parse().unwrap()), "HX1".to_owned())]);
-        let texts = Texts::new(TemplateSet::builtin(), english, true);
+        let english = |said| ((said, "en".parse().unwrap()), "HX1".to_owned());
+        let all_but_one = [Purpose::CounsellorAlert, Purpose::TakenNotice, Purpose::OutcomeReminder];
+        let texts = Texts::new(TemplateSet::builtin(), all_but_one.map(english).into(), true);
         let readiness = Readiness::look(NOW.parse().unwrap(), &directory, &[], &[], &texts);
-        assert_eq!(told(&readiness), ["no template asha hi"]);
+        assert_eq!(
+            told(&readiness),
+            [
+                "no counsellor_alert asha hi",
+                "no taken_notice all hi",
+                "no outcome_reminder all hi",
+                "no follow_up_reminder all hi",
+                "no follow_up_reminder all en"
+            ]
+        );
         assert_eq!(readiness.obstacles[0].bites_from(), None);
-        assert_eq!(readiness.count("template_missing"), 1);
+        assert_eq!(readiness.count("template_missing"), 5);
     }
 
     #[test]

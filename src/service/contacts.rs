@@ -73,7 +73,8 @@ impl ContactWarning {
     fn of(texts: &Texts, language: &Language, mut channels: impl Iterator<Item = Channel>) -> Vec<Self> {
         let over_whatsapp = channels.any(|channel| channel == Channel::Whatsapp);
         let no_text = texts.stands_in(language).map(|_| Self::NoText);
-        let no_template = texts.unapproved(language).filter(|_| over_whatsapp).map(|_| Self::NoTemplate);
+        let no_template =
+            texts.unapproved(language, Purpose::CounsellorAlert).filter(|_| over_whatsapp).map(|_| Self::NoTemplate);
         no_text.into_iter().chain(no_template).collect()
     }
 }

@@ -807,11 +807,16 @@ async fn whoever_is_set_up_without_a_text_or_a_template_in_their_language_is_war
 
 #[tokio::test]
 async fn the_look_ahead_names_who_is_told_over_whatsapp_without_an_approved_template() {
-    let real = || with_credentials().with("COUNSELLOR_LANGUAGE", "fr");
+    let notices = ["taken_notice", "outcome_reminder", "follow_up_reminder"];
+    let real = || {
+        let all = with_credentials().with("COUNSELLOR_LANGUAGE", "fr");
+        let named = notices.iter().map(|notice| format!("TWILIO_CONTENT_SID_EN_{}", notice.to_ascii_uppercase()));
+        named.fold(all, |setting, name| setting.with(&name, &format!("HX{SID}")))
+    };
     let world = real().start().await;
     let ahead = world.get("/api/v1/readiness", ADMIN).await.expect(200).json();
-    let missing =
-        json!({ "kind": "template_missing", "contact": "counsellor", "channel": "whatsapp", "language": "en" });
+    let missing = json!({ "kind": "template_missing", "contact": "counsellor", "channel": "whatsapp",
+        "purpose": "counsellor_alert", "language": "en" });
     assert_eq!(ahead["obstacles"], json!([missing]), "they are told in English");
     let world = real().with("TWILIO_CONTENT_SID_EN", &format!("HX{SID}")).start().await;
     assert_eq!(world.get("/api/v1/readiness", ADMIN).await.expect(200).json()["obstacles"], json!([]));

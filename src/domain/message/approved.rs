@@ -12,6 +12,7 @@ pub struct Texts {
     set: TemplateSet,
     content_sids: BTreeMap<(Purpose, Language), String>,
     needs_approval: bool,
+    has_desk: bool,
 }
 
 /// How a message is written.
@@ -31,7 +32,13 @@ impl Texts {
         content_sids: BTreeMap<(Purpose, Language), String>,
         needs_approval: bool,
     ) -> Self {
-        Self { set, content_sids, needs_approval }
+        Self { set, content_sids, needs_approval, has_desk: false }
+    }
+
+    /// The same, where there is a desk that students' emergency contacts can be asked to call: without one they are told nothing.
+    pub const fn with_desk(mut self, has_desk: bool) -> Self {
+        self.has_desk = has_desk;
+        self
     }
 
     /// The texts.
@@ -51,17 +58,26 @@ impl Texts {
         Some(self.set.language_for(wanted)).filter(|language| *language != wanted)
     }
 
-    /// The language of which an approved template is missing before somebody can be told of a case over WhatsApp at any time;
+    /// The language of which an approved template is missing before somebody can be told this over WhatsApp at any time;
     /// `None`: nothing is missing.
-    pub fn unapproved(&self, wanted: &Language) -> Option<&Language> {
-        let Written { language, content_sid } = self.written(wanted, Purpose::CounsellorAlert);
+    pub fn unapproved(&self, wanted: &Language, purpose: Purpose) -> Option<&Language> {
+        let Written { language, content_sid } = self.written(wanted, purpose);
         (self.needs_approval && content_sid.is_none()).then_some(language)
     }
 
+    /// Everything that is said where somebody of the team is told in `wanted`, and of which an approved template is missing. Their
+    /// college's language is taken for the one of the students' emergency contacts, too.
+    pub fn all_unapproved(&self, wanted: &Language) -> impl Iterator<Item = (Purpose, &Language)> {
+        let outside = self.has_desk.then_some(Purpose::EmergencyContact);
+        let said = [Purpose::CounsellorAlert].into_iter().chain(Purpose::NOTICES).chain(outside);
+        let missing: Vec<_> = said.filter_map(|said| Some((said, self.unapproved(wanted, said)?))).collect();
+        missing.into_iter()
+    }
+
     /// The same of a person as alerts know them: whoever has no WhatsApp lacks nothing.
-    pub fn unapproved_for(&self, contact: &Contact) -> Option<&Language> {
+    pub fn unapproved_for(&self, contact: &Contact) -> impl Iterator<Item = (Purpose, &Language)> {
         let over_whatsapp = contact.methods.iter().any(|method| method.channel == Channel::Whatsapp);
-        if over_whatsapp { self.unapproved(&contact.language) } else { None }
+        over_whatsapp.then(|| self.all_unapproved(&contact.language)).into_iter().flatten()
     }
 }
 
@@ -78,14 +94,32 @@ mod tests {
         let texts = Texts::new(TemplateSet::builtin(), sids("en"), true);
         let written = texts.written(&french, Purpose::CounsellorAlert);
         assert_eq!((written.language.as_str(), written.content_sid), ("en", Some("HXen")));
-        assert_eq!(texts.unapproved(&french), None);
+        assert_eq!(texts.unapproved(&french, Purpose::CounsellorAlert), None);
         assert_eq!(texts.stands_in(&french).map(Language::as_str), Some("en"));
         assert_eq!(texts.stands_in(&"hi".parse().unwrap()), None);
-        assert_eq!(texts.unapproved(&"hi".parse().unwrap()).map(Language::as_str), Some("hi"));
+        let alert = Purpose::CounsellorAlert;
+        assert_eq!(texts.unapproved(&"hi".parse().unwrap(), alert).map(Language::as_str), Some("hi"));
         assert_eq!(texts.written(&french, Purpose::TakenNotice).content_sid, None, "each purpose has its own");
         let drifted = Texts::new(TemplateSet::builtin(), sids("fr"), true);
-        assert_eq!(drifted.unapproved(&french).map(Language::as_str), Some("en"), "no message is written in French");
-        let simulated = Texts::new(TemplateSet::builtin(), BTreeMap::new(), false);
-        assert_eq!(simulated.unapproved(&french), None, "a simulator takes everything");
+        assert_eq!(
+            drifted.unapproved(&french, alert).map(Language::as_str),
+            Some("en"),
+            "nothing is written in French"
+        );
+        let simulated = Texts::new(TemplateSet::builtin(), BTreeMap::new(), false).with_desk(true);
+        assert_eq!(simulated.all_unapproved(&french).count(), 0, "a simulator takes everything");
+    }
+
+    #[test]
+    fn each_purpose_needs_a_template_of_its_own_and_that_for_relatives_where_there_is_a_desk() {
+        let (english, alert): (Language, _) = ("en".parse().unwrap(), Purpose::CounsellorAlert);
+        let sids = |said: &[Purpose]| said.iter().map(|said| ((*said, english.clone()), "HX1".to_owned())).collect();
+        let missing = |texts: &Texts| texts.all_unapproved(&english).map(|(said, _)| said).collect::<Vec<_>>();
+        let texts = |said: &[Purpose]| Texts::new(TemplateSet::builtin(), sids(said), true);
+        assert_eq!(missing(&texts(&[alert])), Purpose::NOTICES);
+        assert_eq!(missing(&texts(&Purpose::NOTICES)), [alert]);
+        let team = [&[alert], &Purpose::NOTICES[..]].concat();
+        assert_eq!(missing(&texts(&team)), []);
+        assert_eq!(missing(&texts(&team).with_desk(true)), [Purpose::EmergencyContact]);
     }
 }

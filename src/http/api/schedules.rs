@@ -15,6 +15,7 @@ use super::policies::{KEEPERS, READERS, new_id, refuse_other_id, small};
 use super::to_its_end;
 use crate::domain::contact::{Channel, Language};
 use crate::domain::ids::{ContactId, PolicyId, ScheduleId};
+use crate::domain::message::Purpose;
 use crate::domain::readiness::{Obstacle, Outlook};
 use crate::domain::schedule::{Absence, LocalTime, OnCall, Override, Schedule, Shift, WeekTime, Zone};
 use crate::http::auth::Authenticated;
@@ -316,6 +317,10 @@ struct ObstacleView {
     contact: Option<ContactId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<Channel>,
+    /// What an approved template is missing for. Of `counsellor_alert` each person whom it concerns is named; whatever else is said
+    /// concerns all who are told in that language.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purpose: Option<Purpose>,
     /// The language that is used, and whose approved template is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -343,9 +348,9 @@ impl From<Obstacle> for ObstacleView {
             Obstacle::MethodUnverified { contact, channel } | Obstacle::MethodOptedOut { contact, channel } => {
                 (view.contact, view.channel) = (Some(contact), Some(channel));
             }
-            Obstacle::TemplateMissing { contact, language } => {
-                (view.contact, view.channel) = (Some(contact), Some(Channel::Whatsapp));
-                view.language = Some(language);
+            Obstacle::TemplateMissing { contact, purpose, language } => {
+                (view.contact, view.channel) = (contact, Some(Channel::Whatsapp));
+                (view.purpose, view.language) = (Some(purpose), Some(language));
             }
         }
         view

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use super::StartError;
 use crate::config::Config;
 use crate::domain::alert::{Compose, Facts};
+use crate::domain::contact::Language;
 use crate::domain::message::{
     BandThresholds, ComposeError, Composed, Desk, LinkBase, MessageFacts, Purpose, SenderName, Speech, Texts,
     UrgencyBand, Written,
@@ -82,6 +83,10 @@ impl Compose for OrganisationComposer {
 
     fn has_desk(&self) -> bool {
         self.desk.is_some()
+    }
+
+    fn is_approved(&self, wanted: &Language, purpose: Purpose) -> bool {
+        self.texts.unapproved(wanted, purpose).is_none()
     }
 }
 

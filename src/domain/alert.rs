@@ -517,6 +517,9 @@ pub trait Compose: Send + Sync {
 
     /// Whether there is a desk that emergency contacts can be asked to call.
     fn has_desk(&self) -> bool;
+
+    /// Whether WhatsApp takes this text at any time, and not only for a while after the recipient's own message.
+    fn is_approved(&self, wanted: &Language, purpose: Purpose) -> bool;
 }
 
 /// How alerts behave: from the configuration.

@@ -305,7 +305,7 @@ pub struct Delivery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<DeliveryNo>,
     /// Over which channels this person is told in turn, where these are not the stage's: they stand in for somebody, or
-    /// are told on account of a rung that was vacant.
+    /// are told on account of a rung that was vacant. Of a notice: over which it was tried in vain before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub in_turn: Vec<Channel>,
     /// Whether the pause that an error code asked for was already granted: it is granted once.

@@ -106,6 +106,11 @@ impl Purpose {
         matches!(self, Self::CounsellorAlert)
     }
 
+    /// Whether it is for the team, and not for somebody whom the student has named.
+    pub const fn is_for_team(&self) -> bool {
+        self.is_alert() || self.is_notice()
+    }
+
     /// Whether it is a notice to the team.
     pub const fn is_notice(&self) -> bool {
         matches!(self, Self::TakenNotice | Self::OutcomeReminder | Self::FollowUpReminder)

@@ -587,13 +587,15 @@ impl Service {
         Ok(cases)
     }
 
-    /// A case, if one of these phones was told of it over this channel, with whoever has that phone.
+    /// A case, if one of these phones was told of it over this channel, with whoever has that phone. The reminder of an outcome
+    /// counts: it asks for a sign, and may have gone another way than the alert. What asks for nothing opens no further way.
     async fn told_to(&self, alert: &Alert, phones: &[Phone], channel: Channel) -> Result<Option<Case>, ServiceError> {
         let told = |delivery: &&Delivery| {
             let is_phone = |(organisation, address): &Phone| {
                 *organisation == alert.organisation && *address == delivery.address_key
             };
-            delivery.channel == channel && delivery.purpose.is_alert() && phones.iter().any(is_phone)
+            let asks = delivery.purpose.is_alert() || delivery.purpose == Purpose::OutcomeReminder;
+            delivery.channel == channel && asks && phones.iter().any(is_phone)
         };
         let Some(delivery) = alert.deliveries.iter().rev().find(told) else { return Ok(None) };
         let owner = self.owner(&alert.organisation, channel, delivery.address_key).await?;

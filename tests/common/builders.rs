@@ -8,14 +8,14 @@ use std::time::Duration;
 use crisis_relay::domain::alert::{AckVia, Alert, Compose, Facts, Input, Kind, NewAlert, Outcome, Rules, Situation};
 use crisis_relay::domain::audit::{Actor, AuditStream};
 use crisis_relay::domain::consent::{ChannelConsent, ConsentRecord, EmergencyContact, Ground};
-use crisis_relay::domain::contact::{Channel, Contact, ContactMethod, ContactRole, Directory};
+use crisis_relay::domain::contact::{Channel, Contact, ContactMethod, ContactRole, Directory, Language};
 use crisis_relay::domain::delivery::{DeliveryRules, Lease};
 use crisis_relay::domain::event::{EventDetails, ReplyOrigin, Score, Source, Trigger};
 use crisis_relay::domain::ids::{
     AddressKey, AlertId, AttemptNo, DeliveryNo, EventId, IdempotencyKey, OrganisationId, PersonKey, ProviderId,
     Reference, SubjectKey,
 };
-use crisis_relay::domain::message::{BandThresholds, Composed, Speech, segments};
+use crisis_relay::domain::message::{BandThresholds, Composed, Purpose, Speech, segments};
 use crisis_relay::domain::method::{Method, SentCode, Standing};
 use crisis_relay::domain::policy::{Ladders, Policy, Step, Target};
 use crisis_relay::domain::provider::{MessageStatus, SendOutcome};
@@ -142,6 +142,10 @@ impl Compose for Plain {
     }
 
     fn has_desk(&self) -> bool {
+        true
+    }
+
+    fn is_approved(&self, _: &Language, _: Purpose) -> bool {
         true
     }
 }

@@ -92,6 +92,7 @@ pub struct Setting {
     file: Option<String>,
     wrap_store: WrapStore,
     recovers: bool,
+    in_life: bool,
 }
 
 impl Default for Setting {
@@ -113,7 +114,7 @@ impl Default for Setting {
         {
             environment.insert(format!("API_KEY_{role}_SHA256"), ApiKeyHash::of(key).to_string());
         }
-        Self { environment, file: None, wrap_store: Box::new(|store| store), recovers: true }
+        Self { environment, file: None, wrap_store: Box::new(|store| store), recovers: true, in_life: false }
     }
 }
 
@@ -141,6 +142,23 @@ impl Setting {
         self
     }
 
+    /// Twilio is called as in life: with an account, so that the service takes its messages to reach phones; and WhatsApp takes
+    /// free text only from whoever was written to within 24 hours.
+    pub fn in_life(mut self) -> Self {
+        self.in_life = true;
+        let SimulatorConfig { account_sid, auth_token, .. } = SimulatorConfig::default();
+        let sender = "+14155238886";
+        for (name, value) in [
+            ("TWILIO_ACCOUNT_SID", account_sid.as_str()),
+            ("TWILIO_AUTH_TOKEN", auth_token.expose()),
+            ("TWILIO_WHATSAPP_FROM", sender),
+            ("TWILIO_SMS_FROM", sender),
+        ] {
+            self = self.with(name, value);
+        }
+        self
+    }
+
     /// Leaves the recovery at a start to the story.
     pub fn without_recovery(mut self) -> Self {
         self.recovers = false;
@@ -151,7 +169,8 @@ impl Setting {
     pub async fn start(self) -> World {
         let clock = ManualClock::new(START.parse().unwrap());
         let folder = tempfile::tempdir().unwrap();
-        let simulator = SimulatorConfig { callbacks: CallbackMode::Manual, ..SimulatorConfig::default() };
+        let (callbacks, whatsapp_window) = (CallbackMode::Manual, self.in_life);
+        let simulator = SimulatorConfig { callbacks, whatsapp_window, ..SimulatorConfig::default() };
         let access_of = |url: &str| SimulatorAccess {
             url: url.parse().unwrap(),
             account_sid: simulator.account_sid.clone(),
@@ -200,6 +219,9 @@ impl Running {
         environment.insert("DATABASE_PATH".into(), folder.join("relay.db").display().to_string());
         let key = folder.join("master.key").display().to_string();
         environment.insert("CRISIS_RELAY__KEYRING__DEVELOPMENT_KEY_PATH".into(), key);
+        if setting.in_life {
+            environment.insert("TWILIO_API_BASE_URL".into(), access.url.to_string());
+        }
         let file = setting.file.clone().map(|text| ConfigFile { name: "story.toml".to_owned(), text });
         let sources = Sources { file, environment, read_file: &|path| std::fs::read_to_string(path) };
         let mut config = Config::load(&sources).unwrap_or_else(|faults| panic!("the story's configuration: {faults}"));

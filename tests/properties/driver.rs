@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use crate::invariants::{self, Seen};
-use crate::world::{Granted, START, TEXTS, World, at, new_alert, person};
+use crate::world::{Granted, START, World, at, new_alert, person};
 
 /// An attempt that was begun: who was told, at which stage of the ladder, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +142,7 @@ pub(crate) fn situation<'a>(
     lease: Option<&'a Lease>,
 ) -> Situation<'a> {
     let (rules, directory) = (&world.rules, &world.directory);
-    let (composer, phones) = (&*TEXTS, &());
+    let (composer, phones) = (world.composer(), &());
     Situation { now, jitter, actor, rules, directory, ladders, composer, emergency: None, phones, lease }
 }
 

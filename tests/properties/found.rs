@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crisis_relay::domain::alert::{AckVia, Alarm, AlertState, Input, Kind, Rules, Transition};
+use crisis_relay::domain::alert::{AckVia, Alarm, AlertState, Input, Kind, Outcome, Rules, Transition};
 use crisis_relay::domain::contact::Channel;
 use crisis_relay::domain::delivery::{Delivery, DeliveryRules, DeliveryState};
 use crisis_relay::domain::ids::{AttemptNo, DeliveryNo};
@@ -64,6 +64,7 @@ pub(crate) fn college() -> World {
         directory: everybody(),
         lease: Duration::from_secs(30),
         kind: Kind::Live,
+        approved: true,
     }
 }
 
@@ -240,6 +241,110 @@ fn a_message_that_arrives_late_takes_no_notice_back() {
     assert_eq!((delivery(&driver, 3).purpose, delivery(&driver, 3).channel), (Purpose::TakenNotice, Channel::Sms));
     told(&mut driver, (1, 1), MessageStatus::Delivered);
     assert!(matches!(delivery(&driver, 3).state, DeliveryState::Due { .. }), "{:?}", delivery(&driver, 3).state);
+}
+
+/// A case that the first two have been told of over WhatsApp, and whose phones have it, taken at the dashboard: messages 3
+/// and 4 say so.
+fn taken(world: &World) -> Driver<'_> {
+    let mut driver = opened(world, 0.8, Granted::Override);
+    comes(&mut driver, (1, 1), accepted(1, 1));
+    told(&mut driver, (1, 1), MessageStatus::Delivered);
+    wakes_at(&mut driver, 300);
+    comes(&mut driver, (2, 1), accepted(2, 1));
+    told(&mut driver, (2, 1), MessageStatus::Delivered);
+    happens(&mut driver, &Input::Acknowledge { via: AckVia::Api });
+    driver.wake().unwrap();
+    for no in [3, 4] {
+        assert_eq!(
+            (delivery(&driver, no).purpose, delivery(&driver, no).channel),
+            (Purpose::TakenNotice, Channel::Whatsapp)
+        );
+        comes(&mut driver, (no, 1), accepted(no, 1));
+    }
+    driver
+}
+
+fn fails(driver: &mut Driver<'_>, (delivery, attempt): (u32, u32), class: ErrorClass) -> Transition {
+    let (delivery, attempt) = (DeliveryNo(delivery), AttemptNo(attempt));
+    let fault = Some(ProviderFault { code: Some(63_016), class, delay_s: None });
+    let receipt =
+        Receipt { provider_id: provider_id(delivery, attempt, false), status: MessageStatus::Undelivered, fault };
+    happens(driver, &Input::Received { delivery, attempt, receipt })
+}
+
+#[test]
+fn a_notice_that_arrives_after_all_takes_back_the_one_that_follows_it_and_no_other() {
+    let world = college();
+    let mut driver = taken(&world);
+    for no in [3, 4] {
+        let came = fails(&mut driver, (no, 1), ErrorClass::Template);
+        assert_eq!(came.alarms, [Alarm::ProviderRefused { class: ErrorClass::Template, code: Some(63_016) }]);
+    }
+    let texts = [5, 6].map(|no| (delivery(&driver, no).channel, delivery(&driver, no).follows));
+    assert_eq!(texts, [3, 4].map(|no| (Channel::Sms, Some(DeliveryNo(no)))));
+    told(&mut driver, (4, 1), MessageStatus::Delivered);
+    assert_eq!([5, 6].map(|no| delivery(&driver, no).state.name()), ["due", "cancelled"]);
+}
+
+#[test]
+fn two_people_with_one_phone_hear_a_notice_there_once_and_neithers_first_message_takes_it_back() {
+    let mut world = college();
+    let mut people: Vec<_> = world.directory.people().cloned().collect();
+    let shared = people[0].methods.iter().find(|method| method.channel == Channel::Sms).unwrap().clone();
+    let second = people[1].methods.iter_mut().find(|method| method.channel == Channel::Sms).unwrap();
+    *second = shared;
+    world.directory = crisis_relay::domain::contact::Directory::new(people);
+    // While the first waits, and where it is out.
+    for is_out in [false, true] {
+        let mut driver = taken(&world);
+        fails(&mut driver, (3, 1), ErrorClass::Template);
+        if is_out {
+            driver.wake().unwrap();
+            comes(&mut driver, (5, 1), accepted(5, 1));
+        }
+        fails(&mut driver, (4, 1), ErrorClass::Template);
+        assert_eq!(driver.alert.deliveries_planned, 5, "it hears it once");
+        told(&mut driver, (3, 1), MessageStatus::Delivered);
+        assert_eq!(delivery(&driver, 5).state.name(), if is_out { "accepted" } else { "due" });
+    }
+}
+
+#[test]
+fn what_a_notice_says_is_said_over_no_other_channel_once_it_is_not_true_for_its_recipient() {
+    let world = college();
+    // Somebody else has it since.
+    let mut driver = taken(&world);
+    wakes_at(&mut driver, 300 + 15 * 60);
+    assert!(matches!(driver.alert.state, AlertState::Escalating { .. }));
+    happens(&mut driver, &Input::Acknowledge { via: AckVia::Reply });
+    let planned = driver.alert.deliveries_planned;
+    fails(&mut driver, (3, 1), ErrorClass::Switch);
+    fails(&mut driver, (4, 1), ErrorClass::Switch);
+    assert_eq!(driver.alert.deliveries_planned, planned, "both were of an earlier time");
+}
+
+#[test]
+fn a_follow_up_goes_to_nobody_else_before_the_same_persons_other_channel_was_tried() {
+    let world = college();
+    let mut driver = taken(&world);
+    let follow_up_at = Some(driver.now + SignedDuration::from_hours(48));
+    happens(&mut driver, &Input::Resolve { outcome: Outcome::SafeInPerson, note: None, follow_up_at });
+    driver.now += SignedDuration::from_hours(49);
+    driver.wake().unwrap();
+    let reminded = |driver: &Driver<'_>| {
+        let reminders = driver.alert.deliveries.iter().filter(|one| one.purpose == Purpose::FollowUpReminder);
+        reminders.map(|one| (one.contact.clone(), one.channel)).collect::<Vec<_>>()
+    };
+    let mut expected = Vec::new();
+    for person in [1, 0, 2] {
+        for channel in [Channel::Whatsapp, Channel::Sms] {
+            expected.push((contact_id(person), channel));
+            assert_eq!(reminded(&driver), expected);
+            let no = driver.alert.deliveries_planned;
+            comes(&mut driver, (no, 1), refused(ErrorClass::Switch));
+            driver.wake().unwrap();
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crisis_relay::domain::alert::{
     WithheldReason,
 };
 use crisis_relay::domain::audit::{AuditEntry, AuditHead, verify_next};
-use crisis_relay::domain::contact::Directory;
+use crisis_relay::domain::contact::{Channel, Directory};
 use crisis_relay::domain::delivery::{Attempt, AttemptResult, Delivery, DeliveryState, Lease};
 use crisis_relay::domain::event::Score;
 use crisis_relay::domain::ids::{AttemptNo, DeliveryNo};
@@ -79,6 +79,7 @@ pub(crate) fn check(
     decision(seen)?;
     times(seen)?;
     deliveries(seen)?;
+    notices(seen)?;
     attempts(seen, chain, begun)?;
     hand_over(seen)?;
     spared(seen, chain)?;
@@ -428,6 +429,36 @@ fn deliveries(seen: &Seen<'_>) -> Checked {
         }
         let ended = matches!(earlier.state, DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. });
         prop_assert!(!ended || !delivery.is_pending(), "begun again after {:?}", earlier.state);
+    }
+    Ok(())
+}
+
+/// A notice goes in writing, over each channel of its recipient once, and over a further one only where it came to nothing.
+fn notices(seen: &Seen<'_>) -> Checked {
+    let alert = seen.after();
+    let is_new = |delivery: &&Delivery| seen.before.is_none_or(|before| delivery.no.0 > before.deliveries_planned);
+    for notice in alert.deliveries.iter().filter(is_new).filter(|delivery| delivery.purpose.is_notice()) {
+        prop_assert!(notice.channel != Channel::Voice, "said by a call");
+        let tried: BTreeSet<Channel> = notice.in_turn.iter().copied().chain([notice.channel]).collect();
+        prop_assert_eq!(tried.len(), notice.in_turn.len() + 1, "over the same channel again: {:?}", notice);
+        let known = seen.world.directory.contact(&notice.contact);
+        let has_text = known.is_some_and(|known| known.methods.iter().any(|method| method.channel == Channel::Sms));
+        let may_text = alert.ground.as_ref().is_some_and(|ground| ground.allows(Channel::Sms));
+        // Nobody is told that a case is taken on a phone of whoever has it.
+        let is_preferred = notice.purpose != Purpose::TakenNotice && !tried.contains(&Channel::Sms);
+        prop_assert!(
+            notice.channel != Channel::Whatsapp || seen.world.approved || !(has_text && may_text && is_preferred),
+            "over WhatsApp, which takes it for a while only: {:?}",
+            notice
+        );
+        let Some(before) = notice.follows else { continue };
+        prop_assert!(seen.recorded("delivery") && !notice.in_turn.is_empty());
+        // Both may have been dropped since in the same change.
+        let Some(before) = alert.delivery(before) else { continue };
+        prop_assert_eq!((before.purpose, &before.contact), (notice.purpose, &notice.contact));
+        prop_assert_eq!(notice.in_turn.last(), Some(&before.channel));
+        let ended = matches!(before.state, DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. });
+        prop_assert!(ended, "said over another channel although it may arrive: {:?}", before);
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crisis_relay::domain::alert::{AlertState, Compose, Facts, Kind, NewAlert, Rules};
 use crisis_relay::domain::audit::Actor;
 use crisis_relay::domain::consent::Ground;
-use crisis_relay::domain::contact::{Channel, Contact, ContactMethod, ContactRole, Directory};
+use crisis_relay::domain::contact::{Channel, Contact, ContactMethod, ContactRole, Directory, Language};
 use crisis_relay::domain::delivery::DeliveryRules;
 use crisis_relay::domain::event::{Score, Source, Trigger};
 use crisis_relay::domain::ids::{
@@ -46,9 +46,15 @@ pub(crate) struct World {
     pub(crate) directory: Directory,
     pub(crate) lease: Duration,
     pub(crate) kind: Kind,
+    /// Whether WhatsApp takes notices at any time.
+    pub(crate) approved: bool,
 }
 
 impl World {
+    pub(crate) fn composer(&self) -> &'static Texts {
+        if self.approved { &TEXTS } else { &UNAPPROVED }
+    }
+
     pub(crate) fn ladders(&self) -> Ladders {
         let critical = self.critical.as_ref().unwrap_or(&self.policy);
         Ladders::by_band(BandThresholds::default(), |band| match band {
@@ -183,9 +189,12 @@ pub(crate) fn new_alert(world: &World, now: Timestamp, score: Option<Score>, gra
 }
 
 /// The program's own templates, as the service fills them.
-pub(crate) struct Texts(TemplateSet);
+pub(crate) struct Texts(TemplateSet, bool);
 
-pub(crate) static TEXTS: LazyLock<Texts> = LazyLock::new(|| Texts(TemplateSet::builtin()));
+static TEXTS: LazyLock<Texts> = LazyLock::new(|| Texts(TemplateSet::builtin(), true));
+
+/// The same, where no notice has an approved template.
+static UNAPPROVED: LazyLock<Texts> = LazyLock::new(|| Texts(TemplateSet::builtin(), false));
 
 impl Compose for Texts {
     fn compose(&self, facts: &Facts<'_>) -> Option<Composed> {
@@ -208,6 +217,10 @@ impl Compose for Texts {
 
     fn has_desk(&self) -> bool {
         true
+    }
+
+    fn is_approved(&self, _: &Language, purpose: Purpose) -> bool {
+        self.1 || purpose.is_alert()
     }
 }
 
@@ -394,10 +407,10 @@ fn directory() -> impl Strategy<Value = Directory> {
 pub(crate) fn world() -> impl Strategy<Value = World> {
     let kind = prop_oneof![9 => Just(Kind::Live), 1 => Just(Kind::Drill)];
     let ladders = (policy(0), prop::option::weighted(0.3, policy(0)));
-    (ladders, rules(), directory(), seconds(2..=600), kind).prop_map(
-        |((policy, critical), rules, directory, lease, kind)| {
+    (ladders, rules(), directory(), seconds(2..=600), kind, any::<bool>()).prop_map(
+        |((policy, critical), rules, directory, lease, kind, approved)| {
             let critical = critical.map(critical_band);
-            World { policy: Arc::new(policy), critical, rules, directory, lease, kind }
+            World { policy: Arc::new(policy), critical, rules, directory, lease, kind, approved }
         },
     )
 }

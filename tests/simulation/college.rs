@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crisis_relay::clock::SeededEntropy;
 use crisis_relay::domain::alert::{Compose, Facts, Rules};
-use crisis_relay::domain::contact::{Channel, ContactRole, Directory, PhoneNumber};
+use crisis_relay::domain::contact::{Channel, ContactRole, Directory, Language, PhoneNumber};
 use crisis_relay::domain::delivery::DeliveryRules;
 use crisis_relay::domain::event::Score;
 use crisis_relay::domain::ids::OrganisationId;
@@ -195,6 +195,10 @@ impl Compose for Texts {
 
     fn has_desk(&self) -> bool {
         false
+    }
+
+    fn is_approved(&self, _: &Language, purpose: Purpose) -> bool {
+        !self.templates || purpose.is_alert()
     }
 }
 

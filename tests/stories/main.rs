@@ -37,6 +37,7 @@ mod main_job;
 mod manual;
 mod metrics_health;
 mod notices;
+mod notices_over;
 mod openapi;
 mod pass_on;
 mod phone_pace;

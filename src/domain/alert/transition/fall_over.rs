@@ -54,9 +54,15 @@ impl Changing<'_, '_> {
             }
             None => self.plan_for_anybody(stage),
         };
-        let Some(next) = next else { return };
-        let over = self.alert.delivery(next).map_or(channel, |next| next.channel);
-        let what = DeliveryDeed::FellOver { channel: over, next };
+        if let Some(next) = next {
+            self.record_fall_over(no, next);
+        }
+    }
+
+    /// Books which message follows this one over another channel.
+    pub(super) fn record_fall_over(&mut self, no: DeliveryNo, next: DeliveryNo) {
+        let Some(channel) = self.alert.delivery(next).map(|next| next.channel) else { return };
+        let what = DeliveryDeed::FellOver { channel, next };
         self.record_as(&Actor::Service, &Deed::Delivery { delivery: no, what });
     }
 

@@ -28,7 +28,7 @@ impl Changing<'_, '_> {
         self.record_as(&Actor::Service, &Deed::Delivery { delivery: no, what });
         let next = match self.cx.directory.contact(&contact) {
             // What was to be said to this person alone is said to nobody else.
-            _ if !purpose.is_alert() => self.plan_notice(purpose, &contact),
+            _ if !purpose.is_alert() => self.plan_notice_after(purpose, &contact, &in_turn, follows),
             Some(contact) => {
                 let policy = Arc::clone(&self.alert.policy);
                 let channels = if in_turn.is_empty() { stage.targets(&policy).1 } else { &in_turn };
@@ -36,12 +36,8 @@ impl Changing<'_, '_> {
             }
             None => self.plan_for_anybody(stage),
         };
-        let over = next.and_then(|next| self.alert.delivery(next)).map(|next| (next.no, next.channel));
-        match over {
-            Some((next, channel)) => {
-                let what = DeliveryDeed::FellOver { channel, next };
-                self.record_as(&Actor::Service, &Deed::Delivery { delivery: no, what });
-            }
+        match next {
+            Some(next) => self.record_fall_over(no, next),
             None if purpose == Purpose::FollowUpReminder => self.pass_follow_up_on(),
             None => self.something_failed |= purpose.is_alert(),
         }

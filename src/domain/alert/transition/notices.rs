@@ -1,8 +1,9 @@
 //! Notices: what is said beside the ladder. That somebody else has the case, to those who were told; that an outcome is
 //! missing, to whoever has it; that a follow-up is due.
 //!
-//! A notice asks nobody to take a case, so nothing depends on it: it is tried as any message, over one channel, and
-//! where it fails there is no other. But it stands on the same ground, and is recorded alike.
+//! A notice asks nobody to take a case, so the ladder does not wait for it, nor for its receipt. But whoever does not hear that
+//! a case is taken rings all night, and a follow-up that nobody hears of is not made: one that fails is said over the same
+//! person's next channel that it can be written for, as long as it is true. It stands on the same ground, and is recorded alike.
 
 use std::time::Duration;
 
@@ -54,15 +55,11 @@ impl Changing<'_, '_> {
         self.plan_notice(Purpose::TakenNotice, contact);
     }
 
-    /// Whether what would be said to this person would be said to a phone of whoever this is.
-    fn is_phone_of(&self, taker: &Actor, contact: &ContactId) -> bool {
+    /// Whether this is a phone of whoever this is.
+    fn is_phone_of(&self, taker: &Actor, method: &ContactMethod) -> bool {
         let Actor::Contact { contact: taker } = taker else { return false };
-        let known = self.cx.directory.contact(contact).and_then(|contact| self.method_for_notice(contact));
         let taker = self.cx.directory.contact(taker);
-        let theirs = |method: &ContactMethod| {
-            taker.is_some_and(|taker| taker.methods.iter().any(|theirs| theirs.address_key == method.address_key))
-        };
-        known.is_some_and(theirs)
+        taker.is_some_and(|taker| taker.methods.iter().any(|theirs| theirs.address_key == method.address_key))
     }
 
     /// Who has the case, or has closed it.
@@ -85,6 +82,14 @@ impl Changing<'_, '_> {
     /// Whether this person has the case, or had it until it was closed, or has closed it; or would be told so on a phone of
     /// whoever it is.
     fn has_had_it(&self, contact: &ContactId) -> bool {
+        let known = self.cx.directory.contact(contact);
+        let method = known.and_then(|known| self.methods_for_notice(Purpose::TakenNotice, known).first().copied());
+        let is_theirs = |actor: &Actor| matches!(actor, Actor::Contact { contact: hand } if hand == contact);
+        self.hands().any(|hand| is_theirs(hand) || method.is_some_and(|method| self.is_phone_of(hand, method)))
+    }
+
+    /// Who has the case or has closed it, and who had it until then.
+    fn hands(&self) -> impl Iterator<Item = &Actor> {
         let before = match &self.alert.state {
             AlertState::Resolved { taken: Some(taken), .. } => Some(&taken.by),
             AlertState::Acknowledged { .. }
@@ -92,9 +97,7 @@ impl Changing<'_, '_> {
             | AlertState::Escalating { .. }
             | AlertState::Withheld { .. } => None,
         };
-        let hands = self.taken_or_closed_by().into_iter().chain(before);
-        let is_theirs = |actor: &Actor| matches!(actor, Actor::Contact { contact: hand } if hand == contact);
-        hands.into_iter().any(|actor| is_theirs(actor) || self.is_phone_of(actor, contact))
+        self.taken_or_closed_by().into_iter().chain(before)
     }
 
     /// How whoever has the case is called before others.
@@ -108,34 +111,106 @@ impl Changing<'_, '_> {
 
     /// Plans a notice over what the person was reached by, else over what they have; nothing is said by a call.
     pub(super) fn plan_notice(&mut self, purpose: Purpose, contact: &ContactId) -> Option<DeliveryNo> {
-        let contact = self.cx.directory.contact(contact)?;
-        let method = self.method_for_notice(contact)?;
-        // Two people may have one phone: it hears a thing once.
-        let waits = |delivery: &&Delivery| {
-            let same = (delivery.address_key, delivery.channel) == (method.address_key, method.channel);
-            same && delivery.purpose == purpose && matches!(delivery.state, DeliveryState::Due { .. })
-        };
-        if let Some(waiting) = self.alert.deliveries.iter().find(waits) {
-            return Some(waiting.no);
-        }
-        let stage = self.alert.deliveries.last().map_or(Stage::FIRST, |delivery| delivery.stage);
-        Some(self.plan_message(stage, purpose, contact, method))
+        self.plan_notice_after(purpose, contact, &[], None)
     }
 
-    fn method_for_notice<'c>(&self, contact: &'c Contact) -> Option<&'c ContactMethod> {
+    /// The same, over a channel that is none of those it was `tried` over in vain; `follows` is the last of these messages.
+    pub(super) fn plan_notice_after(
+        &mut self,
+        purpose: Purpose,
+        contact: &ContactId,
+        tried: &[Channel],
+        follows: Option<DeliveryNo>,
+    ) -> Option<DeliveryNo> {
+        let contact = self.cx.directory.contact(contact)?;
+        // That a case is taken is not told to a phone of whoever has it, though that be somebody else's second one.
+        let is_spared = |method: &ContactMethod| {
+            purpose == Purpose::TakenNotice && self.hands().any(|hand| self.is_phone_of(hand, method))
+        };
+        let methods = self.methods_for_notice(purpose, contact).into_iter();
+        let method = methods.filter(|method| !tried.contains(&method.channel)).find(|method| !is_spared(method))?;
+        // Two people may have one phone: it hears a thing once.
+        let since = self.in_hands_since().filter(|_| purpose == Purpose::TakenNotice);
+        let hears = |delivery: &&mut Delivery| {
+            let same = (delivery.address_key, delivery.channel) == (method.address_key, method.channel);
+            same && delivery.purpose == purpose
+                && match delivery.state {
+                    DeliveryState::Due { .. } => true,
+                    DeliveryState::Sending { .. } | DeliveryState::Unknown { .. } | DeliveryState::Accepted { .. } => {
+                        since.is_some_and(|since| delivery.planned_at >= since)
+                    }
+                    DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. } => false,
+                }
+        };
+        if let Some(known) = self.alert.deliveries.iter_mut().find(hears) {
+            // It is for somebody else as well: that the message before it arrives after all does not take it back.
+            known.follows = known.follows.and(follows.filter(|_| known.contact == contact.id));
+            return Some(known.no);
+        }
+        let stage = self.alert.deliveries.last().map_or(Stage::FIRST, |delivery| delivery.stage);
+        let no = self.plan_message(stage, purpose, contact, method);
+        if let Some(planned) = self.alert.deliveries.last_mut() {
+            (planned.in_turn, planned.follows) = (tried.to_vec(), follows);
+        }
+        Some(no)
+    }
+
+    /// A notice has come to nothing: as long as it is true, the same person hears it over their next channel at once. Where there
+    /// is none, a follow-up is somebody else's: the student who was to be looked after again must not be forgotten because one
+    /// phone is out of order. Nothing depends on the others.
+    pub(super) fn follow_notice(&mut self, no: DeliveryNo) {
+        let Some(failed) = self.alert.delivery(no).filter(|delivery| delivery.purpose.is_notice()) else { return };
+        let (purpose, contact) = (failed.purpose, failed.contact.clone());
+        if self.is_still_true(failed) {
+            let tried: Vec<Channel> = failed.in_turn.iter().copied().chain([failed.channel]).collect();
+            if let Some(next) = self.plan_notice_after(purpose, &contact, &tried, Some(no)) {
+                return self.record_fall_over(no, next);
+            }
+        }
+        if purpose == Purpose::FollowUpReminder {
+            self.pass_follow_up_on();
+        }
+    }
+
+    /// Whether what a notice says is still to be said to this person: the case may have been in other hands since, or in theirs.
+    fn is_still_true(&self, notice: &Delivery) -> bool {
+        let is_since = |at: Timestamp| notice.planned_at >= at;
+        match notice.purpose {
+            Purpose::TakenNotice => self.in_hands_since().is_some_and(is_since) && !self.has_had_it(&notice.contact),
+            Purpose::OutcomeReminder => match &self.alert.state {
+                AlertState::Acknowledged { by: Actor::Contact { contact }, reminded_at, .. } => {
+                    *contact == notice.contact && reminded_at.is_some_and(is_since)
+                }
+                AlertState::Acknowledged { .. }
+                | AlertState::Escalating { .. }
+                | AlertState::Withheld { .. }
+                | AlertState::Resolved { .. } => false,
+            },
+            Purpose::FollowUpReminder => self.alert.wants(notice),
+            Purpose::CounsellorAlert | Purpose::EmergencyContact => false,
+        }
+    }
+
+    /// What somebody can be told by in writing, the best first: what has reached them, and of equal ones the first of their
+    /// own. WhatsApp comes last where it would take the text only for a while after their own message.
+    fn methods_for_notice<'c>(&self, purpose: Purpose, contact: &'c Contact) -> Vec<&'c ContactMethod> {
         let allowed = |method: &&ContactMethod| {
             let ground = self.alert.ground.as_ref();
             method.channel != Channel::Voice && ground.is_some_and(|ground| ground.allows(method.channel))
         };
         // 2: the phone has something of ours; 1: it will; 0: nobody has tried.
-        let reach = |method: &&ContactMethod| {
+        let reach = |method: &ContactMethod| {
             let same =
                 |delivery: &&Delivery| (delivery.address_key, delivery.channel) == (method.address_key, method.channel);
             let deliveries = || self.alert.deliveries.iter().filter(same);
             if deliveries().any(Delivery::has_arrived) { 2 } else { u8::from(deliveries().any(Delivery::is_out)) }
         };
-        // Of equal ones the first: that is the order of the person's own.
-        contact.methods.iter().filter(allowed).rev().max_by_key(reach)
+        let is_taken_at_any_time = |method: &ContactMethod| {
+            method.channel != Channel::Whatsapp || self.cx.composer.is_approved(&contact.language, purpose)
+        };
+        let mut methods: Vec<&ContactMethod> = contact.methods.iter().filter(allowed).collect();
+        methods.sort_by_key(|method| std::cmp::Reverse((is_taken_at_any_time(method), reach(method))));
+        methods
     }
 
     /// An outcome is overdue: whoever has the case is reminded once. Says whether they could be.

@@ -5,7 +5,6 @@ use crate::domain::alert::{Alarm, Deed, DeliveryDeed};
 use crate::domain::audit::Actor;
 use crate::domain::delivery::{Attempt, Change, Delivery, FailureReason, Settled};
 use crate::domain::ids::{AttemptNo, DeliveryNo};
-use crate::domain::message::Purpose;
 use crate::domain::provider::{ErrorClass, Receipt, SendOutcome};
 
 impl<'a> Changing<'a, '_> {
@@ -96,6 +95,7 @@ impl<'a> Changing<'a, '_> {
         let fault = delivery.and_then(|delivery| delivery.attempt(attempt)).and_then(|attempt| attempt.fault);
         let purpose = delivery.map(|delivery| delivery.purpose);
         let is_alert = purpose.is_some_and(|purpose| purpose.is_alert());
+        let is_of_team = purpose.is_some_and(|purpose| purpose.is_for_team());
         match settled {
             Settled::Retry { at } => {
                 self.record_delivery(no, DeliveryDeed::RetryPlanned { attempt, due_at: at, fault })
@@ -109,18 +109,27 @@ impl<'a> Changing<'a, '_> {
                 // Nothing of the ladder depends on what is no alert.
                 self.something_failed |= is_alert;
                 self.hasten_disclosure(no);
+                let mut refused = |class| {
+                    let code = fault.and_then(|fault| fault.code);
+                    self.out.alarms.push(Alarm::ProviderRefused { class, code });
+                };
                 match (reason, class) {
-                    // The student who was to be looked after again must not be forgotten because one phone is out of order.
-                    _ if purpose == Some(Purpose::FollowUpReminder) => self.pass_follow_up_on(),
-                    // Nothing depends on the other notices.
-                    _ if !is_alert => {}
-                    (FailureReason::Exhausted, _) => self.out.alarms.push(Alarm::DeliveryExhausted),
-                    (_, Some(class @ (ErrorClass::Config | ErrorClass::Template | ErrorClass::OptOut))) => {
-                        let code = fault.and_then(|fault| fault.code);
-                        self.out.alarms.push(Alarm::ProviderRefused { class, code });
+                    (FailureReason::Exhausted, _) if is_alert => self.out.alarms.push(Alarm::DeliveryExhausted),
+                    // What only an operator can mend is theirs to hear of, whatever was to be said: the next one fails alike.
+                    (FailureReason::Refused, Some(class @ (ErrorClass::Config | ErrorClass::Template))) => {
+                        refused(class)
                     }
-                    (FailureReason::Refused | FailureReason::NotComposable | FailureReason::NotReached, _) => {}
+                    // Somebody of the team takes nothing from us any more. To whom relatives listen is their own affair.
+                    (FailureReason::Refused, Some(class @ ErrorClass::OptOut)) if is_of_team => refused(class),
+                    (
+                        FailureReason::Exhausted
+                        | FailureReason::Refused
+                        | FailureReason::NotComposable
+                        | FailureReason::NotReached,
+                        _,
+                    ) => {}
                 }
+                self.follow_notice(no);
             }
             Settled::Cancelled => {
                 // Whoever told what came of the attempt, it is the service that gives up.

@@ -205,13 +205,11 @@ impl Changing<'_, '_> {
             }
             let Some(ground) = self.alert.ground.as_ref().filter(|ground| ground.allows(delivery.channel)) else {
                 // Planned on a ground that another has replaced since. It must not be sent, nor wait for ever.
-                let (no, purpose) = (delivery.no, delivery.purpose);
+                let no = delivery.no;
                 self.alert.deliveries[place].cancel(self.cx.now);
                 self.something_failed = true;
                 self.note(no, AttemptNo(0), Settled::Cancelled);
-                if purpose == Purpose::FollowUpReminder {
-                    self.pass_follow_up_on();
-                }
+                self.follow_notice(no);
                 continue;
             };
             let ground = ground.kind();

@@ -72,6 +72,8 @@ pub enum HashPurpose {
     CodeSeed,
     /// The key under which whatever an alarm is about is named towards others.
     Alarm,
+    /// What a button under a message names it by.
+    Ticket,
 }
 
 /// A person's data key as it is stored: wrapped by a master key. Destroying the row erases the person.

@@ -32,7 +32,15 @@ fn send_everything(set: &TemplateSet) {
     for language in &languages {
         for purpose in [Purpose::CounsellorAlert].into_iter().chain(Purpose::NOTICES) {
             let definition = set.content_definition(purpose, language);
-            assert!(definition["types"]["twilio/text"]["body"].is_string(), "{definition}");
+            let buttons = &definition["types"]["twilio/quick-reply"];
+            let shape = if buttons.is_object() { buttons } else { &definition["types"]["twilio/text"] };
+            assert!(shape["body"].is_string(), "{definition}");
+            assert!(purpose.is_answered() || buttons.is_null(), "nothing is to be answered: {definition}");
+            for action in shape["actions"].as_array().into_iter().flatten() {
+                let title = action["title"].as_str().unwrap_or_default();
+                assert!((1..=20).contains(&title.encode_utf16().count()) && !title.contains('{'), "{definition}");
+                assert!(action["id"].as_str().is_some_and(|id| id.len() < 10), "{definition}");
+            }
         }
         for facts in facts() {
             send(set, language, &facts);

@@ -9,7 +9,7 @@ use crisis_relay::domain::ids::{AlertId, AttemptNo, AttemptRef, DeliveryNo, Prov
 use crisis_relay::domain::provider::SendOutcome;
 use crisis_relay::ports::{LookUpError, MessageContent, MessageRequest, TwilioClient as _};
 use crisis_relay::secret::Secret;
-use crisis_relay::twilio::rest::{Credentials, RestClient, RestConfig};
+use crisis_relay::twilio::rest::{Credentials, RestClient, RestConfig, UsedTemplate};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -143,9 +143,8 @@ impl Account {
     }
 
     fn check_faults(&self, answer: &Answer) {
-        let ask = async {
-            (self.client.check().await, self.client.check_templates(&[format!("HX{}", "0".repeat(32))]).await)
-        };
+        let used = [UsedTemplate { content_sid: format!("HX{}", "0".repeat(32)), values: Some(9) }];
+        let ask = async { (self.client.check().await, self.client.check_templates(&used).await) };
         let ((account, templates), _) = self.server.answering(answer, ask);
         let told = format!("{account:?}{templates:?}");
         assert!(!repeats(&told) && !told.contains(AUTH_TOKEN), "a fault tells too much: {told}");

@@ -10,7 +10,8 @@ use super::{block_on, say, say_error};
 use crate::app::{self, Provider, StartError, TextFindings};
 use crate::clock::{SystemClock, SystemEntropy};
 use crate::config::{self, Config, Sid, StoreKind};
-use crate::domain::contact::{Channel, PhoneNumber};
+use crate::domain::contact::{Channel, Language, PhoneNumber};
+use crate::domain::message::Purpose;
 use crate::domain::phone;
 use crate::domain::roster::Roster;
 use crate::keyring::LocalKeyring;
@@ -18,6 +19,10 @@ use crate::ports::transfer::Transfer;
 use crate::ports::{Clock as _, Fault, Keyring, Store as _, StoreError, TwilioClient as _};
 use crate::store::firestore::FirestoreStore;
 use crate::store::sqlite::{OpenError, SqliteStore};
+use crate::twilio::rest::UsedTemplate;
+
+/// The values of a notice to the operator: the installation's name, and the list.
+const OPS_VALUES: usize = 2;
 
 /// What was found, part by part.
 #[derive(Default)]
@@ -328,16 +333,27 @@ async fn twilio(config: &Config, provider: &Provider, findings: &mut Findings) {
         Err(error) => return findings.faults("twilio", start_faults(error, "twilio")),
     };
     let mut faults = client.check().await;
-    let templates = &config.templates;
-    let sids = templates.content_sids.values().chain(templates.notice_sids.values());
-    let sids = sids.chain(&config.ops.whatsapp_content_sid);
-    let sids: Vec<String> = sids.map(|sid: &Sid| sid.as_str().to_owned()).collect();
-    faults.extend(client.check_templates(&sids).await);
+    faults.extend(client.check_templates(&used_templates(config)).await);
     if faults.is_empty() {
         findings.fine("twilio", "credentials, senders and approved templates are usable");
     } else {
         findings.faults("twilio", faults);
     }
+}
+
+/// Every template that messages are sent by. Where the texts cannot be read, which is told elsewhere, nobody knows what is
+/// filled in.
+fn used_templates(config: &Config) -> Vec<UsedTemplate> {
+    let set = app::load_templates(config).ok();
+    let values = |purpose, language: &Language| set.as_ref().and_then(|set| set.values_of(purpose, language));
+    let used = |sid: &Sid, values| UsedTemplate { content_sid: sid.as_str().to_owned(), values };
+    let templates = &config.templates;
+    let alerts = templates.content_sids.iter();
+    let alerts = alerts.map(|(language, sid)| used(sid, values(Purpose::CounsellorAlert, language)));
+    let notices = templates.notice_sids.iter();
+    let notices = notices.map(|((purpose, language), sid)| used(sid, values(*purpose, language)));
+    let ops = config.ops.whatsapp_content_sid.iter().map(|sid| used(sid, Some(OPS_VALUES)));
+    alerts.chain(notices).chain(ops).collect()
 }
 
 /// Whether Twilio could reach the webhooks is for Twilio to say; that the address leads to this service can be seen.

@@ -29,10 +29,12 @@ const KEYS: [(&str, &str, &str); 4] = [
     ("auditor", "API_KEY_AUDITOR_SHA256", "demo-auditor-key"),
 ];
 
-/// The approved templates that the demo's simulator knows.
-const CONTENT_SIDS: [(&str, &str, &str); 2] = [
-    ("en", "TWILIO_CONTENT_SID_EN", "HX00000000000000000000000000000001"),
-    ("hi", "TWILIO_CONTENT_SID_HI", "HX00000000000000000000000000000002"),
+/// The approved templates that the demo's simulator knows: those with buttons.
+const CONTENT_SIDS: [(Purpose, &str, &str, &str); 4] = [
+    (Purpose::CounsellorAlert, "en", "TWILIO_CONTENT_SID_EN", "HX00000000000000000000000000000001"),
+    (Purpose::CounsellorAlert, "hi", "TWILIO_CONTENT_SID_HI", "HX00000000000000000000000000000002"),
+    (Purpose::OutcomeReminder, "en", "TWILIO_CONTENT_SID_EN_OUTCOME_REMINDER", "HX00000000000000000000000000000003"),
+    (Purpose::OutcomeReminder, "hi", "TWILIO_CONTENT_SID_HI_OUTCOME_REMINDER", "HX00000000000000000000000000000004"),
 ];
 
 /// How often the display looks for news.
@@ -99,7 +101,7 @@ fn configuration(args: &DemoArgs) -> Result<Config, crate::config::ConfigFaults>
     for (_, variable, key) in KEYS {
         environment.insert(variable.to_owned(), ApiKeyHash::of(key).to_string());
     }
-    for (_, variable, sid) in CONTENT_SIDS {
+    for (.., variable, sid) in CONTENT_SIDS {
         environment.insert(variable.to_owned(), sid.to_owned());
     }
     Config::load(&Sources { file: None, environment, read_file: &|path| std::fs::read_to_string(path) })
@@ -140,17 +142,13 @@ async fn show(running: &Running, config: &Config, once: bool) -> ExitCode {
 /// Makes the templates known to the simulator, as an administrator does at Twilio.
 fn register_templates(config: &Config, simulator: &SimulatorHandle) -> Result<(), String> {
     let templates = app::load_templates(config).map_err(|error| error.to_string())?;
-    for (language, _) in templates.languages() {
-        let Some((_, _, sid)) = CONTENT_SIDS.iter().find(|(known, ..)| *known == language.as_str()) else { continue };
-        let definition = templates.content_definition(Purpose::CounsellorAlert, language);
-        let body = definition.pointer("/types/twilio~1text/body").and_then(Value::as_str).unwrap_or_default();
-        simulator.put_content(&ContentTemplate {
-            sid: (*sid).to_owned(),
-            friendly_name: "counsellor_alert".to_owned(),
-            language: language.to_string(),
-            body: body.to_owned(),
-            buttons: Vec::new(),
-        });
+    for (purpose, known, _, sid) in CONTENT_SIDS {
+        let Some((language, _)) = templates.languages().find(|(language, _)| language.as_str() == known) else {
+            continue;
+        };
+        let definition = serde_json::from_value(templates.content_definition(purpose, language));
+        let definition = definition.map_err(|error| format!("A template is none that Twilio takes: {error}"))?;
+        simulator.put_content(ContentTemplate { sid: sid.to_owned(), definition });
     }
     Ok(())
 }
@@ -278,7 +276,10 @@ impl<'a> Display<'a> {
         if arrived && !self.waiting_told {
             self.waiting_told = true;
             self.delivered = true;
-            say(&format!("{:>12}  {reference}  waiting for somebody to acknowledge: reply 1 on the phone page", ""));
+            say(&format!(
+                "{:>12}  {reference}  waiting for somebody to acknowledge: tap a button or reply 1 on the phone page",
+                ""
+            ));
         }
     }
 

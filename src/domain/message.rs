@@ -10,6 +10,7 @@
 //!
 //! - `approved`: the language that is used, and the WhatsApp template that was approved for it.
 //! - `body`: a text with places for variables.
+//! - `buttons`: what can be tapped under one on WhatsApp.
 //! - `facts`: what variables are filled from, and how it is written.
 //! - `template`: one language's file, read (`walk`), checked against every rule, and filled (`values`).
 //! - `segments`: what a text costs as an SMS.
@@ -20,6 +21,7 @@
 
 mod approved;
 mod body;
+mod buttons;
 mod code;
 mod facts;
 mod matter;
@@ -51,6 +53,10 @@ use values::Values;
 
 /// The language that stands in for those without a file. It must be there.
 const FALLBACK: &str = "en";
+
+/// What stands for a message's ticket before those who approve a template. It is none: where Twilio fills it in, for want of
+/// another, a button asks for what stands before it.
+const TICKET_SAMPLE: &str = "SAMPLE";
 
 /// What a drill's marker contains in every language, and a live alert never.
 const DRILL: &str = "DRILL";
@@ -111,6 +117,15 @@ impl Purpose {
         self.is_alert() || self.is_notice()
     }
 
+    /// Whether a reply to it does something: the case that it tells of waits for an answer, or whoever has it is asked for a
+    /// sign. What only tells has nothing to tap.
+    pub const fn is_answered(&self) -> bool {
+        match self {
+            Self::CounsellorAlert | Self::OutcomeReminder => true,
+            Self::TakenNotice | Self::FollowUpReminder | Self::EmergencyContact => false,
+        }
+    }
+
     /// Whether it is a notice to the team.
     pub const fn is_notice(&self) -> bool {
         matches!(self, Self::TakenNotice | Self::OutcomeReminder | Self::FollowUpReminder)
@@ -133,6 +148,9 @@ pub struct Composed {
     pub content_sid: Option<String>,
     /// The values of `{{1}}`, `{{2}}` … for `ContentVariables`; empty for SMS and calls.
     pub variables: Vec<String>,
+    /// Whether the approved template has buttons: then one more value follows those, which stands in the buttons' ids and
+    /// names this very message. Whoever sends it puts it there.
+    pub has_buttons: bool,
     /// SHA-256 of `text` in UTF-8, 64 hexadecimal digits: proves in the audit what was disclosed.
     pub text_sha256: String,
     /// What the text takes as an SMS. (WhatsApp bills by message.)
@@ -309,24 +327,25 @@ impl TemplateSet {
         values: &Values,
         content_sid: Option<&str>,
     ) -> Result<Composed, ComposeError> {
-        let text_of = |text: &ChannelText| Ok((text.render(values)?, text.variables.clone()));
+        let text_of = |text: &ChannelText| Ok((text.render(values)?, text.variables.clone(), text.buttons.is_some()));
+        let plain = |text: String| (text, Vec::new(), false);
         let notice = || file.notices.get(&purpose).ok_or(ComposeError::NoTemplate { channel });
-        let (text, variables) = match (purpose, channel) {
+        let (text, variables, has_buttons) = match (purpose, channel) {
             (Purpose::CounsellorAlert, Channel::Whatsapp) => text_of(&file.whatsapp)?,
             (Purpose::CounsellorAlert, Channel::Sms) => text_of(&file.sms)?,
-            (Purpose::CounsellorAlert, Channel::Voice) => (file.voice.speech(values)?.prompt, Vec::new()),
+            (Purpose::CounsellorAlert, Channel::Voice) => plain(file.voice.speech(values)?.prompt),
             (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder, Channel::Whatsapp) => {
                 text_of(notice()?)?
             }
             (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder, Channel::Sms) => {
-                (notice()?.render(values)?, Vec::new())
+                plain(notice()?.render(values)?)
             }
             (Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder, Channel::Voice) => {
                 return Err(ComposeError::NoTemplate { channel });
             }
             (Purpose::EmergencyContact, Channel::Whatsapp) => text_of(&file.emergency.written)?,
-            (Purpose::EmergencyContact, Channel::Sms) => (file.emergency.written.render(values)?, Vec::new()),
-            (Purpose::EmergencyContact, Channel::Voice) => (file.emergency.spoken.render(values)?, Vec::new()),
+            (Purpose::EmergencyContact, Channel::Sms) => plain(file.emergency.written.render(values)?),
+            (Purpose::EmergencyContact, Channel::Voice) => plain(file.emergency.spoken.render(values)?),
         };
         let content_sid = match channel {
             Channel::Whatsapp => content_sid.map(checked_sid).transpose()?,
@@ -336,6 +355,7 @@ impl TemplateSet {
             template: purpose.as_str().to_owned(),
             version: file.version,
             language: file.language.clone(),
+            has_buttons: has_buttons && content_sid.is_some(),
             content_sid,
             variables: variables.iter().map(|variable| values.get(*variable).to_owned()).collect(),
             text_sha256: text_sha256(&text),
@@ -364,9 +384,10 @@ impl TemplateSet {
     }
 
     /// The body of a request to Twilio's Content API (`POST https://content.twilio.com/v1/Content`) that makes the
-    /// WhatsApp text a template, with numbered places and a sample for each.
+    /// WhatsApp text a template, with numbered places and a sample for each; with buttons, where the file has them for it.
+    /// There is no plain text beside those: the template goes to no channel but WhatsApp, which shows buttons.
     ///
-    /// Source of the shape: Twilio, Content API, `twilio/text`.
+    /// Source of the shapes: Twilio, Content API, `twilio/text` and `twilio/quick-reply`.
     pub fn content_definition(&self, purpose: Purpose, language: &Language) -> serde_json::Value {
         let file = self.file_for(language);
         // `parse` refuses a file in which a purpose has no text.
@@ -381,17 +402,37 @@ impl TemplateSet {
             Some(place) => format!("{{{{{}}}}}", place + 1),
             None => samples.get(variable).to_owned(),
         };
-        let variables: serde_json::Map<String, serde_json::Value> = template
+        let mut variables: serde_json::Map<String, serde_json::Value> = template
             .variables
             .iter()
             .enumerate()
             .map(|(place, variable)| ((place + 1).to_string(), samples.get(*variable).into()))
             .collect();
+        let name = format!("{}_{}_v{}", purpose.as_str(), file.language, file.version);
+        let body = template.body.render(numbered);
+        let (friendly_name, types) = match &template.buttons {
+            None => (name, json!({ "twilio/text": { "body": body } })),
+            Some(buttons) => {
+                let place = variables.len() + 1;
+                variables.insert(place.to_string(), TICKET_SAMPLE.into());
+                let actions = buttons.actions(place);
+                // A name of its own: WhatsApp never takes one twice, and the text may be registered without buttons.
+                (format!("{name}_buttons"), json!({ "twilio/quick-reply": { "body": body, "actions": actions } }))
+            }
+        };
         json!({
-            "friendly_name": format!("{}_{}_v{}", purpose.as_str(), file.language, file.version),
+            "friendly_name": friendly_name,
             "language": file.language.as_str(),
             "variables": variables,
-            "types": { "twilio/text": { "body": template.body.render(numbered) } },
+            "types": types,
+        })
+    }
+
+    /// How many values a message fills into the template that is made from this text; `None`: there is no such text.
+    pub fn values_of(&self, purpose: Purpose, language: &Language) -> Option<usize> {
+        self.languages.contains_key(language).then(|| {
+            let definition = self.content_definition(purpose, language);
+            definition["variables"].as_object().map_or(0, serde_json::Map::len)
         })
     }
 

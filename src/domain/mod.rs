@@ -18,3 +18,4 @@ pub mod reply;
 pub mod roster;
 pub mod schedule;
 pub mod sealed;
+pub mod tap;

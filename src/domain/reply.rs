@@ -125,11 +125,22 @@ pub struct Said {
     /// What must be said beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<Note>,
+    /// Live cases that wait for the same phone still, newest first, where the answer alone would let its owner go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Reference>,
+}
+
+impl Said {
+    /// An answer and what must be said beside it: `waiting` are the other live cases that wait for the phone.
+    pub fn about(answer: Answer, note: Option<Note>, waiting: &[Reference]) -> Self {
+        let others = if answer.lets_go(note) { waiting.to_vec() } else { Vec::new() };
+        Self { answer, note, others }
+    }
 }
 
 impl From<Answer> for Said {
     fn from(answer: Answer) -> Self {
-        Self { answer, note: None }
+        Self { answer, note: None, others: Vec::new() }
     }
 }
 
@@ -181,6 +192,8 @@ pub enum Answer {
     WhoseWords(Vec<Reference>),
     /// The case goes on: the number is nobody's any more.
     NotSetUp(Reference),
+    /// They hide their number, and nothing says which of our messages they answer: nothing was done.
+    WhoIsIt,
     /// Not understood, but a case waits.
     Help,
     /// No case waits for this person.
@@ -191,6 +204,33 @@ pub enum Answer {
     Nothing,
 }
 
+impl Answer {
+    /// Whether whoever hears it may take it that nothing more is wanted of them.
+    fn lets_go(&self, note: Option<Note>) -> bool {
+        match self {
+            Self::PassedOn(_) | Self::TakenBefore(_) | Self::Done(_) | Self::Closed(_) => true,
+            Self::Taken(_) => note == Some(Note::Drill),
+            Self::NobodyElse(_)
+            | Self::CheckedIn(_)
+            | Self::TakeFirst(_)
+            | Self::CloseOnDashboard(_)
+            | Self::WhichOutcome
+            | Self::KeptAndWaits(_)
+            | Self::Kept(_)
+            | Self::KeptAfterEnd(_)
+            | Self::Withheld(_)
+            | Self::WhichOf(_)
+            | Self::WhoseWords(_)
+            | Self::NotSetUp(_)
+            | Self::WhoIsIt
+            | Self::Help
+            | Self::NoCase
+            | Self::CallTheDesk(_)
+            | Self::Nothing => false,
+        }
+    }
+}
+
 /// The words of an answer: harmless ones, with references at the most. `None`: nothing is said.
 pub fn text(said: &Said) -> Option<String> {
     let words = match (&said.answer, said.note) {
@@ -199,11 +239,33 @@ pub fn text(said: &Said) -> Option<String> {
         }
         (answer, _) => answer_text(answer)?,
     };
+    let words = match still_waiting(&said.others, said.note) {
+        // It must not be read as far as there and no further.
+        Some(waiting) => {
+            let alone = words.strip_suffix(" Nothing is needed from you.");
+            let alone = alone.or_else(|| words.strip_suffix(" Nothing more is needed from you."));
+            format!("{} {waiting}", alone.unwrap_or(&words))
+        }
+        None => words,
+    };
     Some(match said.note {
         Some(Note::Drill) => format!("DRILL: {words}"),
         Some(Note::NotTheDrill) => format!("{words} This is a real case, not the drill."),
         None => words,
     })
+}
+
+/// That others wait still, and how to take one.
+fn still_waiting(others: &[Reference], note: Option<Note>) -> Option<String> {
+    let first = others.first()?;
+    let is_one = others.len() == 1;
+    let wait = if is_one { "waits" } else { "wait" };
+    let real = match note {
+        Some(Note::Drill) if is_one => ", a real case,",
+        Some(Note::Drill) => ", real cases,",
+        Some(Note::NotTheDrill) | None => "",
+    };
+    Some(format!("{}{real} {wait} for you still: reply 1 {first} to take it.", named(others)?))
 }
 
 fn answer_text(answer: &Answer) -> Option<String> {
@@ -253,6 +315,11 @@ fn answer_text(answer: &Answer) -> Option<String> {
                 "This number is not set up any more, and ref {reference} goes on without it. Please use the dashboard."
             )
         }
+        Answer::WhoIsIt => {
+            "Nothing was done: your number is hidden, so it is not clear which message you answer. Please \
+                            reply to the message itself, or use the dashboard."
+                .to_owned()
+        }
         Answer::Help => HELP.to_owned(),
         Answer::CallTheDesk(words) => words.clone(),
         Answer::Nothing => return None,
@@ -264,13 +331,19 @@ fn answer_text(answer: &Answer) -> Option<String> {
 const NAMED: usize = 5;
 
 fn open_cases(references: &[Reference]) -> Option<String> {
+    let are = if references.len() == 1 { "is" } else { "are" };
+    Some(format!("{} {are} open for you.", named(references)?))
+}
+
+/// `Ref A`, `Refs A, B and C`, `Refs A, B, C, D and E and others`.
+fn named(references: &[Reference]) -> Option<String> {
     let (last, before) = references.get(..NAMED.min(references.len()))?.split_last()?;
     let more = if references.len() > NAMED { " and others" } else { "" };
     Some(match before {
-        [] => format!("Ref {last} is open for you."),
+        [] => format!("Ref {last}"),
         before => {
             let before: Vec<String> = before.iter().map(Reference::to_string).collect();
-            format!("Refs {} and {last}{more} are open for you.", before.join(", "))
+            format!("Refs {} and {last}{more}", before.join(", "))
         }
     })
 }

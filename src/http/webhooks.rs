@@ -19,7 +19,8 @@ use super::manners::ClientIp;
 use super::problem::{Problem, ProblemCode};
 use super::state::{AppState, WebhookTrust};
 use crate::domain::contact::Channel;
-use crate::domain::reply;
+use crate::domain::reply::{self, Command};
+use crate::domain::tap::Tap;
 use crate::service::receipts::Recorded;
 use crate::service::replies::Reply;
 use crate::twilio::callback::{
@@ -87,10 +88,10 @@ async fn incoming(
     require_account(&state, &message.account_sid)?;
     require_sender(&state, message.channel, &message.to)?;
     // A button's title is in the words of a language; what it asks for is its id.
-    let tapped = message.button_payload.as_deref().map(reply::Command::parse);
-    let command = match tapped {
-        Some(command) if command != reply::Command::Other => command,
-        _ => reply::Command::parse(&message.body),
+    let tap = message.button_payload.as_deref().map(Tap::read);
+    let command = match tap.map(|tap| tap.command) {
+        None | Some(Command::Other) => Command::parse(&message.body),
+        Some(command) => command,
     };
     let from = match (message.from, message.channel) {
         (Party::Number(number), _) => Some(number),
@@ -102,6 +103,7 @@ async fn incoming(
         channel: message.channel,
         from,
         in_reply_to: message.original_replied_message_sid,
+        ticket: tap.and_then(|tap| tap.ticket),
         command,
         words: message.body.into(),
     };

@@ -177,6 +177,7 @@ const fn hash_label(purpose: HashPurpose) -> &'static str {
         HashPurpose::CodeSeed => "v1/hash/code_seed",
         HashPurpose::Alarm => "v1/hash/alarm",
         HashPurpose::Principal => "v1/hash/principal",
+        HashPurpose::Ticket => "v1/hash/ticket",
     }
 }
 

@@ -24,7 +24,7 @@ const FIELDS: [SealedField; 9] = [
     SealedField::ContactName,
     SealedField::Disclosure,
 ];
-const PURPOSES: [HashPurpose; 8] = [
+const PURPOSES: [HashPurpose; 9] = [
     HashPurpose::Subject,
     HashPurpose::Contact,
     HashPurpose::Address,
@@ -33,6 +33,7 @@ const PURPOSES: [HashPurpose; 8] = [
     HashPurpose::Code,
     HashPurpose::CodeSeed,
     HashPurpose::Alarm,
+    HashPurpose::Ticket,
 ];
 
 fn key_text(seed: u64) -> String {

@@ -91,7 +91,7 @@ impl Service {
             return Ok(if self.may_tell_outside(&alert, &delivery).await { Said::Told(speech) } else { Said::Nothing });
         }
         let by_machine = status == MessageStatus::Machine;
-        let said = |answer| reply::Said { answer, note: note(&alert) };
+        let said = |answer| reply::Said::about(answer, note(&alert), &[]);
         Ok(match &alert.state {
             AlertState::Escalating { .. } if by_machine => Said::Voicemail(speech),
             AlertState::Escalating { .. } => Said::Prompt(speech),
@@ -115,7 +115,7 @@ impl Service {
     pub async fn key_pressed(&self, call: &Call, key: Key) -> Result<Said, ServiceError> {
         let Some(About { alert, delivery }) = self.about(call).await? else { return Ok(Said::Nothing) };
         let Some(speech) = self.speech(&alert, &delivery)? else { return Ok(Said::Nothing) };
-        let kept = Kept { key: self.keypress_key(&call.id, key), note: note(&alert) };
+        let kept = Kept::alone(self.keypress_key(&call.id, key), note(&alert));
         if delivery.purpose == Purpose::EmergencyContact {
             return self.key_pressed_outside(alert, &delivery, key, kept, speech).await;
         }

@@ -22,6 +22,7 @@ pub mod report;
 pub mod roster;
 pub mod rota;
 pub mod sending;
+mod taps;
 mod turns;
 pub mod verification;
 

@@ -5,9 +5,10 @@
 //! commit as the acknowledgement, or by itself where nothing was taken; whoever posts the reply again hears it again,
 //! and nothing else happens. It is kept for as long as answers to `Idempotency-Key` are.
 //!
-//! A reply is about a case that its own phone was told of, over that channel. A quote or a reference says which; without
-//! either it must be clear (`meant_by`), else the phone is asked. Who replies is said by the number, and by the
-//! quote alone only where WhatsApp hides the number: whoever has that number now, not whoever had it when it was told.
+//! A reply is about a case that its own phone was told of, over that channel. A button's ticket, a quote or a reference says
+//! which; without any it must be clear (`meant_by`), else the phone is asked. Who replies is said by the number, and by the
+//! ticket or quote alone only where WhatsApp hides the number: whoever has that number now, not whoever had it when it was
+//! told. An answer that lets somebody go names the live cases that wait for the same phone still.
 
 use jiff::SignedDuration;
 
@@ -20,10 +21,13 @@ use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, PhoneNumber};
 use crate::domain::delivery::{Delivery, Disclosed};
 use crate::domain::event::{EventDetails, ReplyOrigin};
-use crate::domain::ids::{AddressKey, ContactId, EventId, IdempotencyKey, OrganisationId, ProviderId, Reference};
+use crate::domain::ids::{
+    AddressKey, AlertId, ContactId, EventId, IdempotencyKey, OrganisationId, ProviderId, Reference,
+};
 use crate::domain::message::Purpose;
 use crate::domain::reply::{self, Answer, Command, Note, Said};
 use crate::domain::roster::OptOutBy;
+use crate::domain::tap::Ticket;
 use crate::ports::{HashPurpose, IdempotencyRecord, SealedField, StoreError, random};
 use crate::secret::Secret;
 
@@ -38,6 +42,8 @@ pub struct Reply {
     pub from: Option<PhoneNumber>,
     /// Our message that it answers, if WhatsApp says so.
     pub in_reply_to: Option<ProviderId>,
+    /// Our message under which the button stands that was tapped, if its id says so.
+    pub ticket: Option<Ticket>,
     /// What it asks for.
     pub command: Command,
     /// Its text: kept under the student's seal where it asks for nothing, and else not looked at.
@@ -54,6 +60,8 @@ enum Meant {
     Outside(Box<Alert>, Actor),
     /// None is open for this phone. Whether it is the phone of somebody who can be told.
     None { is_known: bool },
+    /// WhatsApp hides the number, and neither a ticket nor a quote says whose it is.
+    Hidden,
 }
 
 /// A case that a phone was told of.
@@ -65,6 +73,10 @@ struct Case {
     is_theirs: bool,
     /// Whether the phone waits for a drill, too, which it might be thought to mean.
     beside_drill: bool,
+    /// The other live cases that wait for the phone, newest first, as far as they have been looked for.
+    others: Vec<Reference>,
+    /// The phone, as each college knows it.
+    phones: Vec<Phone>,
 }
 
 impl Case {
@@ -83,27 +95,43 @@ impl Case {
 }
 
 /// A phone, as a college knows it.
-type Phone = (OrganisationId, AddressKey);
+pub(super) type Phone = (OrganisationId, AddressKey);
 
 /// Who replies.
 struct Sender {
     phones: Vec<Phone>,
-    /// The case of a message of ours to them that they quote.
+    /// The case of a message of ours to them that they tapped or quote.
     own_quote: Option<Alert>,
-    /// Whether they quote a message of ours that was not sent to them.
+    /// Whether they tapped or quote a message of ours that was not sent to them.
     quotes_another: bool,
 }
 
+impl Sender {
+    /// Whether nobody can say who it is.
+    fn is_hidden(&self, reply: &Reply) -> bool {
+        reply.channel == Channel::Whatsapp && self.phones.is_empty()
+    }
+}
+
 /// Under which key an answer is kept, and what is said beside it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Kept {
     pub(super) key: IdempotencyKey,
     pub(super) note: Option<Note>,
+    /// The other live cases that wait for the phone.
+    pub(super) others: Vec<Reference>,
+    /// Where those are looked for, once it is known that the answer lets somebody go.
+    pub(super) phones: Option<(Vec<Phone>, Channel)>,
 }
 
 impl Kept {
-    pub(super) fn said(self, answer: Answer) -> Said {
-        Said { answer, note: self.note }
+    /// An answer to a phone of which nothing else is known.
+    pub(super) const fn alone(key: IdempotencyKey, note: Option<Note>) -> Self {
+        Self { key, note, others: Vec::new(), phones: None }
+    }
+
+    pub(super) fn said(&self, answer: Answer) -> Said {
+        Said::about(answer, self.note, &self.others)
     }
 }
 
@@ -181,7 +209,13 @@ impl Service {
             Meant::Outside(alert, actor) => {
                 let answers = self.told_again(&alert, &actor, reply.channel).await?;
                 let words = (reply.channel, reply.words.expose());
-                return self.keep_words(*alert, &actor, words, Kept { key, note: None }, answers).await;
+                let under = Kept::alone(key, None);
+                return self.keep_words(*alert, &actor, words, under, answers).await;
+            }
+            Meant::Hidden => {
+                tracing::warn!("a reply from a hidden number tells no message that it answers: nothing was done");
+                // Other words are not answered: whoever it is may be a machine, too.
+                if is_about_a_case { Answer::WhoIsIt } else { Answer::Nothing }.into()
             }
             Meant::None { is_known: true } if is_about_a_case => Said::from(Answer::NoCase),
             Meant::None { .. } => Said::from(Answer::Nothing),
@@ -192,7 +226,9 @@ impl Service {
                     alert::Kind::Drill => Some(Note::Drill),
                     alert::Kind::Live => case.beside_drill.then_some(Note::NotTheDrill),
                 };
-                return self.answer_about(*case, reply, Kept { key, note }).await;
+                let others = case.others.clone();
+                let under = Kept { key, note, others, phones: Some((case.phones.clone(), reply.channel)) };
+                return self.answer_about(*case, reply, under).await;
             }
         };
         self.keep_reply(key, said).await
@@ -262,25 +298,23 @@ impl Service {
             Err(ServiceError::Rejected(_)) => Answer::Closed(reference),
             Err(error) => return Err(error),
         };
-        self.keep_reply(under.key, under.said(answer)).await
+        self.too_late(id, answer, under).await
     }
 
     /// Who has the case says `1` again: they are on it.
     async fn check_in_by_reply(&self, alert: Alert, actor: &Actor, under: Kept) -> Result<Said, ServiceError> {
         let reference = alert.reference;
         let id = alert.id;
-        match self.by_reply(alert, Input::CheckIn, actor, under, Answer::CheckedIn(reference), None).await? {
+        match self.by_reply(alert, Input::CheckIn, actor, &under, Answer::CheckedIn(reference), None).await? {
             ByReply::Answered(said) => {
                 tracing::info!(alert = %id, "checked in by a reply");
                 Ok(said)
             }
             // It was handed on or closed meanwhile.
             ByReply::Rejected(Rejection::AlreadyAcknowledged) => {
-                self.keep_reply(under.key, under.said(Answer::TakenBefore(reference))).await
+                self.too_late(id, Answer::TakenBefore(reference), under).await
             }
-            ByReply::Rejected(Rejection::AlreadyResolved) => {
-                self.keep_reply(under.key, under.said(Answer::Closed(reference))).await
-            }
+            ByReply::Rejected(Rejection::AlreadyResolved) => self.too_late(id, Answer::Closed(reference), under).await,
             ByReply::Rejected(_) => Err(ServiceError::Busy),
         }
     }
@@ -299,7 +333,7 @@ impl Service {
             AlertState::Acknowledged { by, .. } if by != actor => Answer::TakenBefore(reference),
             AlertState::Acknowledged { .. } if alert.policy.resolve_by_reply => {
                 let closing = Input::Resolve { outcome, note: None, follow_up_at: None };
-                match self.by_reply(alert, closing, actor, under, Answer::Done(reference), None).await? {
+                match self.by_reply(alert, closing, actor, &under, Answer::Done(reference), None).await? {
                     ByReply::Answered(said) => {
                         tracing::info!(alert = %id, ?outcome, "alert resolved by a reply");
                         return Ok(said);
@@ -338,7 +372,7 @@ impl Service {
             metadata: None,
         };
         let input = Input::Replied { channel, told_again: answers.told_again };
-        match self.by_reply(alert, input, actor, under, answers.kept, Some(details)).await? {
+        match self.by_reply(alert, input, actor, &under, answers.kept, Some(details)).await? {
             ByReply::Answered(said) => {
                 tracing::info!(alert = %id, "words of a reply are kept");
                 Ok(said)
@@ -354,7 +388,7 @@ impl Service {
         alert: Alert,
         input: Input,
         actor: &Actor,
-        under: Kept,
+        under: &Kept,
         answer: Answer,
         event: Option<EventDetails>,
     ) -> Result<ByReply, ServiceError> {
@@ -443,11 +477,15 @@ impl Service {
 
     // -- which case -------------------------------------------------------------------------------------------------
 
-    /// The quoted message's case first, unless the text names another; then number and reference; then the number alone, if
-    /// it is clear. A code that was typed counts for more than a message that was tapped, if that case was told to the same
-    /// phone.
+    /// The case of the message that was tapped or quoted first, unless the text names another; then number and reference;
+    /// then the number alone, if it is clear. A code that was typed counts for more than a message that was quoted, if that
+    /// case was told to the same phone.
     async fn meant(&self, reply: &Reply) -> Result<Meant, ServiceError> {
-        let Sender { phones, own_quote, quotes_another } = self.sender(reply).await?;
+        let sender = self.sender(reply).await?;
+        if sender.is_hidden(reply) {
+            return Ok(Meant::Hidden);
+        }
+        let Sender { phones, own_quote, quotes_another } = sender;
         let typed = reply.command.reference();
         if let Some(alert) = &own_quote
             && typed.is_none_or(|typed| typed == alert.reference)
@@ -460,7 +498,7 @@ impl Service {
         }
         if let Some(typed) = typed {
             if let Some(case) = self.named(typed, &phones, reply.channel).await? {
-                return Ok(Meant::Case(Box::new(case)));
+                return self.beside(case, reply.command, &phones, reply.channel).await;
             }
             if let Some(outside) = self.outside(&phones, reply.channel).await? {
                 return Ok(outside);
@@ -486,16 +524,17 @@ impl Service {
         match fits.first().map(|case| (case.alert.id, case.is_live())) {
             Some((id, is_live)) => {
                 let beside_drill = is_live && open.iter().any(|case| !case.is_live() && waits(&case.alert));
+                let others = waiting_beside(id, &open);
                 let case = open.into_iter().find(|case| case.alert.id == id);
                 Ok(case.map_or(Meant::None { is_known: true }, |case| {
-                    Meant::Case(Box::new(Case { beside_drill, ..case }))
+                    Meant::Case(Box::new(Case { beside_drill, others, ..case }))
                 }))
             }
             None => {
                 let past = self.past(&phones, reply.channel).await?;
                 let outside = match past {
                     Meant::None { .. } => self.outside(&phones, reply.channel).await?,
-                    Meant::Case(_) | Meant::Unclear(_) | Meant::Outside(..) => None,
+                    Meant::Case(_) | Meant::Unclear(_) | Meant::Outside(..) | Meant::Hidden => None,
                 };
                 Ok(outside.unwrap_or(past))
             }
@@ -540,13 +579,51 @@ impl Service {
     async fn quoted_case(&self, case: Case, reply: &Reply, phones: &[Phone]) -> Result<Meant, ServiceError> {
         if reply.command.is_about_a_case() && !waits(&case.alert) && !case.is_held() {
             let open = self.open_for(phones, reply.channel).await?;
-            let others = meant_by(reply.command, &open).into_iter().filter(|other| other.alert.id != case.alert.id);
+            // Who taps once too often while they are on another case, which asks nothing of them, hears what became of this one.
+            let is_asked = |other: &Case| match reply.command {
+                Command::Take(_) | Command::PassOn(_) => waits(&other.alert) || other.awaits_sign(),
+                Command::Done(..) | Command::DoneUnclear => true,
+                Command::Other | Command::OptOut | Command::OptIn | Command::Keyword => false,
+            };
+            let others = meant_by(reply.command, &open).into_iter();
+            let others = others.filter(|other| other.alert.id != case.alert.id && is_asked(other));
             let others: Vec<Reference> = others.map(|other| other.alert.reference).collect();
             if !others.is_empty() {
                 return Ok(Meant::Unclear(others));
             }
         }
-        Ok(Meant::Case(Box::new(case)))
+        self.beside(case, reply.command, phones, reply.channel).await
+    }
+
+    /// A case that is meant, with the others that wait for the phone if the answer is one that lets its owner go. Whoever
+    /// takes a live case goes to work: nothing else is read on that way.
+    async fn beside(
+        &self,
+        case: Case,
+        command: Command,
+        phones: &[Phone],
+        channel: Channel,
+    ) -> Result<Meant, ServiceError> {
+        let lets_go = match command {
+            Command::Take(_) => !case.is_live() || !(waits(&case.alert) || case.is_held()),
+            Command::PassOn(_) | Command::Done(..) | Command::DoneUnclear => true,
+            Command::Other | Command::OptOut | Command::OptIn | Command::Keyword => false,
+        };
+        let others = match lets_go {
+            true => waiting_beside(case.alert.id, &self.open_for(phones, channel).await?),
+            false => Vec::new(),
+        };
+        Ok(Meant::Case(Box::new(Case { others, ..case })))
+    }
+
+    /// Somebody was faster: now it matters what else waits for the phone.
+    async fn too_late(&self, id: AlertId, answer: Answer, under: Kept) -> Result<Said, ServiceError> {
+        let others = match &under.phones {
+            Some((phones, channel)) => waiting_beside(id, &self.open_for(phones, *channel).await?),
+            None => Vec::new(),
+        };
+        let under = Kept { others, ..under };
+        self.keep_reply(under.key, under.said(answer)).await
     }
 
     /// The last case that this phone was told of and that somebody took or closed.
@@ -587,21 +664,22 @@ impl Service {
         Ok(cases)
     }
 
-    /// A case, if one of these phones was told of it over this channel, with whoever has that phone. The reminder of an outcome
-    /// counts: it asks for a sign, and may have gone another way than the alert. What asks for nothing opens no further way.
+    /// A case, if one of these phones was told of it over this channel, or asked about it, with whoever has that phone.
     async fn told_to(&self, alert: &Alert, phones: &[Phone], channel: Channel) -> Result<Option<Case>, ServiceError> {
         let told = |delivery: &&Delivery| {
             let is_phone = |(organisation, address): &Phone| {
                 *organisation == alert.organisation && *address == delivery.address_key
             };
-            let asks = delivery.purpose.is_alert() || delivery.purpose == Purpose::OutcomeReminder;
+            // Who took it in a call is asked for a sign in writing, and answers so.
+            let asks = delivery.purpose.is_alert() || (delivery.purpose.is_answered() && delivery.is_out());
             delivery.channel == channel && asks && phones.iter().any(is_phone)
         };
         let Some(delivery) = alert.deliveries.iter().rev().find(told) else { return Ok(None) };
         let owner = self.owner(&alert.organisation, channel, delivery.address_key).await?;
         let is_theirs = owner.is_some();
         let actor = owner.map_or_else(|| recipient(delivery), |contact| Actor::Contact { contact });
-        Ok(Some(Case { alert: alert.clone(), actor, is_theirs, beside_drill: false }))
+        let (alert, phones) = (alert.clone(), phones.to_vec());
+        Ok(Some(Case { alert, actor, is_theirs, beside_drill: false, others: Vec::new(), phones }))
     }
 
     /// Who has this number now, verified or opted out, if they are active.
@@ -629,7 +707,15 @@ impl Service {
     }
 
     async fn sender(&self, reply: &Reply) -> Result<Sender, ServiceError> {
-        let quoted = self.quoted(reply).await?;
+        // Of a ticket we know that it is ours. A button of an older template has none, and tells the message all the same.
+        let tapped = match reply.ticket {
+            Some(ticket) => self.ticketed(ticket).await?,
+            None => None,
+        };
+        let quoted = match tapped {
+            Some(tapped) => Some(tapped),
+            None => self.quoted(reply).await?,
+        };
         let is_quoted = quoted.is_some();
         let own_quote = quoted.filter(|(alert, delivery)| self.is_theirs(reply, alert, delivery));
         let phones = match (&reply.from, &own_quote) {
@@ -656,7 +742,7 @@ impl Service {
     fn is_theirs(&self, reply: &Reply, alert: &Alert, delivery: &Delivery) -> bool {
         let same_phone = match &reply.from {
             Some(number) => address_key(self.keyring.as_ref(), &alert.organisation, number) == delivery.address_key,
-            // Only WhatsApp hides numbers, and only there a quote is the provider's word.
+            // Only WhatsApp hides numbers, and only there a ticket or a quote is the provider's word.
             None => reply.channel == Channel::Whatsapp,
         };
         same_phone && delivery.channel == reply.channel
@@ -707,6 +793,12 @@ impl Service {
 
 fn waits(alert: &Alert) -> bool {
     matches!(alert.state, AlertState::Escalating { .. })
+}
+
+/// The live cases that wait for a phone besides this one, of what is open for it.
+fn waiting_beside(id: AlertId, open: &[Case]) -> Vec<Reference> {
+    let others = open.iter().filter(|case| case.alert.id != id && case.is_live() && waits(&case.alert));
+    others.map(|case| case.alert.reference).collect()
 }
 
 /// A case whose message is quoted, if it was one to an emergency contact's phone.

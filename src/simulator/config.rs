@@ -1,7 +1,11 @@
 //! What a simulator is told at its start.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::fault::FaultRule;
 use crate::secret::Secret;
@@ -43,19 +47,28 @@ impl Default for CallbackMode {
     }
 }
 
-/// A message template of the Content API, known from the start.
+/// A message template of the Content API, approved and known from the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContentTemplate {
     /// `HX` and 32 hexadecimal digits.
     pub sid: String,
+    /// What it would have been made from.
+    pub definition: ContentDefinition,
+}
+
+/// The body of a call that makes a template (`POST /v1/Content`).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ContentDefinition {
     /// The template's name.
+    #[serde(default)]
     pub friendly_name: String,
     /// Its language tag, as `en`.
     pub language: String,
-    /// The text, with `{{1}}`, `{{2}}` … where values go.
-    pub body: String,
-    /// The titles of its quick-reply buttons, if any.
-    pub buttons: Vec<String>,
+    /// Samples of the values, by the name of the variable.
+    #[serde(default)]
+    pub variables: BTreeMap<String, String>,
+    /// By kind (`twilio/text`, `twilio/quick-reply`): the text, with `{{1}}`, `{{2}}` … where values go, and the buttons.
+    pub types: BTreeMap<String, Value>,
 }
 
 /// How a simulator behaves. [`SimulatorConfig::default`] is a good start for tests: loopback, any free port.

@@ -5,16 +5,22 @@ use std::collections::BTreeMap;
 use axum::body::Body;
 use axum::http::{Method, Response};
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{ApiError, json_response, text_response};
-use super::config::ContentTemplate;
+use super::config::ContentDefinition;
 use super::message::SimButton;
 use super::world::World;
 
 /// The most templates that are kept.
 const CONTENTS_MAX: usize = 1_000;
+const QUICK_REPLY: &str = "twilio/quick-reply";
+/// The most buttons of a template, and characters of a title and of an id.
+///
+/// Source: Twilio, Content API, `twilio/quick-reply` and common components.
+const BUTTONS_MAX: usize = 10;
+const TITLE_MAX: usize = 25;
+const ID_MAX: usize = 128;
 
 /// A template.
 #[derive(Debug, Clone)]
@@ -32,34 +38,30 @@ pub(super) struct Content {
 }
 
 impl Content {
-    pub(super) fn of(template: &ContentTemplate, now: Timestamp) -> Self {
-        let (kind, shape) = if template.buttons.is_empty() {
-            ("twilio/text", json!({"body": template.body}))
-        } else {
-            let actions: Vec<Value> =
-                template.buttons.iter().map(|title| json!({"title": title, "id": title.to_lowercase()})).collect();
-            ("twilio/quick-reply", json!({"body": template.body, "actions": actions}))
-        };
-        Self {
-            sid: template.sid.clone(),
-            friendly_name: template.friendly_name.clone(),
-            language: template.language.clone(),
-            variables: BTreeMap::new(),
-            types: BTreeMap::from([(kind.to_owned(), shape)]),
-            created_at: now,
-            approval: "approved".to_owned(),
-        }
+    pub(super) fn of(sid: String, definition: ContentDefinition, now: Timestamp) -> Self {
+        let ContentDefinition { friendly_name, language, variables, types } = definition;
+        Self { sid, friendly_name, language, variables, types, created_at: now, approval: "approved".to_owned() }
     }
 
-    /// The text with its values, and the buttons.
+    /// The text with its values, and the buttons. A button's id has values, too; its title has none in an approved template.
     pub(super) fn render(&self, values: &BTreeMap<String, String>) -> (String, Vec<SimButton>) {
-        let shape = self.types.values().find(|shape| shape.get("body").is_some_and(Value::is_string));
+        let filled = |template: &str| fill(template, |name| values.get(name).or_else(|| self.variables.get(name)));
+        // Of several kinds the richest that WhatsApp shows.
+        let quick_reply = self.types.get(QUICK_REPLY);
+        let shape =
+            quick_reply.or_else(|| self.types.values().find(|shape| shape.get("body").is_some_and(Value::is_string)));
         let template = shape.and_then(|shape| shape["body"].as_str()).unwrap_or_default();
         let text = |action: &Value, name| action.get(name).and_then(Value::as_str).map(str::to_owned);
-        let button = |action: &Value| Some(SimButton { title: text(action, "title")?, id: text(action, "id")? });
+        let button =
+            |action: &Value| Some(SimButton { title: text(action, "title")?, id: filled(&text(action, "id")?) });
         let actions = shape.and_then(|shape| shape.get("actions")).and_then(Value::as_array);
         let buttons = actions.map(|all| all.iter().filter_map(button).collect()).unwrap_or_default();
-        (fill(template, |name| values.get(name).or_else(|| self.variables.get(name))), buttons)
+        (filled(template), buttons)
+    }
+
+    /// Whether a message gives a value that the template has no place for. What is not given is a sample instead.
+    pub(super) fn lacks_a_place(&self, values: &BTreeMap<String, String>) -> bool {
+        values.keys().any(|name| !self.variables.contains_key(name))
     }
 
     fn resource(&self, account_sid: &str) -> Value {
@@ -113,16 +115,6 @@ fn iso_8601(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-#[derive(Deserialize)]
-struct ContentCreate {
-    #[serde(default)]
-    friendly_name: String,
-    language: String,
-    #[serde(default)]
-    variables: BTreeMap<String, String>,
-    types: BTreeMap<String, Value>,
-}
-
 /// Answers a call below `/v1/Content`.
 pub(super) fn answer(world: &World, method: &Method, path: &[&str], body: &[u8]) -> Result<Response<Body>, ApiError> {
     match (method.as_str(), path) {
@@ -164,20 +156,15 @@ fn found(
 }
 
 fn create(world: &World, body: &[u8]) -> Result<Response<Body>, ApiError> {
-    let create: ContentCreate =
+    let create: ContentDefinition =
         serde_json::from_slice(body).map_err(|_| ApiError::new(400, 20001, "Invalid content definition"))?;
     if create.types.is_empty() {
         return Err(ApiError::new(400, 20001, "At least one content type is required"));
     }
-    let content = Content {
-        sid: world.sid("HX"),
-        friendly_name: create.friendly_name,
-        language: create.language,
-        variables: create.variables,
-        types: create.types,
-        created_at: world.clock.now(),
-        approval: "approved".to_owned(),
-    };
+    if let Some(fault) = create.types.get(QUICK_REPLY).and_then(faulty_buttons) {
+        return Err(ApiError::new(400, 20001, fault));
+    }
+    let content = Content::of(world.sid("HX"), create, world.clock.now());
     let resource = content.resource(&world.config.account_sid);
     let mut contents = world.contents.write();
     if contents.len() >= CONTENTS_MAX {
@@ -185,6 +172,18 @@ fn create(world: &World, body: &[u8]) -> Result<Response<Body>, ApiError> {
     }
     contents.push(content);
     Ok(json_response(201, &resource))
+}
+
+/// What is wrong with the buttons of a template.
+fn faulty_buttons(shape: &Value) -> Option<&'static str> {
+    let actions = shape.get("actions").and_then(Value::as_array)?;
+    let length = |action: &Value, name| action.get(name).and_then(Value::as_str).map(|text| text.chars().count());
+    let fits = |action: &Value, name, most| length(action, name).is_some_and(|length| (1..=most).contains(&length));
+    if !(1..=BUTTONS_MAX).contains(&actions.len()) {
+        return Some("A quick reply has from 1 to 10 buttons");
+    }
+    let faulty = |action: &Value| !fits(action, "title", TITLE_MAX) || !fits(action, "id", ID_MAX);
+    actions.iter().any(faulty).then_some("A button has a title of at most 25 and an id of at most 128 characters")
 }
 
 fn list(world: &World) -> Response<Body> {

@@ -11,7 +11,8 @@
 //! DELETE /faults                          mends everything
 //! POST   /callbacks/step                  {"sid": "SM…"}, or nothing for all: {"codes": [204]}
 //! POST   /callbacks/send                  {"sid": "SM…", "status": "read", "error_code": null}
-//! POST   /reply                           {"from": "+49…", "text": "ACK"}; "quote": null or a SID; "tap": a button's title
+//! POST   /reply                           {"from": "+49…", "text": "ACK"}; "quote": null or a SID; "tap": a button's title,
+//!                                         under the message that "quote" names or the last that has it
 //! PUT    /inbound-url                     {"url": "http://…"}: where replies go
 //! GET    /stats                           counters
 //! POST   /reset                           forgets messages, requests, faults and counts
@@ -285,7 +286,10 @@ fn last() -> Option<String> {
 
 async fn reply(State(handle): State<SimulatorHandle>, Json(reply): Json<Reply>) -> Response {
     let replied: Result<SimReply, ReplyError> = match reply.tap {
-        Some(title) => handle.tap(&reply.from, &title).await,
+        Some(title) => match reply.quote {
+            Some(sid) if sid != LAST => handle.tap_under(&reply.from, &title, &sid).await,
+            Some(_) | None => handle.tap(&reply.from, &title).await,
+        },
         None => {
             let quote = match reply.quote {
                 None => Quote::Nothing,

@@ -317,7 +317,10 @@ fn doomed(world: &World, form: &Form<'_>, to: &str, template: bool) -> Option<u3
     if template {
         let values = form.filled("ContentVariables").and_then(|json| read_variables(json).ok()).unwrap_or_default();
         let rejected = |value: &String| value.contains(['\n', '\t']) || value.contains("     ");
-        return values.values().any(rejected).then_some(63013);
+        let contents = world.contents.read();
+        let content = contents.iter().find(|content| form.filled("ContentSid") == Some(&content.sid));
+        let superfluous = content.is_some_and(|content| content.lacks_a_place(&values));
+        return values.values().any(rejected).then_some(63013).or(superfluous.then_some(63028));
     }
     let open = world
         .last_inbound

@@ -247,6 +247,13 @@ impl SimulatorHandle {
     pub async fn tap(&self, from_phone: &str, title: &str) -> Result<SimReply, ReplyError> {
         let has = |message: &Message| message.buttons.iter().any(|button| button.title == title);
         let message = last_to(&self.world, phone_of(from_phone), has).ok_or(ReplyError::NothingThere)?;
+        self.tap_under(from_phone, title, &message.sid).await
+    }
+
+    /// The same under one message, which may be an old one.
+    pub async fn tap_under(&self, from_phone: &str, title: &str, sid: &str) -> Result<SimReply, ReplyError> {
+        let there = |message: &Message| message.sid == sid && message.phone == phone_of(from_phone);
+        let message = last_to(&self.world, phone_of(from_phone), there).ok_or(ReplyError::NothingThere)?;
         let button = message.buttons.iter().find(|button| button.title == title).ok_or(ReplyError::NothingThere)?;
         let quote = super::Quote::Sid(message.sid.clone());
         self.receive(&Inbound::new(from_phone, title).tapped(title, &button.id).quoting(quote)).await
@@ -258,8 +265,8 @@ impl SimulatorHandle {
     }
 
     /// Adds a message template, or replaces the one with its SID.
-    pub fn put_content(&self, template: &ContentTemplate) {
-        let content = Content::of(template, self.world.clock.now());
+    pub fn put_content(&self, template: ContentTemplate) {
+        let content = Content::of(template.sid, template.definition, self.world.clock.now());
         let mut contents = self.world.contents.write();
         contents.retain(|known| known.sid != content.sid);
         contents.push(content);

@@ -65,7 +65,7 @@ mod world;
 mod tests;
 
 pub use call::{AnsweredBy, CallStatus, SimCall};
-pub use config::{ApiKey, CallbackMode, ContentTemplate, SimulatorConfig};
+pub use config::{ApiKey, CallbackMode, ContentDefinition, ContentTemplate, SimulatorConfig};
 pub use fault::{Fault, FaultRule, Frequency, InvalidFault, REPEATS_MAX, RULES_MAX, Scope};
 pub use handle::{SimListing, SimRequest, SimulatorHandle, UnknownMessage};
 pub use inbound::{Inbound, Quote, ReplyError, SimReply};

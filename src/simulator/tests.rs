@@ -319,8 +319,11 @@ async fn a_template_is_rendered_on_the_phone() {
     let scene = scene().await;
     let content = format!("{}/v1/Content", scene.simulator.url());
     let template = json!({
-        "friendly_name": "crisis_alert", "language": "en", "variables": {"1": "AAAA1111"},
-        "types": {"twilio/quick-reply": {"body": "Alert {{1}}: reply", "actions": [{"title": "I take it", "id": "ack"}]}},
+        "friendly_name": "crisis_alert", "language": "en", "variables": {"1": "AAAA1111", "2": "SAMPLE"},
+        "types": {
+            "twilio/quick-reply": {"body": "Alert {{1}}: reply", "actions": [{"title": "I take it", "id": "ack.{{2}}"}]},
+            "twilio/text": {"body": "Alert {{1}}"},
+        },
     });
     let create = scene.client.post(&content).basic_auth(AC, Some("token")).json(&template);
     let (status, made) = read(create.send().await.expect("an answer")).await;
@@ -337,7 +340,65 @@ async fn a_template_is_rendered_on_the_phone() {
     let reply = scene.sim.tap("+4915112345678", "I take it").await.expect("a tap");
     assert_eq!(reply.answers, ["Taken."]);
     let hook = scene.inbox.hooks.lock()[0].clone();
-    assert_eq!((hook.get("ButtonPayload"), hook.get("Body")), ("ack", "I take it"));
+    assert_eq!(
+        (hook.get("ButtonPayload"), hook.get("Body")),
+        ("ack.SAMPLE", "I take it"),
+        "what is not given is a sample"
+    );
+    assert_eq!((hook.get("ButtonText"), hook.get("MessageType")), ("I take it", "button"));
+
+    // Under the second message the id is its own, and a tap can be on either.
+    let given = [("To", ADA), ("From", WA), ("ContentSid", hx), ("ContentVariables", "{\"1\":\"K7Q2\",\"2\":\"X9\"}")];
+    scene.send(&given).await;
+    let messages = scene.sim.messages_to(ADA);
+    for (message, payload) in messages.iter().zip(["ack.SAMPLE", "ack.X9"]) {
+        scene.sim.tap_under("+4915112345678", "I take it", &message.sid).await.expect("a tap");
+        let hook = scene.inbox.hooks.lock().last().expect("a webhook").clone();
+        assert_eq!((hook.get("ButtonPayload"), hook.get("OriginalRepliedMessageSid")), (payload, message.sid.as_str()));
+    }
+    for (title, sid) in [("Another", messages[0].sid.as_str()), ("I take it", "SM00000000000000000000000000000009")] {
+        assert!(scene.sim.tap_under("+4915112345678", title, sid).await.is_err(), "{title} {sid}");
+    }
+    assert!(scene.sim.tap_under("+4915112345679", "I take it", &messages[0].sid).await.is_err(), "another phone");
+}
+
+#[tokio::test]
+async fn a_value_that_a_template_has_no_place_for_fails_on_the_way() {
+    let scene = scene().await;
+    let content = format!("{}/v1/Content", scene.simulator.url());
+    let template =
+        json!({"language": "en", "variables": {"1": "A"}, "types": {"twilio/text": {"body": "Alert {{1}} now"}}});
+    let create = scene.client.post(&content).basic_auth(AC, Some("token")).json(&template);
+    let made = read(create.send().await.expect("an answer")).await.1;
+    let hx = made["sid"].as_str().expect("a SID");
+    for (values, code) in [("{\"1\":\"B\"}", None), ("{\"1\":\"B\",\"2\":\"C\"}", Some(63028))] {
+        let (status, message) =
+            scene.send(&[("To", ADA), ("From", WA), ("ContentSid", hx), ("ContentVariables", values)]).await;
+        assert_eq!(status, 201, "{message}");
+        for _ in 0..4 {
+            scene.sim.step_all().await;
+        }
+        assert_eq!(scene.sim.messages_to(ADA).last().expect("a message").error_code, code, "{values}");
+    }
+}
+
+#[tokio::test]
+async fn buttons_that_twilio_would_not_take_make_no_template() {
+    let scene = scene().await;
+    let content = format!("{}/v1/Content", scene.simulator.url());
+    let button = |title: &str, id: &str| json!({"title": title, "id": id});
+    for actions in [
+        json!([]),
+        json!(vec![button("a", "1"); 11]),
+        json!([button(&"a".repeat(26), "1")]),
+        json!([button("a", &"1".repeat(129))]),
+        json!([button("", "1")]),
+        json!([{"title": "a"}]),
+    ] {
+        let template = json!({"language": "en", "types": {"twilio/quick-reply": {"body": "x", "actions": actions}}});
+        let create = scene.client.post(&content).basic_auth(AC, Some("token")).json(&template);
+        assert_eq!(read(create.send().await.expect("an answer")).await.0, 400, "{template}");
+    }
 }
 
 #[tokio::test]

@@ -128,7 +128,13 @@ impl World {
             requests: Mutex::new(Requests::new(config.keep_messages)),
             listings: Mutex::default(),
             faults: FaultBook::new(&config.faults),
-            contents: RwLock::new(config.contents.iter().map(|template| Content::of(template, now)).collect()),
+            contents: RwLock::new(
+                config
+                    .contents
+                    .iter()
+                    .map(|known| Content::of(known.sid.clone(), known.definition.clone(), now))
+                    .collect(),
+            ),
             last_inbound: Mutex::default(),
             opted_out: Mutex::default(),
             inbound_url: RwLock::new(config.inbound_url.clone()),

@@ -14,6 +14,7 @@ use crate::domain::delivery::{Delivery, DeliveryState, Disclosed};
 use crate::domain::ids::{AttemptNo, DeliveryNo, ProviderId};
 use crate::domain::message::{Composed, Purpose, text_sha256};
 use crate::domain::provider::{ErrorClass, ProviderFault, Receipt, SendOutcome};
+use crate::domain::tap::Ticket;
 use crate::ports::{ListedMessage, LookUpError, MessageContent, MessageRequest};
 use crate::service::ServiceError;
 use crate::service::dispatch::Job;
@@ -45,12 +46,16 @@ const fn lane_of(alert: &Alert, delivery: &Delivery) -> Lane {
 }
 
 /// The form in which Twilio takes a message: an approved template where there is one, else the text itself. What a call
-/// says is asked for when somebody answers.
-fn content(channel: Channel, message: Composed) -> MessageContent {
+/// says is asked for when somebody answers. A template with buttons has the message's ticket as its last value.
+fn content(channel: Channel, message: Composed, ticket: Ticket) -> MessageContent {
     match (channel, message.content_sid) {
         (Channel::Voice, _) => MessageContent::Call,
         (Channel::Whatsapp | Channel::Sms, Some(content_sid)) => {
-            MessageContent::Template { content_sid, variables: message.variables }
+            let mut variables = message.variables;
+            if message.has_buttons {
+                variables.push(ticket.to_string());
+            }
+            MessageContent::Template { content_sid, variables }
         }
         (Channel::Whatsapp | Channel::Sms, None) => MessageContent::Body(message.text),
     }
@@ -144,7 +149,7 @@ impl Worker {
             self.service.metrics().held_back(lane.name());
             return SendOutcome::NotBegun { wait };
         }
-        let content = content(delivery.channel, message);
+        let content = content(delivery.channel, message, self.service.ticket(alert.id, delivery.no));
         let attempt = Some(alert.attempt_ref(delivery.no, attempt));
         let request = MessageRequest { attempt, channel: delivery.channel, to, content };
         let outcome = self.courier.call(&request).await;

@@ -132,6 +132,7 @@ impl Compose for Plain {
             text: format!("Ref {}", facts.reference),
             content_sid: None,
             variables: Vec::new(),
+            has_buttons: false,
             text_sha256: "0".repeat(64),
             segments: segments::count("Ref"),
         })

@@ -294,6 +294,7 @@ impl People {
             channel,
             from: (!hidden).then(|| phone(&to)),
             in_reply_to: quotes.then_some(id),
+            ticket: None,
             command: chance.weighted(&[
                 (0.7, Command::Take(reference)),
                 (0.1, Command::PassOn(reference)),

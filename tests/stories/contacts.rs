@@ -66,6 +66,7 @@ fn over_sms(command: Command) -> Reply {
         channel: Channel::Sms,
         from: Some(PHONE.parse().unwrap()),
         in_reply_to: None,
+        ticket: None,
         command,
         words: String::new().into(),
     }

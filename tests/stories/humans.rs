@@ -136,7 +136,7 @@ async fn a_hidden_number_takes_the_case_by_quoting_our_message_only() {
     let (world, reference) = told().await;
     let hidden = "whatsapp:IN.1234567890";
     let reply = writes(&world, hidden, "1").await;
-    assert_eq!((reply.http_status, reply.answers.len()), (200, 0), "nobody knows who it is: {reply:?}");
+    assert!(reply.answers.concat().starts_with("Nothing was done"), "nobody knows who it is: {reply:?}");
     assert_eq!(state(&world, &reference).await, "escalating");
     let quoted = world.sim().messages_to(COUNSELLOR)[0].sid.clone();
     let reply = world.sim().receive(&Inbound::new(hidden, "1").quoting(Quote::Sid(quoted))).await.unwrap();

@@ -15,6 +15,7 @@ mod proxy;
 
 mod alarms;
 mod bad_input;
+mod buttons;
 mod clock;
 mod consent;
 mod consent_races;

@@ -2,7 +2,7 @@
 
 use crisis_relay::ports::{Fault, TwilioClient as _};
 use crisis_relay::secret::Secret;
-use crisis_relay::twilio::rest::{Credentials, RestConfig};
+use crisis_relay::twilio::rest::{Credentials, RestConfig, UsedTemplate};
 use serde_json::{Value, json};
 use wiremock::matchers::{method, path, query_param};
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -116,7 +116,7 @@ async fn templates_are_checked_one_by_one_and_every_fault_is_named() {
     answer(&server, &approval(&sid('3')), 200, json!({})).await;
     answer(&server, &approval(&sid('5')), 401, json!({"code": 20003})).await;
     let sids: Vec<_> = "012345".chars().map(sid).chain(["../../secret".to_owned()]).collect();
-    let faults = client(config(&server.uri())).check_templates(&sids).await;
+    let faults = client(config(&server.uri())).check_templates(&used(&sids, None)).await;
     let problems: Vec<_> = faults.iter().map(|fault| fault.problem.as_str()).collect();
     assert_eq!(problems.len(), 6, "{problems:?}");
     for (problem, part) in problems.iter().zip(["paused", "marketing", "never handed", "no such", "20003", "not HX"]) {
@@ -124,8 +124,44 @@ async fn templates_are_checked_one_by_one_and_every_fault_is_named() {
     }
     assert_eq!(faults[0].subject, format!("template {}", sid('1')));
     assert_eq!(server.received_requests().await.unwrap().len(), 6, "what is malformed is not asked about");
-    let many = client(config(&server.uri())).check_templates(&vec![sid('0'); 101]).await;
+    let many = client(config(&server.uri())).check_templates(&used(&vec![sid('0'); 101], None)).await;
     assert_fault(&many, "templates", "more than 100");
+}
+
+fn used(sids: &[String], values: Option<usize>) -> Vec<UsedTemplate> {
+    sids.iter().map(|sid| UsedTemplate { content_sid: sid.clone(), values }).collect()
+}
+
+#[tokio::test]
+async fn a_template_that_has_no_place_for_each_value_is_a_fault() {
+    let server = MockServer::start().await;
+    let approved = json!({"whatsapp": {"status": "approved", "category": "UTILITY"}});
+    answer(&server, &format!("/v1/Content/{HX}/ApprovalRequests"), 200, approved).await;
+    let body = "a {{1}} b {{2}} c";
+    let actions = json!([{"title": "A", "id": "1.{{3}}"}, {"title": "B", "id": "2.{{3}}"}]);
+    for (types, values, problem) in [
+        (json!({"twilio/quick-reply": {"body": body, "actions": actions}}), 3, None),
+        (json!({"twilio/quick-reply": {"body": body, "actions": actions}}), 2, Some("has 3 places")),
+        (json!({"twilio/text": {"body": body}}), 2, None),
+        (json!({"twilio/text": {"body": body}}), 3, Some("fill in 3 numbered values")),
+        (json!({"twilio/text": {"body": "a {{1}} b {{3}} c"}}), 2, Some("has 2 places")),
+    ] {
+        let content = answer_once(&server, &format!("/v1/Content/{HX}"), json!({"types": types})).await;
+        let faults = client(config(&server.uri())).check_templates(&used(&[HX.to_owned()], Some(values))).await;
+        match problem {
+            None => assert_eq!(faults, [], "{types}"),
+            Some(problem) => assert_fault(&faults, &format!("template {HX}"), problem),
+        }
+        drop(content);
+    }
+    let faults = client(config(&server.uri())).check_templates(&used(&[HX.to_owned()], Some(1))).await;
+    assert_eq!(faults.len(), 1, "nothing answers any more: {faults:?}");
+}
+
+/// An answer that holds until it is dropped.
+async fn answer_once(server: &MockServer, at: &str, body: Value) -> wiremock::MockGuard {
+    let answer = ResponseTemplate::new(200).set_body_json(body);
+    Mock::given(method("GET")).and(path(at)).respond_with(answer).expect(1).mount_as_scoped(server).await
 }
 
 #[tokio::test]

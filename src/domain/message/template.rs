@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::body::{Body, Variable};
+use super::buttons::Buttons;
 use super::values::{Actions, Values, Words, is_sendable};
 use super::voice::{SPEECH_MAX, Speaking, UNSPOKEN, VoiceDraft, VoiceText, read_speaking};
 use super::walk::{Faults, Section, TemplateFault};
@@ -52,6 +53,9 @@ pub(super) struct ChannelText {
     pub(super) body: Body,
     /// What `{{1}}`, `{{2}}` … stand for; empty for SMS and calls.
     pub(super) variables: Vec<Variable>,
+    /// What can be tapped under it on WhatsApp instead of writing; `None` where there is nothing to answer, or the file has
+    /// none.
+    pub(super) buttons: Option<Buttons>,
     /// The most parts it can take as an SMS.
     pub(super) segments_bound: u32,
 }
@@ -181,6 +185,7 @@ pub(super) struct Draft {
     purpose: Purpose,
     body: Body,
     variables: Vec<Variable>,
+    buttons: Option<Buttons>,
     segments_max: Option<u32>,
 }
 
@@ -203,6 +208,11 @@ impl Draft {
             segments_max = section.number("segments_max", 1, SEGMENTS_MAX, faults);
         }
         let listed_key = section.key("variables");
+        let mut buttons = None;
+        if channel == Channel::Whatsapp && purpose.is_answered() {
+            let drawn = section.section_if_any("buttons", faults);
+            buttons = drawn.and_then(|section| Buttons::read(section, faults));
+        }
         section.finish(faults);
         let body = body?;
         check_wording(&key, &body, channel, purpose, faults);
@@ -213,7 +223,7 @@ impl Draft {
         if purpose != Purpose::TakenNotice && body.uses(Variable::Taker) {
             faults.add(&key, "must not say the {taker}: only the notice that a case is taken knows of one");
         }
-        Some(Self { key, channel, purpose, body, variables, segments_max })
+        Some(Self { key, channel, purpose, body, variables, buttons, segments_max })
     }
 
     /// Checks the text with the widest values there can be.
@@ -223,7 +233,13 @@ impl Draft {
         if says_how && !self.body.fixed().contains(&words.acknowledge) {
             faults.add(&self.key, "must contain words.acknowledge, word for word");
         }
-        let text = ChannelText { channel: self.channel, body: self.body, variables: self.variables, segments_bound: 0 };
+        let text = ChannelText {
+            channel: self.channel,
+            body: self.body,
+            variables: self.variables,
+            buttons: self.buttons,
+            segments_bound: 0,
+        };
         let mut bound = 0;
         let mut broken: Vec<ComposeError> = Vec::new();
         // No drill reaches an emergency contact.

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::segments::Encoding;
 use super::*;
 use crate::domain::ids::Reference;
+use crate::domain::reply::Command;
+use crate::domain::tap::Tap;
 
 const EN: &str = include_str!("../../../config/templates/en.toml");
 const HI: &str = include_str!("../../../config/templates/hi.toml");
@@ -284,8 +286,8 @@ fn the_registered_template_filled_with_the_variables_is_the_text() {
     let set = TemplateSet::builtin();
     for tag in ["en", "hi"] {
         let definition = set.content_definition(Purpose::CounsellorAlert, &language(tag));
-        let composed = compose(Channel::Whatsapp, tag, &facts());
-        let mut text = definition["types"]["twilio/text"]["body"].as_str().unwrap().to_owned();
+        let composed = set.compose(Channel::Whatsapp, &language(tag), &facts(), Some(SID)).unwrap();
+        let mut text = body_of(&definition).to_owned();
         for (place, value) in composed.variables.iter().enumerate() {
             let hole = format!("{{{{{}}}}}", place + 1);
             assert_eq!(text.matches(&hole).count(), 1);
@@ -294,9 +296,101 @@ fn the_registered_template_filled_with_the_variables_is_the_text() {
         }
         assert_eq!(text, composed.text);
         assert_eq!(definition["language"], tag);
-        assert_eq!(definition["friendly_name"], format!("counsellor_alert_{tag}_v1"));
-        assert_eq!(definition["variables"].as_object().unwrap().len(), composed.variables.len());
+        assert_eq!(definition["friendly_name"], format!("counsellor_alert_{tag}_v1_buttons"));
+        // The ticket follows them.
+        assert!(composed.has_buttons);
+        assert_eq!(definition["variables"].as_object().unwrap().len(), composed.variables.len() + 1);
     }
+}
+
+fn body_of(definition: &serde_json::Value) -> &str {
+    let shapes = definition["types"].as_object().unwrap();
+    assert_eq!(shapes.len(), 1, "{definition}");
+    shapes.values().next().unwrap()["body"].as_str().unwrap()
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Buttons
+
+#[test]
+fn what_is_answered_has_buttons_and_what_only_tells_has_none() {
+    let set = TemplateSet::builtin();
+    for (language, _) in set.languages() {
+        for purpose in [Purpose::CounsellorAlert, Purpose::EmergencyContact].into_iter().chain(Purpose::NOTICES) {
+            let definition = set.content_definition(purpose, language);
+            let places = definition["variables"].as_object().unwrap().len();
+            let actions = &definition["types"]["twilio/quick-reply"]["actions"];
+            if !purpose.is_answered() {
+                assert!(definition["types"]["twilio/text"]["body"].is_string(), "{definition}");
+                assert_eq!(body_of(&definition).matches("{{").count(), places, "{definition}");
+                continue;
+            }
+            let ids: Vec<&str> = actions.as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
+            assert_eq!(ids, [format!("1.{{{{{places}}}}}"), format!("2.{{{{{places}}}}}")], "{definition}");
+            // The text keeps the numbers that it has without buttons.
+            assert_eq!(body_of(&definition).matches("{{").count(), places - 1, "{definition}");
+            for action in actions.as_array().unwrap() {
+                let title = action["title"].as_str().unwrap();
+                assert!((1..=20).contains(&title.chars().count()) && !title.contains("{{"), "{title}");
+            }
+            // A tap of which Twilio fills in the sample asks for no less.
+            let sample = ids[0]
+                .replace(&format!("{{{{{places}}}}}"), definition["variables"][places.to_string()].as_str().unwrap());
+            assert_eq!(Tap::read(&sample), Tap { command: Command::Take(None), ticket: None });
+        }
+    }
+}
+
+#[test]
+fn a_message_without_an_approved_template_has_no_buttons() {
+    let set = TemplateSet::builtin();
+    let has_buttons = |channel, sid| set.compose(channel, &language("en"), &facts(), sid).unwrap().has_buttons;
+    assert!(has_buttons(Channel::Whatsapp, Some(SID)));
+    for channel in [Channel::Whatsapp, Channel::Sms, Channel::Voice] {
+        assert!(!has_buttons(channel, None), "{channel:?}");
+    }
+    assert!(!has_buttons(Channel::Sms, Some(SID)), "no text message has any");
+}
+
+#[test]
+fn a_file_without_buttons_makes_the_template_that_it_made_before_there_were_any() {
+    let start = EN.find("[counsellor_alert.whatsapp.buttons]").unwrap();
+    let end = start + EN[start..].find("[counsellor_alert.sms]").unwrap();
+    let without = format!("{}{}", &EN[..start], &EN[end..]);
+    let set = TemplateSet::parse(&[("en.toml", &without)]).unwrap();
+    let definition = set.content_definition(Purpose::CounsellorAlert, &language("en"));
+    assert_eq!(definition["friendly_name"], "counsellor_alert_en_v1");
+    assert_eq!(definition["types"].as_object().unwrap().keys().collect::<Vec<_>>(), ["twilio/text"]);
+    let composed = set.compose(Channel::Whatsapp, &language("en"), &facts(), Some(SID)).unwrap();
+    assert!(!composed.has_buttons);
+    assert_eq!(definition["variables"].as_object().unwrap().len(), composed.variables.len());
+}
+
+#[test]
+fn a_button_that_whatsapp_would_refuse_is_a_fault_of_the_file() {
+    const TAKE: &str = "take = \"I take it\"";
+    let key = "counsellor_alert.whatsapp.buttons.take";
+    for (title, rule) in [
+        ("I take this case and see to it", "a button has room for 20"),
+        ("I *take* it", "without formatting and emoji"),
+        ("\u{2705} I take it", "without formatting and emoji"),
+        ("\u{1f44d}", "without formatting and emoji"),
+        ("{reference} is mine", "without braces"),
+        ("", "must be words"),
+        ("The student is mine", "must not name the matter"),
+    ] {
+        refuses(TAKE, &format!("take = \"{title}\""), key, rule);
+    }
+    refuses(TAKE, "", key, "is missing");
+    refuses(TAKE, "take = \"Pass it on\"", "counsellor_alert.whatsapp.buttons.pass", "the other button's title");
+    refuses(TAKE, "take = \"I take it\"\nthird = \"x\"", "counsellor_alert.whatsapp.buttons.third", "not a known key");
+    let notice = "[taken_notice]\n";
+    refuses(
+        notice,
+        "[taken_notice.buttons]\ntake = \"a\"\npass = \"b\"\n[taken_notice]\n",
+        "taken_notice.buttons",
+        "known key",
+    );
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -330,8 +424,8 @@ fn the_whatsapp_texts_have_enough_words_for_their_variables_to_be_approved() {
     let set = TemplateSet::builtin();
     for (language, _) in set.languages() {
         let definition = set.content_definition(Purpose::CounsellorAlert, language);
-        let body = definition["types"]["twilio/text"]["body"].as_str().unwrap();
-        let variables = definition["variables"].as_object().unwrap().len();
+        let body = body_of(&definition);
+        let variables = body.matches("{{").count();
         assert!(body.split_whitespace().count() > 3 * variables, "{body}");
     }
 }

@@ -91,6 +91,7 @@ impl Speech {
             | Answer::WhichOf(_)
             | Answer::WhoseWords(_)
             | Answer::NotSetUp(_)
+            | Answer::WhoIsIt
             | Answer::TakeFirst(_)
             | Answer::CloseOnDashboard(_)
             | Answer::WhichOutcome

@@ -117,6 +117,11 @@ impl Section {
         }
     }
 
+    /// A section that may be left out.
+    pub(super) fn section_if_any(&mut self, name: &str, faults: &mut Faults) -> Option<Section> {
+        if self.entries.contains_key(name) { self.section(name, faults) } else { None }
+    }
+
     pub(super) fn finish(self, faults: &mut Faults) {
         for name in self.entries.keys() {
             faults.add(&self.key(name), "is not a known key");

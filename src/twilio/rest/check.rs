@@ -1,5 +1,7 @@
 //! Whether Twilio would take our messages: asked before a crisis, not during one.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -164,19 +166,32 @@ fn unanswered(subject: &str, error: LookUpError) -> Fault {
     }
 }
 
-/// The approval of every template.
-pub(super) async fn templates(client: &RestClient, content_sids: &[String]) -> Vec<Fault> {
+/// A template that messages are sent by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedTemplate {
+    /// `HX` and 32 hexadecimal digits.
+    pub content_sid: String,
+    /// How many values a message fills in, numbered from 1; `None` where that is not known.
+    pub values: Option<usize>,
+}
+
+/// The approval of every template, and whether it has a place for each value.
+pub(super) async fn templates(client: &RestClient, used: &[UsedTemplate]) -> Vec<Fault> {
     let mut faults = Vec::new();
-    if content_sids.len() > TEMPLATES_MAX {
+    if used.len() > TEMPLATES_MAX {
         faults.push(fault(
             "templates",
             "there are more than 100, and only the first 100 were asked about",
             "Remove the templates that are no longer used.",
         ));
     }
-    for sid in content_sids.iter().take(TEMPLATES_MAX) {
-        if is_sid("HX", sid) {
-            faults.extend(template(client, sid).await);
+    for UsedTemplate { content_sid, values } in used.iter().take(TEMPLATES_MAX) {
+        if is_sid("HX", content_sid) {
+            faults.extend(match (template(client, content_sid).await, *values) {
+                (Some(fault), _) => Some(fault),
+                (None, Some(values)) => places(client, content_sid, values).await,
+                (None, None) => None,
+            });
         } else {
             faults.push(fault(
                 "a template's content SID",
@@ -210,6 +225,37 @@ async fn template(client: &RestClient, sid: &str) -> Option<Fault> {
     judge(&subject, whatsapp["status"].as_str(), whatsapp["category"].as_str())
 }
 
+/// Whether a template has a place for each value that messages fill in, and no other: else Twilio may refuse every one of
+/// them (63028).
+async fn places(client: &RestClient, sid: &str, values: usize) -> Option<Fault> {
+    #[derive(Deserialize)]
+    struct Content {
+        types: Value,
+    }
+    let subject = format!("template {sid}");
+    let url = under(&client.config.content_base_url, &format!("/v1/Content/{sid}"));
+    let answer = match looked_up(client.http.get(url, ANSWER_MAX).await) {
+        Ok(answer) => answer,
+        Err(error) => return Some(unanswered(&subject, error)),
+    };
+    let Ok(content) = serde_json::from_slice::<Content>(answer.bytes()) else {
+        return Some(fault(&subject, "Twilio's answer about it is not readable", ASK_AGAIN));
+    };
+    let (found, wanted) = (places_in(&content.types.to_string()), (1..=values).map(|no| no.to_string()).collect());
+    if found == wanted {
+        return None;
+    }
+    let problem = format!("it has {} places, and messages fill in {values} numbered values", found.len());
+    let remedy = "Register the text that crisis-relay template prints, with its buttons or without: docs/templates.md.";
+    Some(fault(&subject, &problem, remedy))
+}
+
+/// The names that stand in `{{…}}`, each once.
+fn places_in(text: &str) -> BTreeSet<String> {
+    let inside = text.split("{{").skip(1).filter_map(|rest| rest.split_once("}}"));
+    inside.map(|(name, _)| name.trim().to_owned()).collect()
+}
+
 /// What a template's approval status and category mean for sending it in a crisis.
 fn judge(subject: &str, status: Option<&str>, category: Option<&str>) -> Option<Fault> {
     let replace = "Open it in the Twilio console's Content template builder and replace it by one that is approved.";
@@ -237,6 +283,15 @@ fn judge(subject: &str, status: Option<&str>, category: Option<&str>) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_place_counts_once_wherever_it_stands() {
+        let text =
+            r#"{"twilio/quick-reply":{"body":"a {{1}} b {{ 2 }} c","actions":[{"id":"1.{{3}}"},{"id":"2.{{3}}"}]}}"#;
+        assert_eq!(places_in(text).into_iter().collect::<Vec<_>>(), ["1", "2", "3"]);
+        assert_eq!(places_in("{{1} }} {{").len(), 1);
+        assert!(places_in("a }} b").is_empty());
+    }
 
     #[test]
     fn only_an_approved_template_that_is_no_marketing_passes() {

@@ -35,6 +35,7 @@ use crate::domain::ids::ProviderId;
 use crate::domain::provider::{ProviderFault, Receipt, SendOutcome};
 use crate::ports::{Clock, Fault, ListedMessage, LookUpError, MessageContent, MessageRequest, TwilioClient};
 
+pub use check::UsedTemplate;
 pub use config::{Credentials, InvalidHost, RestConfig, SmsSender, api_host};
 
 /// The longest answer that is read, in bytes; a message is about 1 to 3 KB.
@@ -198,8 +199,8 @@ impl TwilioClient for RestClient {
 impl RestClient {
     /// Asks Twilio whether each of these WhatsApp templates (`HX…`) may be sent; says everything that is wrong, with
     /// how to mend it. Only the first 100 are asked about; more are a fault of their own.
-    pub async fn check_templates(&self, content_sids: &[String]) -> Vec<Fault> {
-        check::templates(self, content_sids).await
+    pub async fn check_templates(&self, used: &[UsedTemplate]) -> Vec<Fault> {
+        check::templates(self, used).await
     }
 }
 

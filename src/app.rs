@@ -42,13 +42,14 @@ use crate::ports::{Clock, Entropy, Fault, HashPurpose, Keyring, Store, TwilioCli
 use crate::secret::Secret;
 use crate::service::codes::{CodeTexts, WhatsappCode};
 use crate::service::dispatch::{Dispatch, Jobs};
-use crate::service::drills::DailyDrill;
+use crate::service::drills::DailyDrills;
 use crate::service::people::{ConfiguredContact, address_key, enrol};
 use crate::service::{Organisation, Service, ServiceError, Settings};
 use crate::simulator::{CallbackMode, Simulator, SimulatorConfig};
 use crate::store::firestore::{self, FirestoreSettings, FirestoreStore};
 use crate::store::sqlite::{OpenError, SqliteSettings, SqliteStore};
 use crate::twilio::breaker::{Breaker, BreakerLimits};
+use crate::twilio::error_codes;
 use crate::twilio::pace::Pace;
 use crate::twilio::rest::{Credentials, RestClient, RestConfig, SmsSender};
 use crate::watchman::{Heartbeat, WatchRules, Watchman};
@@ -470,6 +471,7 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         lease: config.delivery.lease,
         rules: rules(config),
         phone_per_minute: config.delivery.phone_per_minute,
+        marks: error_codes::mark_of,
     };
     let courier = Arc::new(Courier::new(
         Arc::clone(&twilio),
@@ -509,9 +511,8 @@ pub async fn assemble(config: &Config, provider: &Provider, adapters: Adapters) 
         },
         courier,
     );
-    let daily_drill =
-        config.drills.daily_at.map(|at| DailyDrill { at, time_zone: config.organisation.time_zone.clone() });
-    let worker = Arc::new(worker.with_daily_drill(daily_drill));
+    let (at, time_zone) = (config.drills.daily_at.clone(), config.organisation.time_zone.clone());
+    let worker = Arc::new(worker.with_daily_drills(DailyDrills { at, time_zone }));
     let health = Health::new(Arc::clone(&store), Arc::clone(&worker), Arc::clone(&clock), config.worker.poll);
     let health = Arc::new(health);
     let watchman = Arc::new(Watchman::new(
@@ -594,6 +595,7 @@ fn alarms(
             window: ops.share_window,
             failure_share: ops.failure_share,
             receipts_missing_share: ops.receipts_missing_share,
+            silent_in_a_row: ops.silent_in_a_row,
             share_of_at_least: ops.share_of_at_least,
         },
         timeout: ops.timeout,

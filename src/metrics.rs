@@ -39,6 +39,10 @@ struct ByWay {
 }
 
 impl ByWay {
+    fn of((channel, stage): (Channel, Stage)) -> Self {
+        Self::new(channel.as_str(), stage)
+    }
+
     /// Rungs beyond the eighth share a label: the list of labels is closed.
     fn new(channel: &'static str, stage: Stage) -> Self {
         const STEPS: [&str; 8] = ["1", "2", "3", "4", "5", "6", "7", "8"];
@@ -76,6 +80,8 @@ pub struct Metrics {
     webhooks_refused: Counters<ByKind>,
     time_to_provider: Histograms<ByWay>,
     time_to_delivered: Histograms<ByWay>,
+    case_time_to_provider: Histograms<ByWay>,
+    case_time_to_delivered: Histograms<ByWay>,
     time_to_acknowledged: Histograms<ByWay>,
     steps_until_acknowledged: Histogram,
     reopened: Counter,
@@ -124,6 +130,8 @@ impl Metrics {
             webhooks_refused: Family::default(),
             time_to_provider: Family::new_with_constructor(fine),
             time_to_delivered: Family::new_with_constructor(coarse),
+            case_time_to_provider: Family::new_with_constructor(coarse),
+            case_time_to_delivered: Family::new_with_constructor(coarse),
             time_to_acknowledged: Family::new_with_constructor(coarse),
             steps_until_acknowledged: Histogram::new([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 48.0]),
             reopened: Counter::default(),
@@ -159,11 +167,15 @@ impl Metrics {
         let help = "Time to answer a webhook";
         r.register_with_unit("webhook_duration", help, Unit::Seconds, self.webhooks.clone());
         r.register("webhooks_refused", "Webhooks refused, by reason", self.webhooks_refused.clone());
-        let help = "From accepting an event to the provider's having the message";
+        let help = "From planning a message to the provider's having it";
         r.register_with_unit("time_to_provider", help, Unit::Seconds, self.time_to_provider.clone());
-        let help = "From accepting an event to the phone's having the message";
+        let help = "From planning a message to the phone's having it";
         r.register_with_unit("time_to_delivered", help, Unit::Seconds, self.time_to_delivered.clone());
-        let help = "From accepting an event to a human's acknowledgement";
+        let help = "From when people began to be told of a case to the provider's having the first message of it";
+        r.register_with_unit("case_time_to_provider", help, Unit::Seconds, self.case_time_to_provider.clone());
+        let help = "From when people began to be told of a case to a phone's having the first message of it";
+        r.register_with_unit("case_time_to_delivered", help, Unit::Seconds, self.case_time_to_delivered.clone());
+        let help = "From when people began to be told of a case to a human's acknowledgement";
         r.register_with_unit("time_to_acknowledged", help, Unit::Seconds, self.time_to_acknowledged.clone());
         let help = "Rungs of the ladder that were used until a human took the case";
         r.register("steps_until_acknowledged", help, self.steps_until_acknowledged.clone());
@@ -251,17 +263,27 @@ impl Metrics {
         self.webhooks_refused.get_or_create(&ByKind { kind }).inc();
     }
 
-    /// The provider has an event's message, so many seconds after the event was accepted.
-    pub fn reached_provider(&self, channel: Channel, stage: Stage, seconds: f64) {
-        self.time_to_provider.get_or_create(&ByWay::new(channel.as_str(), stage)).observe(seconds);
+    /// The provider has a message of this channel and rung, so many seconds after it was planned.
+    pub fn reached_provider(&self, way: (Channel, Stage), seconds: f64) {
+        self.time_to_provider.get_or_create(&ByWay::of(way)).observe(seconds);
     }
 
-    /// A phone has an event's message, so many seconds after the event was accepted.
-    pub fn reached_phone(&self, channel: Channel, stage: Stage, seconds: f64) {
-        self.time_to_delivered.get_or_create(&ByWay::new(channel.as_str(), stage)).observe(seconds);
+    /// A phone has it.
+    pub fn reached_phone(&self, way: (Channel, Stage), seconds: f64) {
+        self.time_to_delivered.get_or_create(&ByWay::of(way)).observe(seconds);
     }
 
-    /// A human has taken a case, so many seconds after its event was accepted, when so many rungs were used. `None`: they
+    /// The provider has the first message of a case, so many seconds after people began to be told of it.
+    pub fn case_reached_provider(&self, way: (Channel, Stage), seconds: f64) {
+        self.case_time_to_provider.get_or_create(&ByWay::of(way)).observe(seconds);
+    }
+
+    /// A phone has the first that arrived.
+    pub fn case_reached_phone(&self, way: (Channel, Stage), seconds: f64) {
+        self.case_time_to_delivered.get_or_create(&ByWay::of(way)).observe(seconds);
+    }
+
+    /// A human has taken a case, so many seconds after people began to be told of it, when so many rungs were used. `None`: they
     /// said so over the API.
     pub fn reached_human(&self, channel: Option<Channel>, stage: Stage, rungs: u64, seconds: f64) {
         let channel = channel.map_or("api", Channel::as_str);

@@ -102,6 +102,9 @@ kinds! {
     /// Nobody answered a drill.
     DrillUnanswered = "drill_unanswered", Error, "ladder", Lasting::WhileSeen(HOUR),
         "a drill climbed the whole ladder, and nobody answered: a real case would have fared alike";
+    /// A drill that was to start by itself did not.
+    DrillNotStarted = "drill_not_started", Error, "ladder", Lasting::WhileSeen(HOUR),
+        "a drill was to start by itself, and did not within an hour: another was running, or it failed";
     /// Somebody was to look after a student again.
     FollowUpUntold = "follow_up_untold", Error, "ladder", Lasting::WhileSeen(HOUR),
         "a follow-up of a closed case is due, and nobody could be reminded of it";

@@ -265,6 +265,7 @@ impl Alarms {
             window: TICK,
             failure_share: 1.0,
             receipts_missing_share: 1.0,
+            silent_in_a_row: u32::MAX,
             share_of_at_least: u32::MAX,
         };
         let (board, provider) = (Mutex::new(Board::new(rules)), Mutex::new(ProviderWatch::new(provider)));
@@ -329,6 +330,11 @@ impl Alarms {
     /// Something was seen of the provider. What it comes to is told by the next [`Alarms::tick`].
     pub fn see_provider(&self, channel: Channel, sign: Sign) {
         self.provider.lock().see(channel, sign, self.clock.now());
+    }
+
+    /// A refusal with this code, which may be chance once; says whether it is not the first within a day.
+    pub fn comes_again(&self, code: u32) -> bool {
+        self.provider.lock().comes_again(code, self.clock.now())
     }
 
     /// Whether calls to the provider fail one after the other on every channel that is used.

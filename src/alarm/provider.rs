@@ -20,6 +20,8 @@ pub struct ProviderRules {
     pub failure_share: f64,
     /// This share of the messages in the window without a receipt by the time that it is asked for, or more.
     pub receipts_missing_share: f64,
+    /// So many messages one after the other of which nothing is heard, however few there are and however far apart.
+    pub silent_in_a_row: u32,
     /// Of fewer than so many no share is reckoned.
     pub share_of_at_least: u32,
 }
@@ -35,9 +37,14 @@ pub enum Sign {
     FailedLater,
     /// It told by itself how far a message got, for the first time.
     Told,
+    /// It told by itself more of a message of which something was known, or the same again: its callbacks arrive.
+    ToldMore,
     /// It had told nothing of a message by the time that it was asked.
     Silent,
 }
+
+/// Within which time a refusal comes again.
+const AGAIN_WITHIN: Duration = Duration::from_secs(24 * 3_600);
 
 /// How many parts the window slides in.
 const SLICES: i64 = 10;
@@ -76,6 +83,7 @@ impl Window {
 #[derive(Debug, Default)]
 struct Seen {
     in_a_row: u32,
+    silent_in_a_row: u32,
     calls: Window,
     failed_later: Window,
     receipts: Window,
@@ -86,12 +94,14 @@ struct Seen {
 pub struct ProviderWatch {
     rules: ProviderRules,
     channels: BTreeMap<Channel, Seen>,
+    /// When a code came last, of those that may be chance once: a few of a table.
+    refused: BTreeMap<u32, Timestamp>,
 }
 
 impl ProviderWatch {
     /// Has seen nothing yet.
     pub fn new(rules: ProviderRules) -> Self {
-        Self { rules, channels: BTreeMap::new() }
+        Self { rules, channels: BTreeMap::new(), refused: BTreeMap::new() }
     }
 
     /// Something was seen.
@@ -108,9 +118,23 @@ impl ProviderWatch {
                 seen.calls.count(slice, false);
             }
             Sign::FailedLater => seen.failed_later.count(slice, false),
-            Sign::Told => seen.receipts.count(slice, true),
-            Sign::Silent => seen.receipts.count(slice, false),
+            Sign::Told => {
+                seen.silent_in_a_row = 0;
+                seen.receipts.count(slice, true);
+            }
+            // A message counts once in the share, but what comes late comes all the same.
+            Sign::ToldMore => seen.silent_in_a_row = 0,
+            Sign::Silent => {
+                seen.silent_in_a_row = seen.silent_in_a_row.saturating_add(1);
+                seen.receipts.count(slice, false);
+            }
         }
+    }
+
+    /// A refusal with this code; says whether it is not the first within a day.
+    pub fn comes_again(&mut self, code: u32, now: Timestamp) -> bool {
+        let last = self.refused.insert(code, now);
+        last.is_some_and(|last| now.duration_since(last).unsigned_abs() <= AGAIN_WITHIN)
     }
 
     /// What holds now, for each channel that anything was seen of.
@@ -124,14 +148,13 @@ impl ProviderWatch {
             let calls = took.saturating_add(failed);
             // No more can have failed than were made.
             let in_vain = failed.saturating_add(failed_later).min(calls);
+            let share_silent = rules.is_too_much(silent, told.saturating_add(silent), rules.receipts_missing_share);
+            // A college with a message a day would never have enough of them for a share.
+            let in_a_row = seen.silent_in_a_row >= rules.silent_in_a_row;
             findings.extend([
                 (Kind::ProviderFailing, *channel, seen.in_a_row >= rules.failures_in_a_row),
                 (Kind::FailureShare, *channel, rules.is_too_much(in_vain, calls, rules.failure_share)),
-                (
-                    Kind::ReceiptsMissing,
-                    *channel,
-                    rules.is_too_much(silent, told.saturating_add(silent), rules.receipts_missing_share),
-                ),
+                (Kind::ReceiptsMissing, *channel, share_silent || in_a_row),
             ]);
         }
         findings
@@ -160,6 +183,7 @@ mod tests {
         window: Duration::from_secs(600),
         failure_share: 0.5,
         receipts_missing_share: 0.5,
+        silent_in_a_row: 5,
         share_of_at_least: 4,
     };
     const CHANNEL: Channel = Channel::Sms;
@@ -212,16 +236,52 @@ mod tests {
         assert_eq!(holding(&mut watch, 4), [Kind::ReceiptsMissing]);
     }
 
+    #[test]
+    fn silence_in_a_row_counts_however_far_apart_until_something_is_heard() {
+        const DAY: i64 = 86_400;
+        let mut watch = ProviderWatch::new(ProviderRules { silent_in_a_row: 3, share_of_at_least: 100, ..RULES });
+        for day in 0..2 {
+            watch.see(CHANNEL, Sign::Silent, at(day * DAY));
+        }
+        assert_eq!(holding(&mut watch, DAY), []);
+        watch.see(CHANNEL, Sign::Silent, at(2 * DAY));
+        assert_eq!(holding(&mut watch, 3 * DAY), [Kind::ReceiptsMissing]);
+        watch.see(Channel::Whatsapp, Sign::Told, at(3 * DAY));
+        assert_eq!(
+            holding(&mut watch, 3 * DAY),
+            [Kind::ReceiptsMissing],
+            "another channel's say nothing of this one's"
+        );
+        watch.see(CHANNEL, Sign::ToldMore, at(3 * DAY));
+        assert_eq!(holding(&mut watch, 3 * DAY), [], "what comes after it was asked for comes");
+        for day in 3..5 {
+            watch.see(CHANNEL, Sign::Silent, at(day * DAY));
+        }
+        watch.see(CHANNEL, Sign::Told, at(5 * DAY));
+        watch.see(CHANNEL, Sign::Silent, at(6 * DAY));
+        assert_eq!(holding(&mut watch, 6 * DAY), []);
+    }
+
+    #[test]
+    fn a_refusal_comes_again_within_a_day() {
+        let mut watch = ProviderWatch::new(RULES);
+        let seen = [(30007, 0), (30008, 1), (30007, 86_400), (30007, 200_000), (30007, 200_001)];
+        let again = seen.map(|(code, seconds)| watch.comes_again(code, at(seconds)));
+        assert_eq!(again, [false, false, true, false, true]);
+    }
+
     proptest! {
         #[test]
         fn memory_is_bounded_and_what_lies_outside_the_window_never_counts(
-            signs in prop::collection::vec((-700i64..900, 0u8..5), 1..300),
+            signs in prop::collection::vec((-700i64..900, 0u8..6), 1..300),
         ) {
             let mut watch = ProviderWatch::new(RULES);
             let mut now = 0;
             for (pause, sign) in signs {
                 now += pause;
-                let sign = [Sign::Took, Sign::Failed, Sign::FailedLater, Sign::Told, Sign::Silent][usize::from(sign)];
+                const SIGNS: [Sign; 6] =
+                    [Sign::Took, Sign::Failed, Sign::FailedLater, Sign::Told, Sign::ToldMore, Sign::Silent];
+                let sign = SIGNS[usize::from(sign)];
                 watch.see(CHANNEL, sign, at(now));
                 watch.findings(at(now));
                 let seen = &watch.channels[&CHANNEL];
@@ -229,8 +289,11 @@ mod tests {
                     prop_assert!(window.slices.len() <= SLICES as usize);
                 }
             }
-            let later = watch.findings(at(now + 601));
-            prop_assert!(later.iter().all(|(kind, _, holds)| *kind == Kind::ProviderFailing || !holds));
+            // What counts in a row has no window.
+            let (silent, later) = (watch.channels[&CHANNEL].silent_in_a_row, watch.findings(at(now + 601)));
+            let silence = silent >= RULES.silent_in_a_row;
+            let lasts = |kind| kind == Kind::ProviderFailing || (kind == Kind::ReceiptsMissing && silence);
+            prop_assert!(later.iter().all(|(kind, _, holds)| lasts(*kind) || !holds));
         }
     }
 }

@@ -84,6 +84,10 @@ pub fn rota_findings(
             Obstacle::MethodOptedOut { contact, channel } => {
                 found.notes.push(format!("contact {contact}: the phone takes nothing over {}", channel.as_str()));
             }
+            Obstacle::MethodRefused { contact, channel, code } => {
+                let channel = channel.as_str();
+                found.notes.push(format!("contact {contact}: Twilio calls the number for {channel} bad (code {code})"));
+            }
         }
     }
     for person in roster.directory(&configured).people() {

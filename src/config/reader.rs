@@ -323,6 +323,32 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Values of which there may be several: one text or an array in TOML, separated by commas in a variable.
+    pub(super) fn several<T>(
+        &mut self,
+        key: &str,
+        rule: &Rule,
+        parse: impl Fn(&str) -> Option<T>,
+        shown: impl Fn(&T) -> String,
+    ) -> Vec<T> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let texts = match (text_of(value), value) {
+            (Some(text), _) => Some(text.split(',').map(str::trim).filter(|text| !text.is_empty()).collect()),
+            (None, Value::Toml(value)) => {
+                value.as_array().and_then(|items| items.iter().map(toml::Value::as_str).collect::<Option<Vec<_>>>())
+            }
+            (None, Value::Text(_)) => None,
+        };
+        let parsed = texts.and_then(|texts| texts.into_iter().map(parse).collect::<Option<Vec<T>>>());
+        match &parsed {
+            Some(values) => {
+                self.show(key, format!("[{}]", values.iter().map(shown).collect::<Vec<_>>().join(", ")));
+            }
+            None => self.fault(key, rule.rule, rule.remedy),
+        }
+        parsed.unwrap_or_default()
+    }
+
     /// A list of tables: only a file can hold one.
     pub(super) fn tables(&mut self, key: &str) -> Vec<&'a toml::Table> {
         let Some(value) = self.value(key) else { return Vec::new() };

@@ -235,10 +235,24 @@ fn desk(r: &mut Reader<'_>) -> Desk {
     Desk { name: r.required("desk.name", &NAME, name, quoted, String::new()), phone: phone(r, "desk.phone") }
 }
 
+/// A drill may wait for another for an hour, so no two may be due within one.
+const DRILLS_APART: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+
 fn drills(r: &mut Reader<'_>) -> Drills {
-    const RULE: Rule = Rule { rule: "must be a time of day", remedy: "write it like 10:30" };
+    const KEY: &str = "drills.daily_at";
+    const RULE: Rule =
+        Rule { rule: "must be times of day", remedy: "write it like 10:30, or several like [\"10:30\", \"22:15\"]" };
     let time = |text: &str| text.parse::<jiff::civil::Time>().ok().filter(|_| text.len() == 5);
-    Drills { daily_at: r.optional("drills.daily_at", &RULE, time, |time| format!("\"{}\"", time.strftime("%H:%M"))) }
+    let mut daily_at = r.several(KEY, &RULE, time, |time| format!("\"{}\"", time.strftime("%H:%M")));
+    daily_at.sort_unstable();
+    let gaps = daily_at.iter().zip(daily_at.iter().skip(1)).map(|(one, next)| next.duration_since(*one));
+    // And from the last of a day to the first of the next.
+    let night = daily_at.first().zip(daily_at.last()).filter(|_| daily_at.len() > 1);
+    let night = night.map(|(first, last)| first.duration_since(*last) + jiff::SignedDuration::from_hours(24));
+    if gaps.chain(night).any(|gap| gap < DRILLS_APART) {
+        r.fault(KEY, "must be an hour apart from each other", "leave out one of two that are closer");
+    }
+    Drills { daily_at }
 }
 
 fn yes_or_no(r: &mut Reader<'_>, key: &str) -> bool {
@@ -442,6 +456,7 @@ fn ops(r: &mut Reader<'_>, organisation: &OrganisationId) -> Ops {
         failures_in_a_row: r.whole("ops.failures_in_a_row", 1..=1_000),
         failure_share: r.number("ops.failure_share", 0.01..=1.0),
         receipts_missing_share: r.number("ops.receipts_missing_share", 0.01..=1.0),
+        silent_in_a_row: r.whole("ops.silent_in_a_row", 1..=1_000),
         share_window: r.duration("ops.share_window", m(1)..=d(1)),
         share_of_at_least: r.whole("ops.share_of_at_least", 1..=100_000),
     }

@@ -203,8 +203,8 @@ pub struct Policy {
 /// Exercises.
 #[derive(Debug, Clone)]
 pub struct Drills {
-    /// When one starts every day, by the organisation's clock; `None`: by hand only.
-    pub daily_at: Option<jiff::civil::Time>,
+    /// When one starts every day, by the organisation's clock, in the order of the day; none: by hand only.
+    pub daily_at: Vec<jiff::civil::Time>,
 }
 
 /// How one message is brought home.
@@ -377,6 +377,8 @@ pub struct Ops {
     pub failure_share: f64,
     /// This share of messages without a receipt raises an alarm.
     pub receipts_missing_share: f64,
+    /// So many messages in a row without a receipt raise an alarm.
+    pub silent_in_a_row: u32,
     /// How far back shares are reckoned.
     pub share_window: Duration,
     /// Of fewer messages no share is reckoned.

@@ -667,6 +667,30 @@ fn a_former_master_key_is_not_the_present_one() {
     }
 }
 
+#[test]
+fn drills_may_start_once_a_day_or_at_several_times_that_are_an_hour_apart() {
+    let times = |file: &str, environment: &[(&str, &str)]| {
+        let config = load(file, environment).map_err(|faults| faults.to_string())?;
+        Ok::<_, String>(config.drills.daily_at.iter().map(|at| at.strftime("%H:%M").to_string()).collect::<Vec<_>>())
+    };
+    let in_file = |daily_at: &str| times(&format!("[drills]\ndaily_at = {daily_at}"), &[]);
+    assert_eq!(times("", &[]), Ok(Vec::new()));
+    assert_eq!(in_file(r#""10:30""#), Ok(vec!["10:30".to_owned()]));
+    assert_eq!(in_file(r#"["22:15", "03:40", "10:30"]"#), Ok(["03:40", "10:30", "22:15"].map(str::to_owned).to_vec()));
+    let variable = times("", &[("CRISIS_RELAY__DRILLS__DAILY_AT", "22:15, 03:40")]);
+    assert_eq!(variable, Ok(["03:40", "22:15"].map(str::to_owned).to_vec()));
+    for wrong in [
+        r#""noon""#,
+        "10",
+        r#"["10:30", 11]"#,
+        r#"["10:30", "11:29"]"#,
+        r#"["23:30", "00:15"]"#,
+        r#"["10:30", "10:30"]"#,
+    ] {
+        assert!(in_file(wrong).is_err_and(|faults| faults.contains("drills.daily_at")), "{wrong}");
+    }
+}
+
 // --- nothing leaks -----------------------------------------------------------------------------------------------
 
 /// Everything that anybody may print of a result.

@@ -316,6 +316,9 @@ pub struct Alert {
     pub deliveries: Vec<Delivery>,
     /// How many deliveries were ever planned.
     pub deliveries_planned: u32,
+    /// How fast people were told; `None`: nobody was yet, or not since this is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Reached>,
     /// Where it stands with the student's emergency contacts, as far as the policy goes; `None`: their time runs since it was
     /// opened, if the policy knows one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -329,6 +332,20 @@ pub struct Alert {
     pub outside_replies: u32,
     /// The head of the chain `alert/<id>`.
     pub audit_head: AuditHead,
+}
+
+/// How fast the people of the ladder were told of a case. Kept beside the messages, of which the oldest are dropped: a case
+/// that is told of for hours would look like one that began a moment ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// When they began to be told: when the first message was planned.
+    pub since: Timestamp,
+    /// When Twilio had one of the messages first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_at: Option<Timestamp>,
+    /// When a phone had one first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone_at: Option<Timestamp>,
 }
 
 /// Where a case stands with the student's emergency contacts, as far as the policy goes.

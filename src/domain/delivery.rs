@@ -136,6 +136,9 @@ pub struct Attempt {
     /// When it told it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_at: Option<Timestamp>,
+    /// When it told first that the phone has it, or that a human picked up: that it was read too comes later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrived_at: Option<Timestamp>,
     /// The fault it named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<ProviderFault>,
@@ -384,13 +387,24 @@ impl Delivery {
 
     /// Whether the recipient has the message, or will: Twilio has it, and has not said that it failed.
     pub fn is_out(&self) -> bool {
-        let has_it = self.attempts.iter().any(|attempt| attempt.provider_id.is_some());
-        has_it && !matches!(self.state, DeliveryState::Failed { .. })
+        self.has_reached_provider() && !matches!(self.state, DeliveryState::Failed { .. })
     }
 
     /// Whether the phone has it.
     pub fn has_arrived(&self) -> bool {
         self.attempts.iter().any(|attempt| attempt.status.is_some_and(MessageStatus::has_arrived))
+    }
+
+    /// When the phone had it first.
+    pub fn arrived_at(&self) -> Option<Timestamp> {
+        let arrived = self.attempts.iter().filter(|attempt| attempt.status.is_some_and(MessageStatus::has_arrived));
+        // Older records know only when the last status came.
+        arrived.filter_map(|attempt| attempt.arrived_at.or(attempt.status_at)).min()
+    }
+
+    /// Whether Twilio has it, or had it.
+    pub fn has_reached_provider(&self) -> bool {
+        self.attempts.iter().any(|attempt| attempt.provider_id.is_some())
     }
 
     /// Whether it waits for its turn, and Twilio was never asked for it.
@@ -429,6 +443,7 @@ impl Delivery {
             provider_id: None,
             status: None,
             status_at: None,
+            arrived_at: None,
             fault: None,
         });
         self.state = DeliveryState::Sending { attempt: no, lease };
@@ -547,6 +562,9 @@ impl Delivery {
         attempt.provider_id = Some(receipt.provider_id.clone());
         attempt.status = Some(receipt.status);
         attempt.status_at = Some(cx.now);
+        if receipt.status.has_arrived() {
+            attempt.arrived_at = attempt.arrived_at.or(Some(cx.now));
+        }
         attempt.fault = receipt.fault.or(attempt.fault);
         attempt.result = AttemptResult::Accepted;
         self.follow(no, receipt, first, cx)

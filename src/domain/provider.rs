@@ -14,7 +14,8 @@ use super::ids::ProviderId;
 pub enum ErrorClass {
     /// Not executed: try again soon, full jitter.
     Retry,
-    /// Nobody knows whether it was executed: look it up before a resend.
+    /// Nobody knows whether it was executed: look it up before a resend. Said later, of a message that was taken: the next
+    /// channel goes at once.
     Ambiguous,
     /// Refused for now: one more try after a pause, then the next channel.
     Delay,
@@ -22,10 +23,21 @@ pub enum ErrorClass {
     Switch,
     /// The recipient has opted out of this sender: the next channel, and the operator is told.
     OptOut,
-    /// Needs an approved template instead of free text: resend with one, else the next channel; the operator is told.
+    /// Needs an approved template instead of free text: the next channel, and the operator is told.
     Template,
     /// Our account, sender, template or request is at fault: the next channel, and the operator is told.
     Config,
+}
+
+/// What a Twilio error code says beside what its class asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultMark {
+    /// The number is bad for this channel: whoever keeps it should look.
+    BadNumber,
+    /// Something of ours is behind it: the operator is told.
+    Alarm,
+    /// It may be chance once: the operator is told where it comes again.
+    AlarmOnRepeats,
 }
 
 /// A fault that Twilio named: at the create call, or later in a receipt.

@@ -81,6 +81,15 @@ pub enum Obstacle {
         /// Over which channel.
         channel: Channel,
     },
+    /// A number that the provider calls bad for its channel. It is tried all the same.
+    MethodRefused {
+        /// Whose.
+        contact: ContactId,
+        /// Over which channel.
+        channel: Channel,
+        /// The provider's code.
+        code: u32,
+    },
     /// Something is said over WhatsApp in a language of which there is no approved template for it: outside the 24 hours after
     /// a person's own last message nothing arrives there.
     TemplateMissing {
@@ -95,13 +104,14 @@ pub enum Obstacle {
 
 impl Obstacle {
     /// Every kind's name, as in the API and in metric labels.
-    pub const KINDS: [&str; 7] = [
+    pub const KINDS: [&str; 8] = [
         "gap",
         "on_call_unreachable",
         "step_unreachable",
         "last_responder_unreachable",
         "method_unverified",
         "method_opted_out",
+        "method_refused",
         "template_missing",
     ];
 
@@ -114,6 +124,7 @@ impl Obstacle {
             Self::LastResponderUnreachable { .. } => "last_responder_unreachable",
             Self::MethodUnverified { .. } => "method_unverified",
             Self::MethodOptedOut { .. } => "method_opted_out",
+            Self::MethodRefused { .. } => "method_refused",
             Self::TemplateMissing { .. } => "template_missing",
         }
     }
@@ -123,7 +134,10 @@ impl Obstacle {
         match self {
             Self::Gap { from, .. } | Self::OnCallUnreachable { from, .. } => Some(*from),
             Self::StepUnreachable { .. } | Self::LastResponderUnreachable { .. } => Some(Timestamp::MIN),
-            Self::MethodUnverified { .. } | Self::MethodOptedOut { .. } | Self::TemplateMissing { .. } => None,
+            Self::MethodUnverified { .. }
+            | Self::MethodOptedOut { .. }
+            | Self::MethodRefused { .. }
+            | Self::TemplateMissing { .. } => None,
         }
     }
 }
@@ -187,6 +201,7 @@ impl Readiness {
             | Obstacle::LastResponderUnreachable { .. }
             | Obstacle::MethodUnverified { .. }
             | Obstacle::MethodOptedOut { .. }
+            | Obstacle::MethodRefused { .. }
             | Obstacle::TemplateMissing { .. } => None,
         };
         self.obstacles.iter().filter_map(begins).min()
@@ -320,6 +335,7 @@ mod tests {
             Obstacle::LastResponderUnreachable { .. } => "last".to_owned(),
             Obstacle::MethodUnverified { contact, channel } => format!("unverified {contact} {}", channel.as_str()),
             Obstacle::MethodOptedOut { contact, channel } => format!("opted out {contact} {}", channel.as_str()),
+            Obstacle::MethodRefused { contact, channel, code } => format!("{code} {contact} {}", channel.as_str()),
             Obstacle::TemplateMissing { contact, purpose, language } => {
                 let whose = contact.as_ref().map_or("all", ContactId::as_str);
                 format!("no {} {whose} {language}", purpose.as_str())

@@ -48,6 +48,9 @@ pub const KEPT_MAX: usize = 200;
 /// How many numbers are kept that nobody has and that take nothing from us; beyond that the one that was taken out first goes.
 pub const OPTED_OUT_MAX: usize = 1_000;
 
+/// How many numbers are kept that the provider calls bad: one for every channel of everybody who is active, and some.
+pub const REFUSED_MAX: usize = 256;
+
 /// A person of the roster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RosterContact {
@@ -104,6 +107,20 @@ pub struct OptedOutNumber {
     pub since: Timestamp,
 }
 
+/// A number that the provider calls bad for its channel, of whomever can be told there. It is tried all the same: a wrong word
+/// of the provider's must not keep anybody from being told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedNumber {
+    /// On which channel.
+    pub channel: Channel,
+    /// The number's keyed hash.
+    pub address: AddressKey,
+    /// The provider's code.
+    pub code: u32,
+    /// Since when.
+    pub since: Timestamp,
+}
+
 /// What a college has set up beside its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roster {
@@ -123,6 +140,9 @@ pub struct Roster {
     /// Numbers that take nothing from us, and that nobody has just now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub opted_out: Vec<OptedOutNumber>,
+    /// Numbers that the provider calls bad, until a message arrives there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedNumber>,
     /// The highest version that a policy or schedule had which is no longer there: what is added begins above it, so that a
     /// version that somebody read is never another one's.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -268,6 +288,26 @@ pub enum Change {
         /// The number.
         address: AddressKey,
     },
+    /// The provider calls a number bad.
+    NumberRefused {
+        /// Whose.
+        contact: ContactId,
+        /// The channel.
+        channel: Channel,
+        /// The number.
+        address: AddressKey,
+        /// The provider's code.
+        code: u32,
+    },
+    /// A message has arrived at a number.
+    NumberReached {
+        /// Whose.
+        contact: ContactId,
+        /// The channel.
+        channel: Channel,
+        /// The number.
+        address: AddressKey,
+    },
 }
 
 /// What a change came to, where that is not clear from the change.
@@ -356,6 +396,7 @@ impl Roster {
             schedules: Vec::new(),
             policies: Vec::new(),
             opted_out: Vec::new(),
+            refused: Vec::new(),
             removed_at: 0,
             codes_sent: Vec::new(),
             audit_head: AuditHead::EMPTY,
@@ -375,6 +416,12 @@ impl Roster {
     /// Whether a number takes nothing from us that nobody has just now.
     pub fn is_opted_out(&self, channel: Channel, address: AddressKey) -> bool {
         self.opted_out.iter().any(|known| (known.channel, known.address) == (channel, address))
+    }
+
+    /// With which code the provider calls a number bad, if it does.
+    pub fn refused_code(&self, channel: Channel, address: AddressKey) -> Option<u32> {
+        let known = self.refused.iter().find(|known| (known.channel, known.address) == (channel, address));
+        known.map(|known| known.code)
     }
 
     /// Since when a phone takes nothing from us, whoever has it; `None`: nobody knows that it does not.
@@ -433,6 +480,10 @@ impl Roster {
             Change::ConfirmCode { id, channel, hash } => changing.confirm_code(&id, channel, hash)?,
             Change::OptOut { channel, address, by } => changing.opt_out(channel, address, by),
             Change::OptIn { channel, address } => changing.opt_in(channel, address),
+            Change::NumberRefused { contact, channel, address, code } => {
+                changing.number_refused(&contact, channel, address, code)
+            }
+            Change::NumberReached { contact, channel, address } => changing.number_reached(&contact, channel, address),
         };
         let Changing { mut roster, audit, .. } = changing;
         if !audit.is_empty() {

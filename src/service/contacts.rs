@@ -6,14 +6,16 @@ use std::sync::Arc;
 use super::caller::Caller;
 use super::people::address_key;
 use super::{Service, ServiceError};
-use crate::domain::alert;
+use crate::alarm::board::About;
+use crate::alarm::kind::Kind;
+use crate::domain::alert::{self, Alert};
 use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, Contact, ContactRole, Language, PhoneNumber};
 use crate::domain::delivery::Settled;
-use crate::domain::ids::{AddressKey, ContactId, OrganisationId, PersonKey, Reference};
+use crate::domain::ids::{AddressKey, ContactId, DeliveryNo, OrganisationId, PersonKey, Reference};
 use crate::domain::message::{Purpose, Texts};
 use crate::domain::phone;
-use crate::domain::provider::ErrorClass;
+use crate::domain::provider::{ErrorClass, FaultMark};
 use crate::domain::roster::{
     Change, ContactDetails, FieldFault, MethodDetails, Number, OptOutBy, Outcome, Rejection, Roster, RosterContact,
 };
@@ -295,6 +297,48 @@ impl Service {
             if let Err(error) = booked {
                 tracing::error!(alert = %alert.id, contact = %delivery.contact, %error, "an opt-out could not be booked");
             }
+        }
+    }
+
+    /// What a fault's code says beside what its class asks for: the operator hears of what is behind it, and the roster of a
+    /// bad number. If that cannot be booked now, the next message there says it again.
+    pub(crate) async fn note_fault(&self, alert: &Alert, no: DeliveryNo, code: Option<u32>) {
+        let Some((code, mark)) = code.and_then(|code| Some((code, (self.settings.marks)(code)?))) else { return };
+        let is_told = match mark {
+            FaultMark::BadNumber => false,
+            FaultMark::Alarm => true,
+            FaultMark::AlarmOnRepeats => self.alarms.comes_again(code),
+        };
+        if is_told {
+            let kind = Kind::ProviderRefused;
+            tracing::error!(alert = %alert.id, alarm = kind.name(), code, "operator alarm");
+            return self.alarms.raise_unlogged(kind, About::Code(Some(code)));
+        }
+        let Some(delivery) = alert.delivery(no).filter(|_| mark == FaultMark::BadNumber) else { return };
+        // A student's own people are no part of the team's readiness.
+        if delivery.purpose == Purpose::EmergencyContact {
+            return;
+        }
+        let (contact, channel, address) = (delivery.contact.clone(), delivery.channel, delivery.address_key);
+        tracing::warn!(alert = %alert.id, %contact, channel = channel.as_str(), code, "the provider calls a number bad");
+        let change = Change::NumberRefused { contact, channel, address, code };
+        self.note_number(alert, change).await;
+    }
+
+    /// A message has arrived: whatever was said of its number is no longer so.
+    pub(crate) async fn note_arrival(&self, alert: &Alert, no: DeliveryNo) {
+        let Some(delivery) = alert.delivery(no).filter(|delivery| delivery.has_arrived()) else { return };
+        let (contact, channel, address) = (delivery.contact.clone(), delivery.channel, delivery.address_key);
+        let known = self.live(&alert.organisation);
+        if known.is_ok_and(|live| live.roster.refused_code(channel, address).is_some()) {
+            self.note_number(alert, Change::NumberReached { contact, channel, address }).await;
+        }
+    }
+
+    async fn note_number(&self, alert: &Alert, change: Change) {
+        let changed = self.change_roster(&alert.organisation, &Actor::Provider, None, |_| Ok(change.clone())).await;
+        if let Err(error) = changed {
+            tracing::error!(alert = %alert.id, %error, "what the provider says of a number could not be booked");
         }
     }
 

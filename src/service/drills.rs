@@ -21,6 +21,7 @@ use crate::domain::audit::Actor;
 use crate::domain::consent::Ground;
 use crate::domain::event::{Score, Source, Trigger};
 use crate::domain::ids::{AlertId, EventId, IdempotencyKey, OrganisationId, Reference};
+use crate::domain::message::UrgencyBand;
 use crate::ports::{Committed, HashPurpose, IdempotencyRecord, ListCursor, SealedField, random};
 
 /// How many alerts are looked through for drills, the newest first.
@@ -32,22 +33,51 @@ const CREATED: u16 = 201;
 /// Whom every drill is about. No user id can begin like this: a NUL is refused in those.
 const NOBODY: &str = "\0drill";
 
-/// When a drill starts every day.
+/// When drills start every day.
 #[derive(Debug, Clone)]
-pub struct DailyDrill {
-    /// The time on the wall.
-    pub at: Time,
+pub struct DailyDrills {
+    /// The times on the wall, in the order of the day.
+    pub at: Vec<Time>,
     /// Where that wall is.
     pub time_zone: TimeZone,
 }
 
-impl DailyDrill {
-    /// The day whose drill is to be under way at `now`.
-    pub fn day_at(&self, now: Timestamp) -> Option<Date> {
-        let day = now.to_zoned(self.time_zone.clone()).date();
-        let start = day.to_datetime(self.at).to_zoned(self.time_zone.clone()).ok()?.timestamp();
-        let late = now.duration_since(start);
-        (!late.is_negative() && late <= LATE_MAX).then_some(day)
+/// One drill that is to be started by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Planned {
+    /// The day.
+    pub day: Date,
+    /// The time on the wall.
+    pub at: Time,
+    /// Which of the day's it is, from 0.
+    pub nth: usize,
+}
+
+impl DailyDrills {
+    /// The drill that is to be under way at `now`; of several the latest.
+    pub fn due_at(&self, now: Timestamp) -> Option<Planned> {
+        let today = now.to_zoned(self.time_zone.clone()).date();
+        // One of last night may still be started after midnight.
+        let days = today.yesterday().ok().into_iter().chain([today]);
+        let planned =
+            days.flat_map(|day| self.at.iter().enumerate().map(move |(nth, at)| Planned { day, at: *at, nth }));
+        let mut due = planned.filter_map(|planned| {
+            let start = planned.day.to_datetime(planned.at).to_zoned(self.time_zone.clone()).ok()?.timestamp();
+            let late = now.duration_since(start);
+            (!late.is_negative() && late <= LATE_MAX).then_some((start, planned))
+        });
+        let first = due.next()?;
+        Some(due.fold(first, |latest, one| if one.0 > latest.0 { one } else { latest }).1)
+    }
+}
+
+impl Planned {
+    /// How grave it is: the bands take turns from day to day and from time to time, so that each time of a day has had
+    /// every ladder after three days.
+    pub fn band(&self) -> UrgencyBand {
+        let days = self.day.duration_since(Date::constant(1970, 1, 1)).as_hours() / 24;
+        let turn = days.unsigned_abs().wrapping_add(self.nth as u64) % UrgencyBand::ALL.len() as u64;
+        UrgencyBand::ALL[turn as usize]
     }
 }
 
@@ -69,23 +99,47 @@ impl Service {
         started.ok_or(ServiceError::Busy)
     }
 
-    /// Starts the drill of a day in every organisation, unless it was started. However many instances try, one does. `false`:
+    /// Starts a planned drill in every organisation, unless it was started. However many instances try, one does. `false`:
     /// somewhere another is still running, and it is to be tried again.
-    pub(crate) async fn start_daily_drills(&self, day: Date) -> Result<bool, ServiceError> {
-        let mut all = true;
+    ///
+    /// # Errors
+    /// The first one; the other organisations have theirs all the same.
+    pub(crate) async fn start_planned_drills(&self, planned: Planned) -> Result<bool, ServiceError> {
+        let (mut all, mut failed) = (true, None);
         for organisation in &self.organisations {
-            let parts = [b"daily-drill".as_slice(), organisation.id.as_str().as_bytes(), &day.to_string().into_bytes()];
-            let key = IdempotencyKey::from_bytes(self.keyring.hash(HashPurpose::Idempotency, &parts));
-            if self.store.answer(key).await?.is_none() {
-                match self.drill(organisation, &Actor::Service, None, Some(key), None).await {
-                    Ok(_) => {}
-                    // One that was started by hand: after it, the day's own is started, unless its hour is over.
-                    Err(ServiceError::DrillRuns(_)) => all = false,
-                    Err(error) => return Err(error),
-                }
+            match self.start_planned_drill(organisation, planned).await {
+                Ok(_) => {}
+                // One that was started by hand: after it, this one is started, unless its hour is over.
+                Err(ServiceError::DrillRuns(_)) => all = false,
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(all)
+        failed.map_or(Ok(all), Err)
+    }
+
+    async fn start_planned_drill(&self, organisation: &Organisation, planned: Planned) -> Result<(), ServiceError> {
+        let key = self.key_of(organisation, planned);
+        if self.store.answer(key).await?.is_some() {
+            return Ok(());
+        }
+        let score = self.live(&organisation.id)?.ladders.drilled(planned.band(), organisation.threshold);
+        self.drill(organisation, &Actor::Service, score, Some(key), None).await.map(|_| ())
+    }
+
+    /// Whether a planned drill was started in every organisation, by whichever instance.
+    pub(crate) async fn are_drills_started(&self, planned: Planned) -> Result<bool, ServiceError> {
+        for organisation in &self.organisations {
+            if self.store.answer(self.key_of(organisation, planned)).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn key_of(&self, organisation: &Organisation, planned: Planned) -> IdempotencyKey {
+        let (day, at) = (planned.day.to_string(), planned.at.to_string());
+        let parts = [b"daily-drill".as_slice(), organisation.id.as_str().as_bytes(), day.as_bytes(), at.as_bytes()];
+        IdempotencyKey::from_bytes(self.keyring.hash(HashPurpose::Idempotency, &parts))
     }
 
     /// `None`: it was started before, under the same key.
@@ -196,24 +250,47 @@ impl Service {
 mod tests {
     use super::*;
 
-    fn day_at(at: &str, zone: &str, now: &str) -> Option<String> {
-        let daily = DailyDrill { at: at.parse().unwrap(), time_zone: TimeZone::get(zone).unwrap() };
-        daily.day_at(now.parse().unwrap()).map(|day| day.to_string())
+    fn due_at(at: &[&str], zone: &str, now: &str) -> Option<String> {
+        let at = at.iter().map(|at| at.parse().unwrap()).collect();
+        let daily = DailyDrills { at, time_zone: TimeZone::get(zone).unwrap() };
+        daily.due_at(now.parse().unwrap()).map(|planned| format!("{} {}", planned.day, planned.nth))
     }
 
     #[test]
     fn a_daily_drill_is_due_by_the_clock_on_the_wall_for_an_hour() {
-        let kolkata = |now| day_at("03:00", "Asia/Kolkata", now);
+        let kolkata = |now| due_at(&["03:00"], "Asia/Kolkata", now);
         assert_eq!(kolkata("2026-11-19T21:29:59Z"), None);
-        assert_eq!(kolkata("2026-11-19T21:30:00Z").as_deref(), Some("2026-11-20"));
-        assert_eq!(kolkata("2026-11-19T22:30:00Z").as_deref(), Some("2026-11-20"));
+        assert_eq!(kolkata("2026-11-19T21:30:00Z").as_deref(), Some("2026-11-20 0"));
+        assert_eq!(kolkata("2026-11-19T22:30:00Z").as_deref(), Some("2026-11-20 0"));
         assert_eq!(kolkata("2026-11-19T22:30:01Z"), None);
+    }
+
+    #[test]
+    fn of_several_times_each_has_its_hour_also_over_midnight() {
+        let utc = |now| due_at(&["10:00", "11:00", "23:30"], "UTC", now);
+        assert_eq!(utc("2026-11-20T10:59:59Z").as_deref(), Some("2026-11-20 0"));
+        assert_eq!(utc("2026-11-20T11:00:00Z").as_deref(), Some("2026-11-20 1"), "the later one");
+        assert_eq!(utc("2026-11-20T23:30:00Z").as_deref(), Some("2026-11-20 2"));
+        assert_eq!(utc("2026-11-21T00:20:00Z").as_deref(), Some("2026-11-20 2"));
+        assert_eq!(utc("2026-11-21T00:31:00Z"), None);
     }
 
     #[test]
     fn a_time_that_a_day_leaves_out_is_that_much_later() {
         // Berlin, 29 March 2026: 02:00 to 03:00 are left out.
-        assert_eq!(day_at("02:30", "Europe/Berlin", "2026-03-29T01:30:00Z").as_deref(), Some("2026-03-29"));
-        assert_eq!(day_at("02:30", "Europe/Berlin", "2026-03-29T01:29:00Z"), None);
+        assert_eq!(due_at(&["02:30"], "Europe/Berlin", "2026-03-29T01:30:00Z").as_deref(), Some("2026-03-29 0"));
+        assert_eq!(due_at(&["02:30"], "Europe/Berlin", "2026-03-29T01:29:00Z"), None);
+    }
+
+    #[test]
+    fn every_time_of_a_day_has_every_band_within_three_days_whatever_how_many_there_are() {
+        for nth in 0..4 {
+            let days = (20..23).map(|day| Date::constant(2026, 11, day));
+            let mut bands: Vec<_> = days.map(|day| Planned { day, at: Time::midnight(), nth }.band()).collect();
+            bands.sort_unstable();
+            assert_eq!(bands, UrgencyBand::ALL, "the {nth}th of a day");
+        }
+        let first = Planned { day: Date::constant(2026, 11, 20), at: Time::midnight(), nth: 0 };
+        assert_ne!(first.band(), Planned { nth: 1, ..first }.band());
     }
 }

@@ -47,6 +47,7 @@ use crate::domain::event::{EventDetails, Score};
 use crate::domain::ids::{AddressKey, AlertId, OrganisationId, Reference};
 use crate::domain::message::Texts;
 use crate::domain::policy::Ladders;
+use crate::domain::provider::FaultMark;
 use crate::metrics::Metrics;
 use crate::ports::{
     AlertCommit, Clock, Committed, Entropy, IdempotencyRecord, Keyring, Store, StoreError, WrappedDataKey, jitter,
@@ -86,6 +87,8 @@ pub struct Settings {
     pub rules: Rules,
     /// So many messages a minute are enough for a phone.
     pub phone_per_minute: u32,
+    /// What the provider's codes say beside what their classes ask for.
+    pub marks: fn(u32) -> Option<FaultMark>,
 }
 
 /// Why a use case did not succeed. One enum: each variant has one answer at the edge.

@@ -1,13 +1,14 @@
 //! Receipts: what Twilio tells of a message, by callback, look-up or poll.
 
+use jiff::Timestamp;
+
 use super::{Service, ServiceError};
 use crate::alarm::provider::Sign;
-use crate::domain::alert::{Alert, Input, Kind as AlertKind, Transition};
+use crate::domain::alert::{Alert, Input, Kind as AlertKind, Reached, Transition};
 use crate::domain::audit::Actor;
 use crate::domain::contact::Channel;
 use crate::domain::delivery::{Delivery, DeliveryState};
 use crate::domain::ids::{AttemptNo, AttemptRef, DeliveryNo};
-use crate::domain::message::Purpose;
 use crate::domain::provider::{MessageStatus, Receipt};
 
 /// What became of a callback.
@@ -39,14 +40,15 @@ impl Service {
         };
         let Some((delivery, attempt)) = found else { return Ok(Recorded::Unmatched) };
         let unheard = channel_unheard_of(&alert, delivery, attempt);
+        let channel = alert.delivery(delivery).map(|delivery| delivery.channel);
         match self.receive(alert, delivery, attempt, receipt.clone()).await {
-            Ok(Some(_)) => {
-                if let Some(channel) = unheard {
-                    self.alarms.see_provider(channel, Sign::Told);
+            Ok(changed) => {
+                let sign = if changed.is_some() && unheard.is_some() { Sign::Told } else { Sign::ToldMore };
+                if let Some(channel) = channel {
+                    self.alarms.see_provider(channel, sign);
                 }
-                Ok(Recorded::New)
+                Ok(if changed.is_some() { Recorded::New } else { Recorded::Known })
             }
-            Ok(None) => Ok(Recorded::Known),
             Err(ServiceError::Rejected(_)) => Ok(Recorded::Unmatched),
             Err(error) => Err(error),
         }
@@ -60,8 +62,8 @@ impl Service {
         attempt: AttemptNo,
         receipt: Receipt,
     ) -> Result<Option<Transition>, ServiceError> {
-        let status = receipt.status;
-        self.merge(alert, delivery, Input::Received { delivery, attempt, receipt }, status).await
+        let told = Told::of(&receipt);
+        self.merge(alert, delivery, Input::Received { delivery, attempt, receipt }, told).await
     }
 
     /// Books that a look-up found an unknown attempt's message.
@@ -73,8 +75,8 @@ impl Service {
         receipt: Receipt,
     ) -> Result<Option<Transition>, ServiceError> {
         let receipt = receipt.unless_told();
-        let status = receipt.status;
-        self.merge(alert, delivery, Input::Found { delivery, attempt, receipt }, status).await
+        let told = Told::of(&receipt);
+        self.merge(alert, delivery, Input::Found { delivery, attempt, receipt }, told).await
     }
 
     async fn merge(
@@ -82,9 +84,9 @@ impl Service {
         alert: Alert,
         delivery: DeliveryNo,
         input: Input,
-        status: MessageStatus,
+        Told { status, code }: Told,
     ) -> Result<Option<Transition>, ServiceError> {
-        let before = Reach::of(&alert);
+        let before = Reach::of(&alert, delivery);
         let channel = alert.delivery(delivery).map(|delivery| delivery.channel);
         let changed = self.change(alert, input, &Actor::Provider).await?;
         if let Some(transition) = &changed {
@@ -94,32 +96,37 @@ impl Service {
                 self.alarms.see_provider(channel, Sign::FailedLater);
             }
             self.metrics.receipt(status.word());
-            self.observe(&transition.alert, before);
+            self.observe(&transition.alert, delivery, before);
             self.note_opt_outs(transition).await;
+            self.note_fault(&transition.alert, delivery, code).await;
+            if !before.phone {
+                self.note_arrival(&transition.alert, delivery).await;
+            }
         }
         Ok(changed)
     }
 
-    /// Times from the event to the provider and to the phone: of a case's first message that got there, however many
-    /// attempts that took. Leaving out the slow ones would make the figures look best when they are worst.
-    pub(crate) fn observe(&self, alert: &Alert, before: Reach) {
+    /// Times until Twilio and the phone had a message, and until they had the first of its case, however many attempts that
+    /// took. Leaving out the slow ones would make the figures look best when they are worst.
+    pub(crate) fn observe(&self, alert: &Alert, no: DeliveryNo, before: Reach) {
         if matches!(alert.kind, AlertKind::Drill) {
             return;
         }
-        let (since, now) = (seconds_since_told(alert), Reach::of(alert));
-        let to_team = || alert.deliveries.iter().filter(is_to_team);
-        let first = |is_it: fn(&Delivery) -> bool| to_team().find(|delivery| is_it(delivery));
-        if now.provider
-            && !before.provider
-            && let Some(Delivery { channel, stage, .. }) = first(has_reached_provider)
-        {
-            self.metrics.reached_provider(*channel, *stage, since);
+        let Some(delivery) = alert.delivery(no).filter(|delivery| delivery.purpose.is_alert()) else { return };
+        let (way, now) = ((delivery.channel, delivery.stage), Reach::of(alert, no));
+        let planned = |at: Timestamp| seconds(delivery.planned_at, at);
+        if now.provider && !before.provider {
+            self.metrics.reached_provider(way, planned(alert.updated_at));
         }
-        if now.phone
-            && !before.phone
-            && let Some(Delivery { channel, stage, .. }) = first(Delivery::has_arrived)
-        {
-            self.metrics.reached_phone(*channel, *stage, since);
+        if let Some(at) = delivery.arrived_at().filter(|_| !before.phone) {
+            self.metrics.reached_phone(way, planned(at));
+        }
+        let Some(Reached { since, provider_at, phone_at }) = alert.reached else { return };
+        if let Some(at) = provider_at.filter(|_| !before.case_provider) {
+            self.metrics.case_reached_provider(way, seconds(since, at));
+        }
+        if let Some(at) = phone_at.filter(|_| !before.case_phone) {
+            self.metrics.case_reached_phone(way, seconds(since, at));
         }
     }
 }
@@ -144,37 +151,53 @@ fn channel_unheard_of(alert: &Alert, delivery: DeliveryNo, attempt: AttemptNo) -
     (!status.is_some_and(is_on_its_way)).then_some(delivery.channel)
 }
 
-/// How far a case's messages have got.
+/// What a receipt says, where the receipt itself is handed on.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    status: MessageStatus,
+    code: Option<u32>,
+}
+
+impl Told {
+    fn of(receipt: &Receipt) -> Self {
+        Self { status: receipt.status, code: receipt.fault.and_then(|fault| fault.code) }
+    }
+}
+
+/// How far a message has got, and its case.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reach {
     provider: bool,
     phone: bool,
+    case_provider: bool,
+    case_phone: bool,
 }
 
 impl Reach {
-    pub(crate) fn of(alert: &Alert) -> Self {
-        let deliveries = &alert.deliveries;
+    pub(crate) fn of(alert: &Alert, no: DeliveryNo) -> Self {
+        let delivery = alert.delivery(no);
+        // What was stored before this was noted shows it by its messages only.
+        let any = |is_it: fn(&Delivery) -> bool| {
+            alert.deliveries.iter().any(|delivery| delivery.purpose.is_alert() && is_it(delivery))
+        };
+        let noted = |at: fn(Reached) -> Option<Timestamp>| alert.reached.and_then(at).is_some();
         Self {
-            provider: deliveries.iter().filter(is_to_team).any(has_reached_provider),
-            phone: deliveries.iter().filter(is_to_team).any(Delivery::has_arrived),
+            provider: delivery.is_some_and(Delivery::has_reached_provider),
+            phone: delivery.is_some_and(Delivery::has_arrived),
+            case_provider: noted(|reached| reached.provider_at) || any(Delivery::has_reached_provider),
+            case_phone: noted(|reached| reached.phone_at) || any(Delivery::has_arrived),
         }
     }
 }
 
-/// How fast people are told is a figure of the team: whom the student has named is told in addition, and later.
-fn is_to_team(delivery: &&Delivery) -> bool {
-    delivery.purpose != Purpose::EmergencyContact
-}
-
-fn has_reached_provider(delivery: &Delivery) -> bool {
-    delivery.attempts.iter().any(|attempt| attempt.provider_id.is_some())
-}
-
-/// Seconds from the commit that first planned a message to the latest change: the time since the event was accepted, or
-/// since somebody overrode that it was withheld.
+/// Seconds since people began to be told of a case until it changed last.
 pub(crate) fn seconds_since_told(alert: &Alert) -> f64 {
-    let begun = alert.deliveries.iter().find(is_to_team).map_or(alert.opened_at, |delivery| delivery.planned_at);
-    alert.updated_at.duration_since(begun).as_secs_f64().max(0.0)
+    seconds(alert.reached.map_or(alert.opened_at, |reached| reached.since), alert.updated_at)
+}
+
+/// A clock that was set back makes no time negative.
+fn seconds(from: Timestamp, to: Timestamp) -> f64 {
+    to.duration_since(from).as_secs_f64().max(0.0)
 }
 
 fn attempt_with(alert: &Alert, receipt: &Receipt) -> Option<(DeliveryNo, AttemptNo)> {

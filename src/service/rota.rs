@@ -263,6 +263,7 @@ impl Service {
                     Obstacle::StepUnreachable { .. } | Obstacle::LastResponderUnreachable { .. } => unreachable = true,
                     Obstacle::MethodUnverified { .. }
                     | Obstacle::MethodOptedOut { .. }
+                    | Obstacle::MethodRefused { .. }
                     | Obstacle::TemplateMissing { .. } => {}
                 }
             }

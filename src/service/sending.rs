@@ -138,12 +138,20 @@ impl Service {
         if let (Some(sign), Some(delivery)) = (sign_of(&outcome), alert.delivery(delivery)) {
             self.alarms.see_provider(delivery.channel, sign);
         }
-        let before = Reach::of(&alert);
+        let before = Reach::of(&alert, delivery);
+        let code = match &outcome {
+            SendOutcome::Refused(fault) => fault.code,
+            SendOutcome::Accepted { .. }
+            | SendOutcome::NotExecuted { .. }
+            | SendOutcome::NotBegun { .. }
+            | SendOutcome::Unknown { .. } => None,
+        };
         let input = Input::Settled { delivery, attempt, outcome };
         let changed = self.change(alert, input, &Actor::Provider).await?;
         if let Some(transition) = &changed {
-            self.observe(&transition.alert, before);
+            self.observe(&transition.alert, delivery, before);
             self.note_opt_outs(transition).await;
+            self.note_fault(&transition.alert, delivery, code).await;
         }
         Ok(changed)
     }

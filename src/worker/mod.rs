@@ -28,12 +28,14 @@ use tokio_util::task::TaskTracker;
 pub use self::courier::{Courier, Lane, Paces};
 use self::listings::Listings;
 use self::sweep::Sweep;
+use crate::alarm::board::About;
+use crate::alarm::kind::Kind as AlarmKind;
 use crate::domain::alert::StateName;
 use crate::domain::ids::AlertId;
 use crate::domain::provider::SendOutcome;
 use crate::ports::{Clock, MessageRequest, StoreError, StoreStats, TwilioClient};
 use crate::service::dispatch::{Dispatch, Job, Jobs};
-use crate::service::drills::DailyDrill;
+use crate::service::drills::{DailyDrills, Planned};
 use crate::service::sending::Woken;
 use crate::service::{Service, ServiceError};
 use crate::twilio::breaker::BreakerState;
@@ -144,6 +146,15 @@ impl WorkerHealth {
     }
 }
 
+/// What is known of the drills that start by themselves.
+#[derive(Debug, Default)]
+struct DrillWatch {
+    /// The last one that is known to be started.
+    started: Option<Planned>,
+    /// The one whose hour it is, and which is not.
+    awaited: Option<Planned>,
+}
+
 /// The worker, with what it works with.
 pub struct Worker {
     service: Arc<Service>,
@@ -160,9 +171,8 @@ pub struct Worker {
     told_of_withheld: AtomicBool,
     /// Looks at every waiting alert after the start, and after the clock was set back: one may wait for a time that is
     /// far off now.
-    daily_drill: Option<DailyDrill>,
-    /// The last day whose drill is known to be started.
-    drilled_on: Mutex<Option<jiff::civil::Date>>,
+    daily_drills: Option<DailyDrills>,
+    drill: Mutex<DrillWatch>,
     sweep: Sweep,
     /// When all of them are looked at once more, in microseconds; 0: never. Who read the clock just before it was set back
     /// commits just after.
@@ -208,18 +218,18 @@ impl Worker {
             last_stats: AtomicI64::new(0),
             last_look_ahead: AtomicI64::new(0),
             told_of_withheld: AtomicBool::new(false),
-            daily_drill: None,
-            drilled_on: Mutex::default(),
+            daily_drills: None,
+            drill: Mutex::default(),
             sweep: Sweep::default(),
             again_at: AtomicI64::new(0),
             turn: tokio::sync::Mutex::default(),
         }
     }
 
-    /// The same, and it starts a drill every day.
+    /// The same, and it starts drills every day.
     #[must_use]
-    pub fn with_daily_drill(self, daily_drill: Option<DailyDrill>) -> Self {
-        Self { daily_drill, ..self }
+    pub fn with_daily_drills(self, daily_drills: DailyDrills) -> Self {
+        Self { daily_drills: Some(daily_drills), ..self }
     }
 
     /// What others may know of this worker.
@@ -374,7 +384,7 @@ impl Worker {
             }
         };
         self.keep_house(now).await;
-        self.drill_daily(now).await;
+        self.start_drills(now).await;
         self.look_ahead(now);
         more
     }
@@ -400,14 +410,21 @@ impl Worker {
         }
     }
 
-    /// Starts the day's drill, once: the store knows whether another instance has.
-    async fn drill_daily(&self, now: Timestamp) {
-        let Some(day) = self.daily_drill.as_ref().and_then(|daily| daily.day_at(now)) else { return };
-        if self.drilled_on.lock().is_some_and(|done| done == day) {
-            return;
+    /// Starts a drill whose time has come, once: the store knows whether another instance has. The operator hears of one
+    /// whose hour has passed in vain: nobody would miss it else.
+    async fn start_drills(&self, now: Timestamp) {
+        let Some(daily) = &self.daily_drills else { return };
+        let due = daily.due_at(now);
+        let missed = self.drill.lock().awaited.take_if(|awaited| Some(*awaited) != due);
+        if let Some(missed) = missed
+            && !matches!(self.service.are_drills_started(missed).await, Ok(true))
+        {
+            self.service.alarms().raise(AlarmKind::DrillNotStarted, About::Service);
         }
-        match self.service.start_daily_drills(day).await {
-            Ok(true) => *self.drilled_on.lock() = Some(day),
+        let Some(due) = due.filter(|due| self.drill.lock().started != Some(*due)) else { return };
+        self.drill.lock().awaited = Some(due);
+        match self.service.start_planned_drills(due).await {
+            Ok(true) => *self.drill.lock() = DrillWatch { started: Some(due), awaited: None },
             Ok(false) => tracing::debug!("the daily drill waits for another to end"),
             Err(error) => tracing::error!(%error, "the daily drill cannot be started; trying again"),
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crisis_relay::domain::alert::{
-    AckVia, Alert, AlertState, Asked, EmergencyClock, FollowUp, Input, Kind, Outcome, Taken, WithheldReason,
+    AckVia, Alert, AlertState, Asked, EmergencyClock, FollowUp, Input, Kind, Outcome, Reached, Taken, WithheldReason,
 };
 use crisis_relay::domain::audit::{Actor, AuditHead};
 use crisis_relay::domain::consent::{ChannelConsent, ConsentRecord, DisclosureGround, EmergencyContact};
@@ -113,6 +113,10 @@ fn an_alert_is_read_although_what_may_be_absent_is() {
             for absent in ["follows", "in_turn"] {
                 delivery.as_object_mut().unwrap().remove(absent);
             }
+            // Nor when a message arrived, apart from its last status.
+            for attempt in delivery["attempts"].as_array_mut().unwrap() {
+                attempt.as_object_mut().unwrap().remove("arrived_at");
+            }
         }
         match &mut alert.state {
             AlertState::Escalating { asked, vacant, .. } => (*asked, *vacant) = (Vec::new(), Vec::new()),
@@ -121,8 +125,10 @@ fn an_alert_is_read_although_what_may_be_absent_is() {
         }
         for delivery in &mut alert.deliveries {
             (delivery.follows, delivery.in_turn) = (None, Vec::new());
+            delivery.attempts.iter_mut().for_each(|attempt| attempt.arrived_at = None);
         }
-        for absent in ["paged_severity", "ground"] {
+        alert.reached = None;
+        for absent in ["paged_severity", "ground", "reached"] {
             json.as_object_mut().unwrap().remove(absent);
         }
         // Ladders had no next channel once.
@@ -177,6 +183,11 @@ fn alerts() -> Vec<Alert> {
                 ground: Granted::Override.ground(start_plus(0)),
                 paged_severity: Some(score(0.91)),
                 deliveries: deliveries(),
+                reached: Some(Reached {
+                    since: start_plus(1),
+                    provider_at: Some(start_plus(9)),
+                    phone_at: Some(start_plus(10)),
+                }),
                 emergency: Some(EmergencyClock::Told { at: start_plus(6) }),
                 ..example
             },
@@ -216,6 +227,7 @@ fn alert() -> Alert {
         state: AlertState::Withheld { why: WithheldReason::NoConsent, since: start_plus(0) },
         deliveries: Vec::new(),
         deliveries_planned: 33,
+        reached: None,
         emergency: None,
         replies: 2,
         outside_replies: 2,
@@ -328,6 +340,7 @@ fn delivery(no: u32, state: DeliveryState, result: AttemptResult) -> Delivery {
             provider_id: accepted.then(|| provider_id(no, attempt, false)),
             status: accepted.then_some(status),
             status_at: accepted.then(|| start_plus(10)),
+            arrived_at: accepted.then(|| start_plus(10)),
             fault: if accepted { None } else { fault(ErrorClass::Delay) },
         }],
         state,

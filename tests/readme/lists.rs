@@ -107,8 +107,10 @@ fn every_metric_is_explained() {
     metrics.held_back("ops");
     metrics.set_obstacles("gap", 1);
     metrics.heartbeat("taken");
-    metrics.reached_provider(Channel::Sms, Stage::FIRST, 1.0);
-    metrics.reached_phone(Channel::Sms, Stage::FIRST, 1.0);
+    metrics.reached_provider((Channel::Sms, Stage::FIRST), 1.0);
+    metrics.reached_phone((Channel::Sms, Stage::FIRST), 1.0);
+    metrics.case_reached_provider((Channel::Sms, Stage::FIRST), 1.0);
+    metrics.case_reached_phone((Channel::Sms, Stage::FIRST), 1.0);
     metrics.reached_human(None, Stage::FIRST, 1, 1.0);
     metrics.notices("slack", "told", 1);
     metrics.webhook("status", 0.001);

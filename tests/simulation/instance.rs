@@ -13,6 +13,7 @@ use crisis_relay::service::codes::{CodeTexts, WhatsappCode};
 use crisis_relay::service::dispatch::Dispatch;
 use crisis_relay::service::{Organisation, Service, Settings};
 use crisis_relay::twilio::breaker::{Breaker, BreakerLimits};
+use crisis_relay::twilio::error_codes;
 use crisis_relay::twilio::pace::Pace;
 use crisis_relay::worker::{Courier, Paces, Worker, WorkerSettings};
 use tokio::task::JoinHandle;
@@ -72,8 +73,13 @@ impl Instance {
             texts: Arc::new(college::texts()),
             composer: Arc::new(Texts { templates: setup.templates }),
         };
-        let settings =
-            Settings { instance: process.to_string(), lease: LEASE, rules: college::rules(), phone_per_minute: 10 };
+        let settings = Settings {
+            instance: process.to_string(),
+            lease: LEASE,
+            rules: college::rules(),
+            phone_per_minute: 10,
+            marks: error_codes::mark_of,
+        };
         let (entropy, metrics) = (Arc::new(entropy), Arc::new(Metrics::new()));
         let counted = Arc::clone(&metrics);
         let alarms = Alarms::silent(Arc::clone(&metrics), Arc::clone(&clock), Arc::clone(&entropy) as Arc<dyn Entropy>);

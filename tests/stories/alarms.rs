@@ -10,7 +10,7 @@ use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::common::stage::s;
-use crate::common::{COUNSELLOR_KEY, Setting, World};
+use crate::common::{COUNSELLOR_KEY, SERVICE, Setting, World, contact_entry};
 
 const OPS_PHONE: &str = "+919800000099";
 const ROUTING_KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -74,6 +74,7 @@ fn short_ladder(slack: &Sink) -> Setting {
         .with("CRISIS_RELAY__OPS__REPEAT_EVERY", "10m")
         // No receipts come in these stories: that is for others to tell.
         .with("CRISIS_RELAY__OPS__SHARE_OF_AT_LEAST", "100000")
+        .with("CRISIS_RELAY__OPS__SILENT_IN_A_ROW", "1000")
         .with("OPS_SLACK_URL", &slack.url())
 }
 
@@ -250,5 +251,32 @@ async fn a_phone_of_the_operator_that_twilio_refuses_or_cannot_take_harms_no_ale
     assert!(!world.on_the_phone(&reference).is_empty());
     world.pass_and_tell(s(300)).await;
     assert!(!world.sim().messages_to(OPS_PHONE).is_empty(), "and what waited is told afterwards");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_rung_with_nobody_whom_the_ground_allows_to_be_told_is_told_to_the_operator_until_the_case_is_closed() {
+    let slack = Sink::answering(200).await;
+    let file = contact_entry("lead", "lead", "sms_to", "+919800000027")
+        + "[[policy.steps]]\ncontacts = ['counsellor']\nchannels = ['whatsapp']\n\
+           [[policy.steps]]\nafter = '5m'\ncontacts = ['lead']\nchannels = ['sms']\n";
+    let mut world = short_ladder(&slack).with_file(&file).start().await;
+    // They agreed to text messages; on the first rung there is WhatsApp only.
+    let agreed = json!({ "whatsapp": false, "sms": true, "source": "story" });
+    let path = "/api/v1/messaging/preferences/student-1";
+    world.request(reqwest::Method::PUT, path, Some(SERVICE), Some(&agreed)).await.expect(200);
+    let event = json!({ "user_id": "student-1", "crisis_score": 0.93, "source": "chat" });
+    let reference = world.event(&event).await.expect(202).text_at("/reference");
+    world.work().await;
+    world.tell_operator().await;
+    let lines = slack.lines().await;
+    let alarm = format!("ALARM nobody_to_tell (case {reference}): ");
+    assert!(lines.len() == 1 && lines[0].starts_with(&alarm), "{lines:?}");
+    let path = format!("/api/v1/crisis/alerts/{reference}/resolve");
+    world.post(&path, COUNSELLOR_KEY, &json!({ "outcome": "safe_by_phone" })).await.expect(200);
+    world.tell_operator().await;
+    let lines = slack.lines().await;
+    let over = format!("OVER nobody_to_tell (case {reference})");
+    assert!(lines.len() == 1 && lines[0].starts_with(&over), "{lines:?}");
     world.holds_its_promises().await;
 }

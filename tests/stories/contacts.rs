@@ -359,6 +359,32 @@ async fn a_phone_that_says_stop_is_told_nothing_until_it_says_start() {
 }
 
 #[tokio::test]
+async fn a_ladder_whose_last_responder_cannot_be_told_any_more_is_told_to_the_operator_until_they_can_be() {
+    let mut world = Setting::default().with("CRISIS_RELAY__OPS__SETTLE_FOR", "20s").start().await;
+    let path = proven(&world, PHONE).await;
+    let step = json!({ "after_seconds": 0, "targets": [{ "contact": "counsellor" }], "channels": ["whatsapp"] });
+    let policy = json!({ "id": "night", "steps": [step], "bands": ["elevated", "high", "critical"], "rounds": 2,
+        "last_responder": { "contact": id_of(&path) }, "last_responder_channels": ["sms"] });
+    world.post("/api/v1/escalation-policies", ADMIN, &policy).await.expect(201);
+    let open = "crisis_relay_alarms_open{kind=\"ladder_unreachable\"}";
+    world.pass(s(60)).await;
+    assert_eq!((world.alarms("ladder_unreachable").await, world.counted(open).await), (0.0, 0.0));
+
+    world.sim().reply(PHONE, "STOP").await.unwrap();
+    for _ in 0..3 {
+        world.pass(s(60)).await;
+        world.tell_operator().await;
+    }
+    assert_eq!((world.alarms("ladder_unreachable").await, world.counted(open).await), (1.0, 1.0), "once");
+    world.sim().reply(PHONE, "START").await.unwrap();
+    for _ in 0..2 {
+        world.pass(s(60)).await;
+        world.tell_operator().await;
+    }
+    assert_eq!((world.alarms("ladder_unreachable").await, world.counted(open).await), (1.0, 0.0));
+}
+
+#[tokio::test]
 async fn a_phone_that_said_stop_is_sent_no_code_whoever_gets_its_number() {
     let world = World::new().await;
     let path = proven(&world, PHONE).await;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::common::gate::{Fate, Fault as StoreFault, Gate};
 use crate::common::stage::s;
 use crate::common::{ADMIN, AUDITOR, COUNSELLOR, COUNSELLOR_KEY, Setting, World, contact_entry};
 
@@ -79,6 +80,35 @@ async fn a_drill_that_is_taken_is_over_and_shows_how_fast_over_what() {
     assert_eq!(asks, 1);
     assert_eq!(world.metric("crisis_relay_time_to_acknowledged_seconds_count").await.unwrap_or(0.0), 0.0);
     world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn how_fast_a_drill_was_delivered_stays_known_once_it_was_read() {
+    let mut world = ladder().start().await;
+    let reference = started(&mut world).await;
+    world.pass(s(3)).await;
+    for _ in 0..2 {
+        world.receipts().await;
+    }
+    world.pass(s(10)).await;
+    world.receipts().await;
+    let shown = result(&world, &reference).await;
+    let message = &shown["messages"][0];
+    assert_eq!(
+        (&message["state"], &message["seconds_to_delivered"], &message["seconds_to_last_status"]),
+        (&json!("read"), &json!(3.0), &json!(13.0)),
+        "{shown}"
+    );
+    // Two minutes later the lead is told as well, and their phone has it a second later.
+    world.pass(s(107)).await;
+    world.pass(s(1)).await;
+    for _ in 0..2 {
+        world.receipts().await;
+    }
+    let channels = result(&world, &reference).await["channels"].clone();
+    let wanted = json!([{ "channel": "whatsapp", "messages": 2, "arrived": 2,
+        "seconds_to_delivered_least": 1.0, "seconds_to_delivered_most": 3.0 }]);
+    assert_eq!(channels, wanted);
 }
 
 #[tokio::test]
@@ -191,4 +221,73 @@ async fn the_daily_drill_starts_once_at_its_hour_whatever_restarts_and_others_do
     assert_eq!(drills(&world).await, 1, "a restart starts it again");
     world.pass_in_steps(s(24 * 3600), s(600)).await;
     assert_eq!(drills(&world).await, 2, "and the next day another");
+}
+
+/// Closes the drill that runs.
+async fn close(world: &World) {
+    let drills = world.get("/api/v1/crisis/drills", ADMIN).await.expect(200);
+    let path = format!("/api/v1/crisis/alerts/{}/resolve", drills.text_at("/drills/0/reference"));
+    world.post(&path, ADMIN, &json!({ "outcome": "drill" })).await.expect(200);
+}
+
+#[tokio::test]
+async fn drills_by_the_clock_try_every_ladder_at_every_time_of_the_day_within_three_days() {
+    let mut world = ladder().with("CRISIS_RELAY__DRILLS__DAILY_AT", "14:10, 02:10").start().await;
+    for band in ["elevated", "high", "critical"] {
+        let step = json!({ "after_seconds": 0, "targets": [{ "contact": "counsellor" }], "channels": ["whatsapp"] });
+        let policy = json!({ "id": band, "steps": [step], "bands": [band], "rounds": 2,
+            "last_responder": { "contact": "lead" }, "last_responder_channels": ["whatsapp"] });
+        world.post("/api/v1/escalation-policies", ADMIN, &policy).await.expect(201);
+    }
+    let mut tried = Vec::new();
+    for _ in 0..6 {
+        world.pass_in_steps(s(10 * 60), s(60)).await;
+        let drills = world.get("/api/v1/crisis/drills", ADMIN).await.expect(200);
+        let drill = world.stored(&drills.text_at("/drills/0/reference")).await;
+        tried.push((drill.policy.id.to_string(), drill.trigger.score.map(|score| score.value())));
+        close(&world).await;
+        world.pass_in_steps(s(12 * 3_600 - 10 * 60), s(600)).await;
+    }
+    let high = ("high".to_owned(), Some(0.9));
+    let critical = ("critical".to_owned(), None);
+    let elevated = ("elevated".to_owned(), Some(0.8));
+    // In the afternoon of the first day, in the night, in the next afternoon …
+    let wanted = [&elevated, &elevated, &high, &high, &critical, &critical];
+    assert_eq!(tried.iter().collect::<Vec<_>>(), wanted);
+    assert_eq!(world.alarms("drill_not_started").await, 0.0);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_drill_that_another_kept_from_starting_for_an_hour_is_told_to_the_operator() {
+    let mut world = ladder().with("CRISIS_RELAY__DRILLS__DAILY_AT", "14:10").start().await;
+    // Somebody starts one by hand, with a rung that waits for long, and forgets it.
+    let step = |after: u32| json!({ "after_seconds": after, "targets": [{ "contact": "counsellor" }], "channels": ["whatsapp"] });
+    let policy = json!({ "id": "slow", "steps": [step(0), step(3_600), step(3_600)], "bands": ["elevated", "high", "critical"],
+        "rounds": 1, "last_responder": { "contact": "lead" }, "last_responder_channels": ["whatsapp"] });
+    world.post("/api/v1/escalation-policies", ADMIN, &policy).await.expect(201);
+    started(&mut world).await;
+    world.pass_in_steps(s(64 * 60), s(60)).await;
+    assert_eq!(world.alarms("drill_not_started").await, 0.0, "its hour is not over");
+    world.pass_in_steps(s(10 * 60), s(60)).await;
+    assert_eq!(world.alarms("drill_not_started").await, 1.0);
+    assert_eq!(world.query("SELECT count(*) FROM alerts"), 1, "nobody expects it at another hour");
+    close(&world).await;
+    world.pass_in_steps(s(24 * 3_600), s(600)).await;
+    assert_eq!(world.query("SELECT count(*) FROM alerts"), 2, "the next day's starts");
+    assert_eq!(world.alarms("drill_not_started").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_drill_that_fails_to_start_for_an_hour_is_told_to_the_operator() {
+    let gate = Gate::new();
+    let mut world = ladder().with("CRISIS_RELAY__DRILLS__DAILY_AT", "14:10").with_gate(&gate).start().await;
+    gate.strike_named("commit_alert", Fate::Fail(StoreFault::Unavailable));
+    world.pass_in_steps(s(64 * 60), s(60)).await;
+    assert_eq!(world.alarms("drill_not_started").await, 0.0);
+    world.pass_in_steps(s(10 * 60), s(60)).await;
+    assert_eq!(world.alarms("drill_not_started").await, 1.0);
+    gate.open();
+    world.pass_in_steps(s(24 * 3_600), s(600)).await;
+    assert_eq!(world.query("SELECT count(*) FROM alerts"), 1, "the next day's starts");
 }

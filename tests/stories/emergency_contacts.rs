@@ -521,6 +521,27 @@ async fn what_the_student_says_before_the_call_counts_and_is_audited() {
 }
 
 #[tokio::test]
+async fn a_message_that_no_text_can_be_made_for_any_more_is_told_to_the_operator() {
+    let mut world = with_desk().start().await;
+    proven(&world, STUDENT, &[("sms", PHONE)], Some(true)).await;
+    let reference = world.told(STUDENT, 0.93).await;
+    world.work().await;
+    world.goes_wrong(FaultRule::once(Fault::TooManyRequests { retry_after_s: Some(30) }));
+    informed(&mut world, &reference).await;
+    assert_eq!(asked(&world, PHONE), [] as [&str; 0]);
+    // The desk that it names is taken out of the settings before it is tried again.
+    world.reconfigure("CARE_DESK_PHONE", "");
+    let mut world = world.crash().await;
+    assert_eq!(world.alarms("not_composable").await, 0.0);
+    world.pass_in_steps(s(60), s(10)).await;
+    assert_eq!(world.alarms("not_composable").await, 1.0);
+    assert_eq!(asked(&world, PHONE), [] as [&str; 0]);
+    let failed = deeds_of(&world, &reference, "failed").await;
+    assert!(failed.iter().any(|entry| entry["reason"] == "not_composable"), "{failed:?}");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
 async fn a_stop_from_the_number_marks_it_and_nothing_is_sent_there_any_more() {
     let mut world = with_desk().start().await;
     let path = proven(&world, STUDENT, &[("sms", PHONE)], None).await;

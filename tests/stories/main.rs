@@ -36,6 +36,7 @@ mod late_commits;
 mod lost_keys;
 mod main_job;
 mod manual;
+mod marked_codes;
 mod metrics_health;
 mod notices;
 mod notices_over;

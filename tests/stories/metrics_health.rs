@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::common::gate::{Fate, Fault as StoreFault, Gate};
-use crate::common::{Answer, COUNSELLOR, COUNSELLOR_KEY, Setting, World};
+use crate::common::{Answer, COUNSELLOR, COUNSELLOR_KEY, SERVICE, Setting, World};
 
 async fn get(world: &World, path: &str) -> Answer {
     world.request(Method::GET, path, None, None).await
@@ -174,6 +174,8 @@ async fn the_figures_can_be_read_and_are_right_after_a_story() {
         ("time_to_delivered_seconds_sum{channel=\"whatsapp\",step=\"1\"}", 7.0),
         ("time_to_provider_seconds_count{channel=\"whatsapp\",step=\"1\"}", 1.0),
         ("time_to_provider_seconds_sum{channel=\"whatsapp\",step=\"1\"}", 2.0),
+        ("case_time_to_provider_seconds_sum{channel=\"whatsapp\",step=\"1\"}", 2.0),
+        ("case_time_to_delivered_seconds_sum{channel=\"whatsapp\",step=\"1\"}", 7.0),
         ("steps_until_acknowledged_count", 1.0),
         ("steps_until_acknowledged_sum", 1.0),
         ("reopened_total", 0.0),
@@ -200,6 +202,90 @@ async fn a_receipt_that_goes_on_from_delivered_to_read_counts_one_arrival() {
         world.metric("crisis_relay_time_to_delivered_seconds_count{channel=\"whatsapp\",step=\"1\"}").await,
         Some(1.0)
     );
+}
+
+#[tokio::test]
+async fn every_message_is_timed_by_channel_and_rung_from_its_own_turn_and_the_case_from_its_beginning() {
+    let seconds = Duration::from_secs;
+    let file = "[[contacts]]\nid = 'lead'\nrole = 'lead'\nwhatsapp_to = '+919800000018'\n\
+        [[policy.steps]]\ncontacts = ['counsellor']\nchannels = ['whatsapp', 'sms']\n\
+        [[policy.steps]]\nafter = '60s'\ncontacts = ['lead']\nchannels = ['whatsapp']";
+    let mut world = Setting::default().with_file(file).with("COUNSELLOR_SMS_TO", "+919800000027").start().await;
+    let agreed = json!({ "whatsapp": true, "sms": true, "source": "story" });
+    let path = "/api/v1/messaging/preferences/student-1";
+    world.request(Method::PUT, path, Some(SERVICE), Some(&agreed)).await.expect(200);
+    world.event(&json!({ "user_id": "student-1", "crisis_score": 0.93, "source": "chat" })).await.expect(202);
+    world.work().await;
+    // Half a minute without a receipt: the text message has its turn. Both arrive five seconds later.
+    world.pass(seconds(30)).await;
+    world.pass(seconds(5)).await;
+    for _ in 0..2 {
+        world.receipts().await;
+    }
+    world.pass(seconds(25)).await;
+    world.pass(seconds(2)).await;
+    // The first two are read; the lead's is sent and delivered.
+    for _ in 0..3 {
+        world.receipts().await;
+    }
+    let answer = get(&world, "/metrics").await;
+    let figures = parse(&answer.text);
+    for (name, channel, step, sum) in [
+        ("provider", "whatsapp", 1, 0.0),
+        ("provider", "sms", 1, 0.0),
+        ("provider", "whatsapp", 2, 0.0),
+        ("delivered", "whatsapp", 1, 35.0),
+        ("delivered", "sms", 1, 5.0),
+        ("delivered", "whatsapp", 2, 2.0),
+    ] {
+        let of = |part: &str| {
+            let way = format!("{{channel=\"{channel}\",step=\"{step}\"}}");
+            figures.get(&format!("crisis_relay_time_to_{name}_seconds_{part}{way}")).copied()
+        };
+        assert_eq!((of("count"), of("sum")), (Some(1.0), Some(sum)), "{name} {channel} {step}:\n{}", answer.text);
+    }
+    let of_cases = |name: &str| -> f64 {
+        let name = format!("crisis_relay_case_time_to_{name}");
+        figures.iter().filter(|(series, _)| series.starts_with(&name)).map(|(_, value)| value).sum()
+    };
+    assert_eq!((of_cases("provider_seconds_count"), of_cases("provider_seconds_sum")), (1.0, 0.0));
+    assert_eq!((of_cases("delivered_seconds_count"), of_cases("delivered_seconds_sum")), (1.0, 35.0));
+}
+
+#[tokio::test]
+async fn a_case_of_more_messages_than_are_kept_is_as_slow_as_it_was() {
+    let mut world = Setting::default()
+        .with("CRISIS_RELAY__POLICY__ROUNDS", "1")
+        .with("CRISIS_RELAY__POLICY__REPEAT_EVERY", "30s")
+        .with("CRISIS_RELAY__POLICY__LAST_RESPONDER_EVERY", "30s")
+        .start()
+        .await;
+    let reference = world.escalated("student-1").await.text_at("/reference");
+    world.work().await;
+    for _ in 0..2 {
+        world.receipts().await;
+    }
+    world.pass_in_steps(Duration::from_secs(1_800), Duration::from_secs(10)).await;
+    let kept = world.alert(&reference).await["deliveries"].as_array().unwrap().clone();
+    assert!(kept.len() == 32 && kept[0]["delivery"] != 1, "the first were dropped: {}", kept[0]);
+    for _ in 0..2 {
+        world.receipts().await;
+    }
+    let path = format!("/api/v1/crisis/alerts/{reference}/acknowledge");
+    world.post(&path, COUNSELLOR_KEY, &json!({})).await.expect(200);
+    let answer = get(&world, "/metrics").await;
+    let figures = parse(&answer.text);
+    for (name, value) in [
+        ("time_to_acknowledged_seconds_count{channel=\"api\",step=\"last\"}", Some(1.0)),
+        ("time_to_acknowledged_seconds_sum{channel=\"api\",step=\"last\"}", Some(1_800.0)),
+        // It arrived once for the first time, however often it did since.
+        ("case_time_to_delivered_seconds_count{channel=\"whatsapp\",step=\"1\"}", Some(1.0)),
+        ("case_time_to_delivered_seconds_count{channel=\"whatsapp\",step=\"last\"}", None),
+    ] {
+        assert_eq!(figures.get(&format!("crisis_relay_{name}")).copied(), value, "{name}:\n{}", answer.text);
+    }
+    let arrived = figures.get("crisis_relay_time_to_delivered_seconds_count{channel=\"whatsapp\",step=\"last\"}");
+    assert!(arrived.is_some_and(|count| *count > 20.0), "{arrived:?}");
 }
 
 #[tokio::test]

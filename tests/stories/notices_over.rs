@@ -329,13 +329,12 @@ async fn in_life(approved: &[&str]) -> World {
     let setting = named.clone().fold(ladder().in_life(), |setting, (nth, name)| setting.with(name, &sid(nth)));
     let world = setting.start().await;
     for (nth, name) in named {
-        world.sim().put_content(&ContentTemplate {
-            sid: sid(nth),
-            friendly_name: (*name).to_owned(),
-            language: "en".to_owned(),
-            body: format!("{name} with all of {{{{1}}}}"),
-            buttons: Vec::new(),
+        let definition = json!({
+            "friendly_name": name, "language": "en",
+            "types": { "twilio/text": { "body": format!("{name} with all of {{{{1}}}}") } },
         });
+        let definition = serde_json::from_value(definition).unwrap();
+        world.sim().put_content(ContentTemplate { sid: sid(nth), definition });
         assert!(world.sim().set_approval(&sid(nth), "approved"));
     }
     world

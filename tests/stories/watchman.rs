@@ -9,13 +9,15 @@ use wiremock::ResponseTemplate;
 use crate::alarms::Sink;
 use crate::common::gate::{Fate, Fault as StoreFault, Gate};
 use crate::common::stage::s;
-use crate::common::{COUNSELLOR_KEY, SERVICE, Setting, World};
+use crate::common::{ADMIN, COUNSELLOR_KEY, SERVICE, Setting, World};
 
 fn setting(slack: &Sink) -> Setting {
     Setting::default()
         .with("OPS_SLACK_URL", &slack.url())
         .with("CRISIS_RELAY__OPS__TIMEOUT", "3s")
         .with("CRISIS_RELAY__OPS__SETTLE_FOR", "20s")
+        // Receipts come in few of these stories: that is for others to tell.
+        .with("CRISIS_RELAY__OPS__SILENT_IN_A_ROW", "1000")
 }
 
 fn with_heartbeat(watchdog: &Sink) -> Setting {
@@ -189,6 +191,36 @@ async fn messages_of_which_nothing_is_heard_are_told_and_receipts_that_come_agai
     world.receipts().await;
     world.pass_watched(s(90)).await;
     assert_eq!(told(&slack).await, ["OVER receipts_missing"]);
+}
+
+#[tokio::test]
+async fn a_college_with_a_message_a_day_learns_from_its_drills_that_callbacks_do_not_arrive() {
+    let slack = Sink::answering(200).await;
+    // As it comes, with one person to tell.
+    let setting = Setting::default()
+        .with("OPS_SLACK_URL", &slack.url())
+        .with("CRISIS_RELAY__DRILLS__DAILY_AT", "14:06")
+        .with("CRISIS_RELAY__ORGANISATION__TIME_ZONE", "Asia/Kolkata");
+    let mut world = setting.start().await;
+    let missing = |alarms: &[String]| alarms.iter().filter(|told| *told == "ALARM receipts_missing").count();
+    let mut alarms = 0;
+    for day in 1..=3 {
+        // A drill is sent, nothing is heard of the message, and somebody answers at the dashboard.
+        world.pass_watched(s(150)).await;
+        let drills = world.get("/api/v1/crisis/drills", ADMIN).await.expect(200);
+        let path = format!("/api/v1/crisis/alerts/{}/acknowledge", drills.text_at("/drills/0/reference"));
+        world.post(&path, COUNSELLOR_KEY, &json!({})).await.expect(200);
+        let missed = missing(&told(&slack).await);
+        assert!(day > 1 || missed == 0, "one message alone says little");
+        alarms += missed;
+        world.clock.advance(s(24 * 3_600 - 150));
+    }
+    assert_eq!(alarms, 1);
+    // The callbacks arrive again: one receipt is enough.
+    world.pass_watched(s(10)).await;
+    world.receipts().await;
+    world.pass_watched(s(70)).await;
+    assert!(told(&slack).await.contains(&"OVER receipts_missing".to_owned()));
 }
 
 #[tokio::test]

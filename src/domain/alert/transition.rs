@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    AckVia, Action, Alarm, Alert, AlertState, Asked, Decision, Deed, DeliveryDeed, Kind, Outcome, Situation,
+    AckVia, Action, Alarm, Alert, AlertState, Asked, Decision, Deed, DeliveryDeed, Kind, Outcome, Reached, Situation,
     Transition, WithheldReason,
 };
 use crate::domain::audit::{Actor, AuditEntry, AuditHead, AuditStream};
@@ -235,6 +235,7 @@ impl Alert {
             state: AlertState::Withheld { why, since: cx.now },
             deliveries: Vec::new(),
             deliveries_planned: 0,
+            reached: None,
             emergency: None,
             replies: 0,
             outside_replies: 0,
@@ -329,6 +330,9 @@ impl<'a, 'b> Changing<'a, 'b> {
             self.out
                 .alarms
                 .retain(|alarm| !matches!(alarm, Alarm::LadderExhausted | Alarm::NobodyToTell | Alarm::NobodyOnCall));
+        }
+        if self.changed {
+            self.note_reached();
         }
         self.drop_oldest();
         if self.changed {
@@ -818,6 +822,21 @@ impl<'a, 'b> Changing<'a, 'b> {
             *next_step_at = soon;
             self.changed = true;
         }
+    }
+
+    /// Before messages are dropped, how far they got is noted.
+    fn note_reached(&mut self) {
+        let alert = &self.alert;
+        let alerts = || alert.deliveries.iter().filter(|delivery| delivery.purpose.is_alert());
+        let Some(first) = alerts().next() else { return };
+        // Of a case that is older than this note, and has dropped its first messages, more is not known.
+        let is_whole = alert.deliveries.len() == alert.deliveries_planned as usize;
+        let since = if is_whole { first.planned_at } else { alert.opened_at };
+        let mut reached = alert.reached.unwrap_or(Reached { since, provider_at: None, phone_at: None });
+        let is_with_provider = alerts().any(Delivery::has_reached_provider);
+        reached.provider_at = reached.provider_at.or(is_with_provider.then_some(self.cx.now));
+        reached.phone_at = reached.phone_at.or_else(|| alerts().filter_map(Delivery::arrived_at).min());
+        self.alert.reached = Some(reached);
     }
 
     fn drop_oldest(&mut self) {

@@ -58,6 +58,17 @@ impl Ladders {
         }
     }
 
+    /// The mildest score that opens a case of a band; `None`: as grave as one that a person raised, which is what the gravest
+    /// band is tried with, and any that no score above the threshold is in.
+    pub fn drilled(&self, band: UrgencyBand, threshold: Score) -> Option<Score> {
+        let begins = match band {
+            UrgencyBand::Elevated => 0.0,
+            UrgencyBand::High => self.thresholds.high(),
+            UrgencyBand::Critical => return None,
+        };
+        Score::new(begins.max(threshold.value())).filter(|score| self.band(*score) == band)
+    }
+
     /// The policy that a case of this severity is opened on.
     pub fn opening(&self, severity: Score) -> &Arc<Policy> {
         self.of(self.band(severity))

@@ -1,7 +1,10 @@
 //! Codes that prove a number, and phones that take nothing from us. What a code comes to stands in
 //! [`super::super::method`]; a college sends as many an hour as it takes to set up everybody.
 
-use super::{Changing, Method, OPTED_OUT_MAX, OptOutBy, OptedOutNumber, Outcome, Rejection, SentCode, SettingsDeed};
+use super::{
+    Changing, Method, OPTED_OUT_MAX, OptOutBy, OptedOutNumber, Outcome, REFUSED_MAX, RefusedNumber, Rejection,
+    SentCode, SettingsDeed,
+};
 use crate::domain::contact::Channel;
 use crate::domain::ids::{AddressKey, CodeHash, ContactId, ProviderId};
 use crate::domain::method::{Said, Standing, wait_for_code};
@@ -108,6 +111,8 @@ impl Changing<'_, '_> {
         match method.confirm(said, now).ok_or(Rejection::NoCode)? {
             Said::Right => {
                 self.roster.contacts[place].was_verified = true;
+                // What came back has arrived.
+                self.forget_refusal(channel, address);
                 self.record(&SettingsDeed::MethodVerified { contact: id, channel, address });
                 Ok(Outcome::Confirmed)
             }
@@ -155,6 +160,36 @@ impl Changing<'_, '_> {
             self.record(&SettingsDeed::MethodOptedIn { contact: Some(&id), channel, address });
         }
         Outcome::Done
+    }
+
+    pub(super) fn number_refused(
+        &mut self,
+        contact: &ContactId,
+        channel: Channel,
+        address: AddressKey,
+        code: u32,
+    ) -> Outcome {
+        if self.roster.refused_code(channel, address).is_none() {
+            self.roster.refused.push(RefusedNumber { channel, address, code, since: self.cx.now });
+            let excess = self.roster.refused.len().saturating_sub(REFUSED_MAX);
+            self.roster.refused.drain(..excess);
+            self.record(&SettingsDeed::NumberRefused { contact, channel, address, code });
+        }
+        Outcome::Done
+    }
+
+    pub(super) fn number_reached(&mut self, contact: &ContactId, channel: Channel, address: AddressKey) -> Outcome {
+        if self.forget_refusal(channel, address) {
+            self.record(&SettingsDeed::NumberReached { contact, channel, address });
+        }
+        Outcome::Done
+    }
+
+    /// Returns whether there was one.
+    pub(super) fn forget_refusal(&mut self, channel: Channel, address: AddressKey) -> bool {
+        let before = self.roster.refused.len();
+        self.roster.refused.retain(|known| (known.channel, known.address) != (channel, address));
+        self.roster.refused.len() < before
     }
 
     fn method_mut(&mut self, id: &ContactId, channel: Channel) -> Result<&mut Method, Rejection> {

@@ -185,6 +185,7 @@ impl Changing<'_, '_> {
         for method in method::only_in(before, now) {
             let (channel, address) = (method.channel, method.address_key);
             self.record(&SettingsDeed::MethodRemoved { contact, channel, address });
+            self.forget_refusal(channel, address);
             if let Standing::OptedOut { since, .. } = method.standing {
                 self.roster.opted_out.push(OptedOutNumber { channel, address, since });
             }
@@ -233,6 +234,8 @@ fn says_anything(deed: &SettingsDeed<'_>) -> bool {
         | SettingsDeed::CodeWrong { .. }
         | SettingsDeed::MethodVerified { .. }
         | SettingsDeed::MethodOptedOut { .. }
-        | SettingsDeed::MethodOptedIn { .. } => true,
+        | SettingsDeed::MethodOptedIn { .. }
+        | SettingsDeed::NumberRefused { .. }
+        | SettingsDeed::NumberReached { .. } => true,
     }
 }

@@ -217,4 +217,24 @@ pub enum SettingsDeed<'a> {
         /// The number's keyed hash.
         address: AddressKey,
     },
+    /// The provider calls a number bad. It is used all the same.
+    NumberRefused {
+        /// Whose.
+        contact: &'a ContactId,
+        /// On which channel.
+        channel: Channel,
+        /// The number's keyed hash.
+        address: AddressKey,
+        /// The provider's code.
+        code: u32,
+    },
+    /// A message has arrived at a number that the provider had called bad.
+    NumberReached {
+        /// Whose.
+        contact: &'a ContactId,
+        /// On which channel.
+        channel: Channel,
+        /// The number's keyed hash.
+        address: AddressKey,
+    },
 }

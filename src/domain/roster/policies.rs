@@ -13,7 +13,7 @@ use crate::domain::message::{Texts, UrgencyBand};
 use crate::domain::policy::check::{Finding, Staff, check};
 use crate::domain::policy::explain::WhyMissing;
 use crate::domain::policy::{Ladders, Policy};
-use crate::domain::readiness::{IdleMethod, Readiness};
+use crate::domain::readiness::{IdleMethod, Obstacle, Readiness};
 
 /// How many policies there may be.
 pub const POLICIES_MAX: usize = 16;
@@ -84,7 +84,15 @@ impl Roster {
             })
         });
         let directory = self.directory(configured);
-        Readiness::look(now, &directory, &ladders.in_use(), &idle.collect::<Vec<_>>(), texts)
+        let mut readiness = Readiness::look(now, &directory, &ladders.in_use(), &idle.collect::<Vec<_>>(), texts);
+        let refused = directory.people().flat_map(|person| {
+            person.methods.iter().filter_map(|method| {
+                let code = self.refused_code(method.channel, method.address_key)?;
+                Some(Obstacle::MethodRefused { contact: person.id.clone(), channel: method.channel, code })
+            })
+        });
+        readiness.obstacles.extend(refused);
+        readiness
     }
 }
 

@@ -89,6 +89,8 @@ struct DrillView {
     seconds_to_answer: Option<f64>,
     /// What was sent, oldest first; the newest 32 at the most.
     messages: Vec<DrillMessageView>,
+    /// The same, by channel.
+    channels: Vec<DrillChannelView>,
 }
 
 /// How drills went.
@@ -112,9 +114,43 @@ struct DrillMessageView {
     state: &'static str,
     /// Whether the phone has it.
     arrived: bool,
-    /// How many seconds after it was planned Twilio told of its last status.
+    /// How many seconds after it was planned the phone had it, or a human picked up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_to_delivered: Option<f64>,
+    /// How many seconds after it was planned Twilio told of its last status, which may be that it was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds_to_last_status: Option<f64>,
+}
+
+/// The messages of a drill over one channel.
+#[derive(Serialize, utoipa::ToSchema)]
+struct DrillChannelView {
+    /// The channel.
+    channel: Channel,
+    /// How many there were.
+    messages: usize,
+    /// How many of them arrived.
+    arrived: usize,
+    /// After how many seconds the fastest did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_to_delivered_least: Option<f64>,
+    /// After how many seconds the slowest did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_to_delivered_most: Option<f64>,
+}
+
+impl DrillChannelView {
+    fn of(channel: Channel, messages: &[DrillMessageView]) -> Option<Self> {
+        let of_it: Vec<_> = messages.iter().filter(|message| message.channel == channel).collect();
+        let seconds = || of_it.iter().filter_map(|message| message.seconds_to_delivered);
+        (!of_it.is_empty()).then(|| Self {
+            channel,
+            messages: of_it.len(),
+            arrived: of_it.iter().filter(|message| message.arrived).count(),
+            seconds_to_delivered_least: seconds().reduce(f64::min),
+            seconds_to_delivered_most: seconds().reduce(f64::max),
+        })
+    }
 }
 
 impl DrillView {
@@ -138,6 +174,7 @@ impl DrillView {
         };
         let seconds = |at: Timestamp| at.duration_since(alert.opened_at).as_secs_f64().max(0.0);
         let alerts = alert.deliveries.iter().filter(|delivery| delivery.purpose.is_alert());
+        let messages: Vec<_> = alerts.map(DrillMessageView::of).collect();
         Self {
             id: alert.id,
             reference: alert.reference,
@@ -147,7 +184,8 @@ impl DrillView {
             seconds_to_answer: ended_at.filter(|_| answered_via.is_some()).map(seconds),
             answered_by,
             answered_via,
-            messages: alerts.map(DrillMessageView::of).collect(),
+            channels: Channel::ALL.into_iter().filter_map(|channel| DrillChannelView::of(channel, &messages)).collect(),
+            messages,
         }
     }
 }
@@ -155,13 +193,15 @@ impl DrillView {
 impl DrillMessageView {
     fn of(delivery: &Delivery) -> Self {
         let last = delivery.attempts.iter().filter_map(|attempt| attempt.status_at).max();
+        let seconds = |at: Timestamp| at.duration_since(delivery.planned_at).as_secs_f64().max(0.0);
         Self {
             contact: delivery.contact.clone(),
             role: delivery.role,
             channel: delivery.channel,
             state: delivery.state.name(),
             arrived: delivery.has_arrived(),
-            seconds_to_last_status: last.map(|at| at.duration_since(delivery.planned_at).as_secs_f64().max(0.0)),
+            seconds_to_delivered: delivery.arrived_at().map(seconds),
+            seconds_to_last_status: last.map(seconds),
         }
     }
 }

@@ -301,7 +301,7 @@ impl From<Outlook> for OutlookView {
 #[derive(Default, Serialize, utoipa::ToSchema)]
 struct ObstacleView {
     /// `gap`, `on_call_unreachable`, `step_unreachable`, `last_responder_unreachable`, `method_unverified`,
-    /// `method_opted_out` or `template_missing`.
+    /// `method_opted_out`, `method_refused` (Twilio calls the number bad; it is tried all the same) or `template_missing`.
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -321,6 +321,9 @@ struct ObstacleView {
     /// concerns all who are told in that language.
     #[serde(skip_serializing_if = "Option::is_none")]
     purpose: Option<Purpose>,
+    /// Twilio's error code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u32>,
     /// The language that is used, and whose approved template is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -347,6 +350,9 @@ impl From<Obstacle> for ObstacleView {
             Obstacle::LastResponderUnreachable { policy } => view.policy = Some(policy),
             Obstacle::MethodUnverified { contact, channel } | Obstacle::MethodOptedOut { contact, channel } => {
                 (view.contact, view.channel) = (Some(contact), Some(channel));
+            }
+            Obstacle::MethodRefused { contact, channel, code } => {
+                (view.contact, view.channel, view.code) = (Some(contact), Some(channel), Some(code));
             }
             Obstacle::TemplateMissing { contact, purpose, language } => {
                 (view.contact, view.channel) = (contact, Some(Channel::Whatsapp));

@@ -10,7 +10,7 @@ mod table;
 
 use std::fmt::Write as _;
 
-use crate::domain::provider::{ErrorClass, ProviderFault};
+use crate::domain::provider::{ErrorClass, FaultMark, ProviderFault};
 
 pub use table::TABLE;
 
@@ -36,6 +36,8 @@ pub struct ErrorCode {
     pub class: ErrorClass,
     /// The shortest and the longest pause in seconds; only a `Delay` has one.
     pub delay_s: Option<(u32, u32)>,
+    /// What is done about it beside what the class asks for.
+    pub mark: Option<FaultMark>,
     /// What it means, in a sentence for the college's administrator.
     pub meaning: &'static str,
     /// What to do about it, in a sentence for the same reader.
@@ -45,6 +47,11 @@ pub struct ErrorCode {
 /// The row of this code.
 pub fn lookup(code: u32) -> Option<&'static ErrorCode> {
     TABLE.binary_search_by_key(&code, |row| row.code).ok().map(|at| &TABLE[at])
+}
+
+/// What a code says beside what its class asks for.
+pub fn mark_of(code: u32) -> Option<FaultMark> {
+    lookup(code)?.mark
 }
 
 /// What an HTTP answer other than 2xx to a create call asks for.
@@ -143,8 +150,8 @@ const fn class_words(class: ErrorClass) -> ClassWords {
         },
         ErrorClass::Template => ClassWords {
             title: "An approved template is needed",
-            does: "The message goes again as an approved template where one is set, otherwise over the next channel; \
-                   the operator is told.",
+            does: "The next channel goes at once and the operator is told, since outside the 24 hours every message \
+                   of this kind will meet the same fault.",
         },
         ErrorClass::Switch => ClassWords {
             title: "This number or channel will not work",
@@ -160,8 +167,9 @@ const fn class_words(class: ErrorClass) -> ClassWords {
         },
         ErrorClass::Ambiguous => ClassWords {
             title: "Nobody knows whether it was sent",
-            does: "The service looks the message up at Twilio. If that does not settle it, it sends again: a second \
-                   message is better than none.",
+            does: "Said at once: the service looks the message up at Twilio, and if that does not settle it, it sends \
+                   again, for a second message is better than none. Said later, of a message that Twilio had taken: the \
+                   next channel goes at once.",
         },
     }
 }
@@ -177,7 +185,7 @@ pub fn troubleshooting_markdown() -> String {
         for row in TABLE.iter().filter(|row| row.class == class) {
             let _ = writeln!(
                 text,
-                "| [{code}](https://www.twilio.com/docs/api/errors/{code}) | {said} | {meaning}{pause} | {remedy} |",
+                "| [{code}](https://www.twilio.com/docs/api/errors/{code}) | {said} | {meaning}{pause}{mark} | {remedy} |",
                 code = row.code,
                 said = match row.phase {
                     Phase::Sync => "at once",
@@ -186,6 +194,7 @@ pub fn troubleshooting_markdown() -> String {
                 },
                 meaning = row.meaning,
                 pause = pause_words(row.delay_s),
+                mark = mark_words(row.mark),
                 remedy = row.remedy,
             );
         }
@@ -198,6 +207,15 @@ pub fn troubleshooting_markdown() -> String {
 
 fn pause_words(delay_s: Option<(u32, u32)>) -> String {
     delay_s.map_or_else(String::new, |(from, to)| format!(" (Pause: {} to {}.)", span_words(from), span_words(to)))
+}
+
+const fn mark_words(mark: Option<FaultMark>) -> &'static str {
+    match mark {
+        None => "",
+        Some(FaultMark::BadNumber) => " (The number is named in the readiness, until a message arrives there.)",
+        Some(FaultMark::Alarm) => " (The operator is told.)",
+        Some(FaultMark::AlarmOnRepeats) => " (The operator is told where it comes again within a day.)",
+    }
 }
 
 fn span_words(seconds: u32) -> String {
@@ -258,6 +276,19 @@ mod tests {
             assert!(said.page.ends_with(&format!("/{code}")));
         }
         assert_eq!(explain(99_999).class, None);
+    }
+
+    #[test]
+    fn what_the_operator_must_hear_of_and_whose_number_is_bad_is_marked() {
+        let marked = |mark| TABLE.iter().filter(|row| row.mark == Some(mark)).map(|row| row.code).collect::<Vec<_>>();
+        assert_eq!(marked(FaultMark::Alarm), [14107, 21216, 63049]);
+        assert_eq!(marked(FaultMark::AlarmOnRepeats), [30007]);
+        assert_eq!(marked(FaultMark::BadNumber), [21211, 21214, 21217, 21614, 21635, 30005, 30006, 63003, 63024]);
+        // What these classes ask for tells the operator by itself.
+        let told =
+            |row: &ErrorCode| matches!(row.class, ErrorClass::Config | ErrorClass::OptOut | ErrorClass::Template);
+        assert!(TABLE.iter().all(|row| row.mark.is_none() || !told(row)));
+        assert_eq!(mark_of(99_999), None);
     }
 
     #[test]

@@ -1,21 +1,24 @@
 //! The rows. Data only: what they mean to the service stands in the parent module.
 
 use super::{ErrorCode, Phase};
-use crate::domain::provider::ErrorClass;
+use crate::domain::provider::{ErrorClass, FaultMark};
 
-/// Builds the rows: code, when it is said, class, the pause in seconds for a `Delay`, meaning, remedy.
+/// Builds the rows: code, when it is said, class, the pause in seconds for a `Delay`, a mark, meaning, remedy.
 macro_rules! rows {
-    ($($code:literal $phase:ident $class:ident $(($from:literal, $to:literal))? $meaning:literal, $remedy:expr;)*) => {
+    ($($code:literal $phase:ident $class:ident $(($from:literal, $to:literal))? $([$mark:ident])? $meaning:literal, $remedy:expr;)*) => {
         /// Every code that the service knows, sorted by number.
         pub static TABLE: &[ErrorCode] = &[$(ErrorCode {
             code: $code,
             phase: Phase::$phase,
             class: ErrorClass::$class,
             delay_s: rows!(@pause $($from, $to)?),
+            mark: rows!(@mark $($mark)?),
             meaning: $meaning,
             remedy: $remedy,
         }),*];
     };
+    (@mark) => { None };
+    (@mark $mark:ident) => { Some(FaultMark::$mark) };
     (@pause) => { None };
     (@pause $from:literal, $to:literal) => { Some(($from, $to)) };
 }
@@ -45,7 +48,7 @@ const NO_MEDIA: &str = "The service sends no media: look for another program tha
 rows! {
     10001 Both Config "The Twilio account is not active.", REOPEN_ACCOUNT;
     13227 Sync Config "Calls to this country are switched off for the account.", GEO_VOICE;
-    14107 Async Delay (35, 120) "Twilio's loop guard: more than 30 messages went to this number with less than 30 seconds between them.",
+    14107 Async Delay (35, 120) [Alarm] "Twilio's loop guard: more than 30 messages went to this number with less than 30 seconds between them.",
         "Look for a second system that sends to the same number, and for a policy that repeats too fast.";
     20001 Sync Config "Twilio does not know one of the request's parameters.", REPORT;
     20003 Sync Config "Twilio refuses the credentials, or the account is suspended.", CHECK_CREDENTIALS;
@@ -64,14 +67,14 @@ rows! {
     20500 Sync Ambiguous "Twilio met an internal error; the message may or may not have been sent.", WAIT;
     20503 Sync Ambiguous "Twilio is not available just now; the message may or may not have been sent.", WAIT;
     21210 Sync Config "The calling number is neither verified nor one of the account's own.", OWN_SENDER;
-    21211 Sync Switch "The recipient's number is not a valid phone number.", NUMBER;
+    21211 Sync Switch [BadNumber] "The recipient's number is not a valid phone number.", NUMBER;
     21212 Sync Config "The sender is not a valid number.", OWN_SENDER;
     21213 Sync Config "The call named no calling number.", OWN_SENDER;
-    21214 Sync Switch "The number cannot be reached by a call.", NUMBER;
+    21214 Sync Switch [BadNumber] "The number cannot be reached by a call.", NUMBER;
     21215 Sync Config "Calls to this country or number range are switched off for the account.", GEO_VOICE;
-    21216 Sync Switch "Twilio blocks calls to this number; for numbers beginning with +1 also where the account has no approved customer profile.",
+    21216 Sync Switch [Alarm] "Twilio blocks calls to this number; for numbers beginning with +1 also where the account has no approved customer profile.",
         "Complete the primary customer profile in the Twilio console; otherwise use another number for this contact.";
-    21217 Sync Switch "The number to be called does not look like a valid one.", NUMBER;
+    21217 Sync Switch [BadNumber] "The number to be called does not look like a valid one.", NUMBER;
     21219 Sync Config "A trial account may only call verified numbers.", UPGRADE;
     21408 Sync Config "Messages to this country are switched off for the account.", GEO_SMS;
     21602 Sync Config "The message had no text.", REPORT;
@@ -89,14 +92,14 @@ rows! {
     21611 Sync Delay (300, 3600) "The sender's queue already holds ten hours of messages.", MORE_CAPACITY;
     21612 Sync Switch "There is no way from this sender to this recipient.",
         "Use a sender that serves the recipient's country, or give this contact another channel.";
-    21614 Sync Switch "The number cannot receive text messages; it is probably a landline.",
+    21614 Sync Switch [BadNumber] "The number cannot receive text messages; it is probably a landline.",
         "Enter a mobile number for this contact, or reach them by voice.";
     21617 Sync Config "The text is longer than 1600 characters.", "Shorten the message template.";
     21619 Sync Config "The message had neither text, media nor template.", REPORT;
     21620 Sync Config "The address of an attached medium is not valid.", NO_MEDIA;
     21623 Sync Config "The message had more media attached than Twilio takes.", NO_MEDIA;
     21626 Sync Config "The message's validity period is out of range.", REPORT;
-    21635 Sync Switch "The number is a landline and cannot receive text messages.",
+    21635 Sync Switch [BadNumber] "The number is a landline and cannot receive text messages.",
         "Enter a mobile number for this contact, or reach them by voice.";
     21654 Sync Config "Template variables were given without a template.", REPORT;
     21655 Sync Config "Twilio does not know the template's id.",
@@ -116,10 +119,10 @@ rows! {
     30003 Async Delay (120, 600) "The phone is switched off or has no signal.", ASK_PERSON;
     30004 Async Switch "The recipient or their carrier blocks messages from this sender.",
         "Ask the person to unblock the sender, or give them another channel.";
-    30005 Async Switch "The number does not exist any more, or cannot receive messages.", ASK_PERSON;
-    30006 Async Switch "The number is a landline or its carrier cannot be reached.",
+    30005 Async Switch [BadNumber] "The number does not exist any more, or cannot receive messages.", ASK_PERSON;
+    30006 Async Switch [BadNumber] "The number is a landline or its carrier cannot be reached.",
         "Enter a mobile number for this contact, or reach them by voice.";
-    30007 Async Switch "The message was filtered as spam by the carrier or by Twilio.",
+    30007 Async Switch [AlarmOnRepeats] "The message was filtered as spam by the carrier or by Twilio.",
         "If it comes again, make the template plainer, register the sender, and ask Twilio's support with the message SID.";
     30008 Async Delay (60, 300) "The carrier gave no reason for not delivering.", WAIT;
     30017 Async Delay (30, 600) "The recipient's carrier is congested.", WAIT;
@@ -146,7 +149,7 @@ rows! {
         "Put the contacts' numbers on Twilio's global safe list.";
     63001 Both Config "WhatsApp refuses the credentials of our sender.", SENDER_HEALTH;
     63002 Both Config "WhatsApp does not find our sender.", SENDER_HEALTH;
-    63003 Async Switch "The number is not on WhatsApp, or is not valid.",
+    63003 Async Switch [BadNumber] "The number is not on WhatsApp, or is not valid.",
         "Ask whether the person uses WhatsApp on this number; otherwise enter SMS or voice for them.";
     63005 Async Config "WhatsApp does not accept the content.", TEMPLATE_TEXT;
     63006 Async Config "Twilio could not bring the content into WhatsApp's form.", TEMPLATE_TEXT;
@@ -174,7 +177,7 @@ rows! {
         TEMPLATE_TEXT;
     63022 Both Config "The display name of the WhatsApp sender is not certified.", SENDER_HEALTH;
     63023 Async Delay (30, 300) "The channel failed without a reason.", WAIT;
-    63024 Async Switch "WhatsApp does not accept this recipient.",
+    63024 Async Switch [BadNumber] "WhatsApp does not accept this recipient.",
         "Ask whether the person uses WhatsApp on this number; otherwise enter SMS or voice for them.";
     63026 Both Config "Meta refuses the business account behind our WhatsApp sender.", SENDER_HEALTH;
     63027 Async Config "The template does not exist in this language.", TEMPLATE_STATE;
@@ -196,7 +199,7 @@ rows! {
     63040 Async Config "WhatsApp has rejected the template.", TEMPLATE_STATE;
     63041 Async Config "WhatsApp has paused the template, since recipients complained.", TEMPLATE_STATE;
     63042 Async Config "WhatsApp has disabled the template for good.", TEMPLATE_STATE;
-    63049 Async Switch "Meta chose not to deliver a marketing template; to numbers of the USA it never does.",
+    63049 Async Switch [Alarm] "Meta chose not to deliver a marketing template; to numbers of the USA it never does.",
         "Have the template approved in the category Utility.";
     63051 Both Config "Meta has locked the WhatsApp business account.", SENDER_HEALTH;
     63062 Both Config "Meta has restricted the WhatsApp business account.", SENDER_HEALTH;

@@ -8,7 +8,7 @@ use crisis_relay::domain::consent::Ground;
 use crisis_relay::domain::contact::{Channel, Contact, ContactMethod, Directory};
 use crisis_relay::domain::ids::{AddressKey, ContactId};
 use crisis_relay::domain::policy::explain::{Climber, NotTold, StageShown, WhyMissing, WhyNot};
-use crisis_relay::domain::policy::{Policy, Stage, Target};
+use crisis_relay::domain::policy::{Policy, Stage, Step, Target};
 use crisis_relay::domain::provider::{MessageStatus, SendOutcome};
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -81,7 +81,16 @@ fn reasons_hold(
                 directory.contact(id).is_none() && *why == WhyMissing::NotSetUp
             }
             NotTold::Unreachable(id, not_over) => {
-                let each = channels.iter().all(|channel| not_over.iter().any(|(not, _)| not == channel));
+                let says_of = |channels: &[Channel]| {
+                    channels.iter().all(|channel| not_over.iter().any(|(not, _)| not == channel))
+                };
+                // Who has come on call for a rung that was passed over is told with the last responder, over that rung's channels.
+                let is_late = |step: &Step| {
+                    let called = step.targets.iter().flat_map(|target| target.people(directory, shown.at));
+                    called.into_iter().any(|person| person.id == *id) && says_of(&step.channels)
+                };
+                let is_last = matches!(shown.stage, Stage::LastResponder { .. });
+                let each = says_of(channels) || (is_last && policy.steps.iter().any(is_late));
                 each && directory.contact(id).is_some() && holds(id, not_over)
             }
             NotTold::NobodyOf(role) => !directory.people().any(|person| person.role == *role),
@@ -96,7 +105,14 @@ fn reasons_hold(
     for told in &shown.told {
         prop_assert!(told.over.iter().all(|(channel, _)| has(&told.contact, *channel) && ground.allows(*channel)));
         prop_assert!(holds(&told.contact, &told.not_over), "{:?}", told);
-        let so = if told.stands_in { somebody_is_missing || is_last } else { named.contains(&told.contact) };
+        // Who has come on call since their rung was passed over is told with the last responder.
+        let is_late = || {
+            let called = policy.steps.iter().flat_map(|step| &step.targets);
+            let mut called = called.flat_map(|target| target.people(directory, shown.at));
+            is_last && called.any(|person| person.id == told.contact)
+        };
+        let so =
+            if told.stands_in { somebody_is_missing || is_last } else { named.contains(&told.contact) || is_late() };
         prop_assert!(so, "{:?} stands in for nobody: {:?}", told, shown);
     }
     Ok(())

@@ -245,7 +245,12 @@ proptest! {
         }
         // Where a message to the person is in hand still, the stage joins it: so not every stage has one of its own.
         let tried: BTreeSet<&ContactId> = driver.begun.values().map(|begun| &begun.contact).collect();
-        for (stage, (wanted, _)) in stages {
+        // Who stands in for nobody is the turn of one after the other, and that somebody is told is said above.
+        let is_for_somebody = |stage: Stage| {
+            let rungs = world.policies().any(|policy| !named(stage, policy, &world.directory, driver.now).is_empty());
+            rungs || !matches!(stage, Stage::LastResponder { .. })
+        };
+        for (stage, (wanted, _)) in stages.into_iter().filter(|(stage, _)| is_for_somebody(*stage)) {
             prop_assert!(wanted.iter().all(|person| tried.contains(person)), "{:?}: {:?} of {:?}", stage, tried, wanted);
         }
     }

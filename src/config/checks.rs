@@ -357,7 +357,7 @@ impl Unapproved {
         let instead = match self.purpose {
             Purpose::CounsellorAlert => "",
             Purpose::TakenNotice | Purpose::OutcomeReminder | Purpose::FollowUpReminder => {
-                "; it goes by text message, and to nobody who has WhatsApp alone"
+                "; whoever the ladder tells by text message as well gets one instead"
             }
             Purpose::EmergencyContact => ", and relatives have sent none",
         };

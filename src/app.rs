@@ -26,7 +26,8 @@ use crate::domain::contact::{Channel, ContactRole, Directory, PhoneNumber};
 use crate::domain::delivery::DeliveryRules;
 use crate::domain::event::Score;
 use crate::domain::message::{TemplateSet, Texts};
-use crate::domain::policy::{Ladders, Policy, Step, Target};
+use crate::domain::policy::{DefaultLadder, Policy, Step, Target};
+use crate::domain::roster::CONFIGURED;
 use crate::health::Health;
 use crate::http::auth::{
     ApiKeyHash, ApiKeyRecord, ApiKeys, Authenticator, JwksSettings, JwtKeySource, JwtSettings, Role, SharedSecret,
@@ -741,7 +742,8 @@ async fn organisation(
         directory: Directory::new(contacts),
         senders,
         codes: code_texts(config, provider),
-        ladders: Ladders::one(&Arc::new(policy(config)?), composer.bands()),
+        ladder: default_ladder(config)?,
+        bands: composer.bands(),
         threshold,
         texts,
         composer: Arc::new(composer),
@@ -780,34 +782,33 @@ fn configured_contacts(config: &Config, provider: &Provider) -> Vec<ConfiguredCo
     std::iter::once(first).chain(further).collect()
 }
 
-/// The ladder of the configuration.
-fn policy(config: &Config) -> Result<Policy, StartError> {
+/// The ladder of the configuration, before it is known who is set up over the API.
+fn default_ladder(config: &Config) -> Result<DefaultLadder, StartError> {
     let policy = &config.policy;
-    let id = "default".parse().map_err(|error| StartError::Faults(vec![fault("policy", error, "")]))?;
-    Ok(Policy {
+    let first = &config.counsellor.contact_id;
+    let id = CONFIGURED.parse().map_err(|error| StartError::Faults(vec![fault("policy", error, "")]))?;
+    let figures = Policy {
         id,
         version: 1,
         steps: policy.steps.iter().map(step).collect(),
         rounds: policy.rounds,
         repeat_every: policy.repeat_every,
-        last_responder: Target::Contact(policy.last_responder.clone()),
+        last_responder: Target::Contact(policy.last_responder.as_ref().unwrap_or(first).clone()),
         last_responder_channels: policy.last_responder_channels.clone(),
         fall_over_after: policy.fall_over_after,
         last_responder_every: policy.last_responder_every,
+        further_rounds_with_last: false,
         act_within: policy.acknowledged_action_within,
         check_in_within: policy.check_in_within,
         resolve_by_reply: policy.resolve_by_reply,
         emergency_contact_after: policy.emergency_contact_after,
         respond_within: policy.respond_within,
-    })
+    };
+    Ok(DefaultLadder::new(figures, first.clone(), policy.last_responder.is_some()))
 }
 
 fn step(step: &crate::config::Step) -> Step {
-    Step {
-        after: step.after,
-        targets: step.contacts.iter().cloned().map(Target::Contact).collect(),
-        channels: step.channels.clone(),
-    }
+    Step { after: step.after, targets: step.targets.clone(), channels: step.channels.clone() }
 }
 
 fn rules(config: &Config) -> Rules {

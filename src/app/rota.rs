@@ -5,11 +5,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::composer::OrganisationComposer;
-use super::{Provider, StartError, configured_contacts, fault, policy, texts};
+use super::{Provider, StartError, configured_contacts, default_ladder, fault, texts};
 use crate::config::{Config, Unapproved, unapproved};
 use crate::domain::contact::{Contact, ContactMethod, Directory};
 use crate::domain::ids::{AddressKey, PersonKey};
-use crate::domain::policy::Ladders;
 use crate::domain::readiness::Obstacle;
 use crate::domain::roster::{Roster, RosterPolicy};
 use crate::domain::sealed::Sealed;
@@ -40,7 +39,7 @@ pub fn rota_findings(
     let bands = OrganisationComposer::new(config, Arc::clone(&texts))?.bands();
     let people = configured_contacts(config, provider).iter().map(|contact| outline(config, contact)).collect();
     let configured = Directory::new(people);
-    let ladders = roster.ladders(&Ladders::one(&Arc::new(policy(config)?), bands));
+    let ladders = roster.ladders(&default_ladder(config)?, &configured, bands);
     let mut found = RotaFindings::default();
     for known in roster.policies.iter().filter(|known| known.is_active()) {
         let policy = &known.policy;
@@ -69,6 +68,10 @@ pub fn rota_findings(
             }
             Obstacle::OnCallUnreachable { schedule, contact, from } => {
                 found.notes.push(format!("schedule {schedule}: {contact} is on call from {from} and cannot be told"));
+            }
+            Obstacle::ContactOnNoLadder { contact } => {
+                let what = "is on no ladder in use: no case tells them anything";
+                found.notes.push(format!("contact {contact}: {what}"));
             }
             Obstacle::MethodUnverified { contact, channel } => {
                 found.notes.push(format!("contact {contact}: the number for {} is not verified", channel.as_str()));

@@ -253,7 +253,9 @@ async fn sqlite(config: &Config, keyring: Option<&LocalKeyring>, findings: &mut 
     let path = config.store.path.display().to_string();
     let settings = app::sqlite_settings(config);
     if !config.store.path.exists() {
-        return findings.unproven("store", &format!("{path} does not exist yet: the first start makes it"));
+        findings.unproven("store", &format!("{path} does not exist yet: the first start makes it"));
+        // Whom the configuration alone would tell can be seen all the same.
+        return rota(config, None, findings);
     }
     let (opened, fine) = match SqliteStore::open(&settings) {
         Err(OpenError::InUse) => (SqliteStore::open_to_read(&settings), "is migrated; a running service has it"),

@@ -218,8 +218,10 @@ fn further_senders(config: &Config, r: &mut Reader<'_>) {
     const SMS_FROM: &str = "twilio.sms_from";
     const VOICE_FROM: &str = "twilio.voice_from";
     let policy = &config.policy;
-    let channels = policy.steps.iter().flat_map(|step| &step.channels).chain(&policy.last_responder_channels);
-    let channels: BTreeSet<&Channel> = channels.collect();
+    let written = policy.steps.iter().flat_map(|step| &step.channels).chain(&policy.last_responder_channels).copied();
+    // Without rungs everybody is told over all that they have.
+    let everybody = every_number(config).into_iter().map(|(_, channel, _)| channel);
+    let channels: BTreeSet<Channel> = if policy.steps.is_empty() { everybody.collect() } else { written.collect() };
     if !wants_twilio(config, r) {
         return;
     }

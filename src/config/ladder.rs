@@ -7,6 +7,7 @@ use super::reader::{Reader, parse_duration, show_duration};
 use super::settings::{Contact, Counsellor, Step};
 use crate::domain::contact::{Channel, ContactRole, Language, PhoneNumber};
 use crate::domain::ids::ContactId;
+use crate::domain::policy::Target;
 
 /// The longest that a rung may wait for.
 const AFTER_MAX: Duration = Duration::from_secs(3_600);
@@ -103,7 +104,6 @@ fn contact<'l>(r: &mut Reader<'l>, index: usize, table: &'l toml::Table) -> Opti
 /// Everybody who can be told.
 pub(super) struct People {
     all: Vec<(ContactId, ContactRole, Vec<Channel>)>,
-    counsellor: ContactId,
 }
 
 impl People {
@@ -113,7 +113,7 @@ impl People {
             let channels = contact.methods.iter().map(|(channel, _)| *channel).collect();
             (contact.id.clone(), contact.role, channels)
         });
-        Self { all: std::iter::once(first).chain(further).collect(), counsellor: counsellor.contact_id.clone() }
+        Self { all: std::iter::once(first).chain(further).collect() }
     }
 
     fn channels_of(&self, id: &ContactId) -> Option<&[Channel]> {
@@ -128,10 +128,11 @@ impl People {
         Channel::ALL.into_iter().filter(has).collect()
     }
 
-    /// Who is told at last, if nothing else is said: who has the most to decide.
-    fn most_senior(&self) -> &ContactId {
-        let mut senior = self.with_role(ContactRole::DutyManager).chain(self.with_role(ContactRole::Lead));
-        senior.next().unwrap_or(&self.counsellor)
+    /// Who of the configuration is told at last, if nobody is named. Over the API there may be somebody more senior.
+    fn most_senior(&self) -> Vec<ContactId> {
+        let of = |role| self.with_role(role).cloned().collect::<Vec<_>>();
+        let senior = [ContactRole::DutyManager, ContactRole::Lead].map(of);
+        senior.into_iter().find(|people| !people.is_empty()).unwrap_or_else(|| of(ContactRole::Counsellor))
     }
 
     fn with_role(&self, role: ContactRole) -> impl Iterator<Item = &ContactId> {
@@ -146,7 +147,7 @@ fn counsellor_channels(counsellor: &Counsellor) -> Vec<Channel> {
     [Channel::Whatsapp].into_iter().chain(sms).chain(voice).collect()
 }
 
-/// The rungs. What is not in order is left out, and is a fault.
+/// The rungs, as they are written; none: everybody has the usual place. What is not in order is left out, and is a fault.
 pub(super) fn steps(r: &mut Reader<'_>, people: &People) -> Vec<Step> {
     let mut seen = std::collections::BTreeSet::new();
     for (id, ..) in &people.all {
@@ -158,36 +159,8 @@ pub(super) fn steps(r: &mut Reader<'_>, people: &People) -> Vec<Step> {
             );
         }
     }
-    let tables = r.tables("policy.steps");
-    if tables.is_empty() {
-        return usual_steps(people);
-    }
-    let steps = tables.into_iter().enumerate();
+    let steps = r.tables("policy.steps").into_iter().enumerate();
     steps.map(|(index, table)| step(r, index, table, people)).collect()
-}
-
-/// The usual ladder, as far as there are people for it: the counsellor at once, and after 90 seconds by phone; a second one
-/// after three minutes, after six everybody who counsels or leads, and after ten the duty managers.
-fn usual_steps(people: &People) -> Vec<Step> {
-    const MINUTE: Duration = Duration::from_secs(60);
-    let all = |role| people.with_role(role).cloned().collect::<Vec<_>>();
-    let (counsellors, leads, managers) =
-        (all(ContactRole::Counsellor), all(ContactRole::Lead), all(ContactRole::DutyManager));
-    let second: Vec<ContactId> = counsellors.iter().find(|id| **id != people.counsellor).cloned().into_iter().collect();
-    // Whoever has been told already is told again only together with somebody who has not.
-    let everybody = if leads.is_empty() && counsellors.len() <= 2 { Vec::new() } else { [leads, counsellors].concat() };
-    let (mut written, mut called) = (people.channels_of_all(std::slice::from_ref(&people.counsellor)), Vec::new());
-    written.retain(|channel| *channel != Channel::Voice);
-    if people.channels_of(&people.counsellor).is_some_and(|theirs| theirs.contains(&Channel::Voice)) {
-        called.push(Channel::Voice);
-    }
-    let until_second = if called.is_empty() { 3 * MINUTE } else { MINUTE + MINUTE / 2 };
-    let counsellor = |channels, after| Step { after, channels, contacts: vec![people.counsellor.clone()] };
-    let first = [counsellor(written, Duration::ZERO), counsellor(called, MINUTE + MINUTE / 2)];
-    let others = [(until_second, second), (3 * MINUTE, everybody), (4 * MINUTE, managers)];
-    let others = others.map(|(after, contacts)| Step { after, channels: people.channels_of_all(&contacts), contacts });
-    let rungs = first.into_iter().chain(others);
-    rungs.filter(|step| !step.contacts.is_empty() && !step.channels.is_empty()).collect()
 }
 
 fn step<'l>(r: &mut Reader<'l>, index: usize, table: &'l toml::Table, people: &People) -> Step {
@@ -206,12 +179,6 @@ fn step<'l>(r: &mut Reader<'l>, index: usize, table: &'l toml::Table, people: &P
     let mut contacts = fields.words("contacts", rule, remedy, |word| word.parse::<ContactId>().ok());
     let (rule, remedy) = ("must be a list of counsellor, lead and duty_manager", "write it like [\"lead\"]");
     let roles = fields.words("roles", rule, remedy, ContactRole::staff_from_word);
-    for role in roles {
-        if people.with_role(role).next().is_none() {
-            fields.fault("roles", &format!("name {}, and nobody has that role", role.as_str()), "add such a contact");
-        }
-        contacts.extend(people.with_role(role).cloned());
-    }
     let mut seen = std::collections::BTreeSet::new();
     contacts.retain(|id| seen.insert(id.clone()));
     if channels.iter().enumerate().any(|(at, channel)| channels[..at].contains(channel)) {
@@ -220,13 +187,23 @@ fn step<'l>(r: &mut Reader<'l>, index: usize, table: &'l toml::Table, people: &P
     if channels.is_empty() && !fields.r.any_faulty_under(&format!("{}.channels", fields.at)) {
         fields.fault("channels", "is empty", LIKE);
     }
-    if contacts.is_empty() && !fields.r.any_faulty_under(&fields.at) {
+    if contacts.is_empty() && roles.is_empty() && !fields.r.any_faulty_under(&fields.at) {
         fields.fault("contacts", "is empty: this rung tells nobody", "name contacts, or roles");
     }
     for id in &contacts {
         reachable(&mut fields, "contacts", id, &channels, people);
     }
-    Step { after: after.unwrap_or_default(), contacts, channels }
+    // Who is set up over the API is not known here: whether a role has anybody at all is looked at with them.
+    let mut targets: Vec<Target> = contacts.into_iter().map(Target::Contact).collect();
+    for role in roles {
+        for id in people.with_role(role) {
+            reachable(&mut fields, "roles", id, &channels, people);
+        }
+        if !targets.contains(&Target::Role(role)) {
+            targets.push(Target::Role(role));
+        }
+    }
+    Step { after: after.unwrap_or_default(), targets, channels }
 }
 
 fn reachable(fields: &mut Fields<'_, '_>, field: &str, id: &ContactId, channels: &[Channel], people: &People) {
@@ -243,17 +220,17 @@ fn reachable(fields: &mut Fields<'_, '_>, field: &str, id: &ContactId, channels:
     }
 }
 
-/// Who is told at last, and over what: every channel they have a number on.
-pub(super) fn last_responder(r: &mut Reader<'_>, people: &People) -> (ContactId, Vec<Channel>) {
+/// Who is told at last, if somebody is named, and over what: every channel they have a number on.
+pub(super) fn last_responder(r: &mut Reader<'_>, people: &People) -> (Option<ContactId>, Vec<Channel>) {
     const KEY: &str = "policy.last_responder";
     let rule = super::reader::Rule { rule: "must be the id of a contact", remedy: "name one of [[contacts]]" };
     let named = r.optional(KEY, &rule, |text| text.parse::<ContactId>().ok(), |id| format!("\"{id}\""));
-    let id = named.unwrap_or_else(|| people.most_senior().clone());
+    let Some(id) = named else { return (None, people.channels_of_all(&people.most_senior())) };
     let channels = people.channels_of(&id).map(<[Channel]>::to_vec);
     if channels.is_none() {
         r.fault(KEY, "is nobody among the contacts", rule.remedy);
     }
-    (id, channels.unwrap_or_default())
+    (Some(id), channels.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -269,57 +246,31 @@ mod tests {
     }
 
     #[test]
-    fn without_rungs_the_counsellor_is_told_over_what_they_have() {
-        let ladder = |variables: &[(&str, &str)]| {
-            let policy = load("", variables).unwrap().policy;
-            assert_eq!((policy.steps.len(), policy.last_responder.as_str()), (1, "counsellor"));
-            assert_eq!(policy.steps[0].channels, policy.last_responder_channels);
+    fn without_rungs_none_are_made_up_here_and_the_last_responders_channels_are_those_of_the_most_senior() {
+        let last = |file: &str, variables: &[(&str, &str)]| {
+            let policy = load(file, variables).unwrap().policy;
+            assert_eq!((policy.steps.len(), policy.last_responder), (0, None));
             policy.last_responder_channels
         };
-        assert_eq!(ladder(&[]), [Channel::Whatsapp]);
-        assert_eq!(ladder(&[("COUNSELLOR_SMS_TO", "+919876543219")]), [Channel::Whatsapp, Channel::Sms]);
+        assert_eq!(last("", &[]), [Channel::Whatsapp]);
+        assert_eq!(last("", &[("COUNSELLOR_SMS_TO", "+919876543219")]), [Channel::Whatsapp, Channel::Sms]);
+        assert_eq!(last(PEOPLE, &[]), [Channel::Whatsapp], "the manager's");
     }
 
     #[test]
-    fn without_rungs_everybody_has_the_usual_place() {
-        let ladder = |contacts: &[(&str, &str)]| {
-            let file: String = contacts
-                .iter()
-                .enumerate()
-                .map(|(place, (id, role))| {
-                    format!("[[contacts]]\nid = '{id}'\nrole = '{role}'\nsms_to = '+9198765432{place:02}'\n")
-                })
-                .collect();
-            let policy = load(&file, &[]).unwrap().policy;
-            let mut minutes = 0;
-            let rungs = policy.steps.iter().map(|step| {
-                minutes += step.after.as_secs() / 60;
-                let told: Vec<&str> = step.contacts.iter().map(ContactId::as_str).collect();
-                format!("{minutes} {}", told.join("+"))
-            });
-            (rungs.collect::<Vec<_>>().join(", "), policy.last_responder.as_str().to_owned())
-        };
-        let shown = |rungs: &str, last: &str| (rungs.to_owned(), last.to_owned());
-        assert_eq!(ladder(&[("bela", "counsellor")]), shown("0 counsellor, 3 bela", "counsellor"));
-        assert_eq!(ladder(&[("lead", "lead")]), shown("0 counsellor, 3 lead+counsellor", "lead"));
-        assert_eq!(
-            ladder(&[("bela", "counsellor"), ("lead", "lead"), ("manager", "duty_manager")]),
-            shown("0 counsellor, 3 bela, 6 lead+counsellor+bela, 10 manager", "manager")
-        );
-    }
-
-    #[test]
-    fn rungs_name_people_and_roles_each_person_once() {
+    fn rungs_name_people_and_roles_each_once() {
         let steps = "[[policy.steps]]\ncontacts = ['counsellor']\nchannels = ['whatsapp']\n\
-            [[policy.steps]]\nafter = '90s'\ncontacts = ['lead']\nroles = ['lead', 'counsellor']\n\
+            [[policy.steps]]\nafter = '90s'\ncontacts = ['lead']\nroles = ['lead', 'counsellor', 'lead']\n\
             channels = ['sms', 'whatsapp']";
         let policy = load(&with(steps), &[]).unwrap().policy;
-        let told = policy.steps.iter().map(|step| step.contacts.iter().map(ContactId::as_str).collect::<Vec<_>>());
-        assert_eq!(told.collect::<Vec<_>>(), [vec!["counsellor"], vec!["lead", "counsellor"]]);
+        let contact = |id: &str| Target::Contact(id.parse().unwrap());
+        let roles = [ContactRole::Lead, ContactRole::Counsellor].map(Target::Role);
+        assert_eq!(policy.steps[0].targets, [contact("counsellor")]);
+        assert_eq!(policy.steps[1].targets, [vec![contact("lead")], roles.to_vec()].concat());
         assert_eq!(policy.steps[1].after, Duration::from_secs(90));
         assert_eq!(policy.steps[1].channels, [Channel::Sms, Channel::Whatsapp]);
         assert_eq!(
-            (policy.last_responder.as_str(), policy.last_responder_channels),
+            (policy.last_responder.unwrap().as_str(), policy.last_responder_channels),
             ("manager", vec![Channel::Whatsapp])
         );
     }
@@ -366,8 +317,10 @@ mod tests {
             let found = faulty(load(&with(&format!("[[policy.steps]]\n{step}")), &[]));
             assert_eq!(found, keys(&[&format!("policy.steps{field}")]), "{step}");
         }
-        let file = "[[policy.steps]]\nroles = ['lead']\nchannels = ['sms']";
-        assert_eq!(faulty(load(file, &[])), keys(&["policy.steps[0].roles"]), "nobody has that role");
+        let roles = |channel: &str| format!("[[policy.steps]]\nroles = ['lead']\nchannels = ['{channel}']");
+        assert_eq!(faulty(load(&with(&roles("whatsapp")), &[])), keys(&["policy.steps[0].roles"]), "the lead has none");
+        // Somebody over the API may have that role.
+        assert_eq!(faulty(load(&roles("sms"), &[])), keys(&[]));
         assert_eq!(faulty(load("policy.last_responder = 'nobody'", &[])), keys(&["policy.last_responder"]));
     }
 

@@ -15,6 +15,7 @@ use super::values::{ApiRole, KeyHash, LogFormat, MasterKey, Mode, Sid, StoreKind
 use crate::domain::contact::{Channel, ContactRole, Language, PhoneNumber};
 use crate::domain::ids::{ContactId, OrganisationId};
 use crate::domain::message::{Purpose, TemplateSet, Texts};
+use crate::domain::policy::Target;
 use crate::secret::Secret;
 
 /// Everything the service is told from outside.
@@ -140,8 +141,8 @@ pub struct Contact {
 pub struct Step {
     /// After the rung before it.
     pub after: Duration,
-    /// Who is told: at least one, and each has one of the channels.
-    pub contacts: Vec<ContactId>,
+    /// Who is told: people of the configuration, each of whom has one of the channels, and roles.
+    pub targets: Vec<Target>,
     /// Over which channels, in this order.
     pub channels: Vec<Channel>,
 }
@@ -172,11 +173,11 @@ pub struct Decision {
 /// Who is told, how often, and how long.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// The rungs; never empty.
+    /// The rungs; none: everybody has the usual place.
     pub steps: Vec<Step>,
-    /// Who is told when every round was in vain.
-    pub last_responder: ContactId,
-    /// Over which channels, in this order.
+    /// Who is told when every round was in vain; `None`: whoever has the most to decide, of those who are set up.
+    pub last_responder: Option<ContactId>,
+    /// Over which channels they have a number in the configuration, in this order.
     pub last_responder_channels: Vec<Channel>,
     /// From one channel to the next, where a message has not arrived.
     pub fall_over_after: Duration,

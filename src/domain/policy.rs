@@ -4,6 +4,7 @@ mod called;
 pub mod check;
 pub mod explain;
 mod ladders;
+mod usual;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::contact::{Channel, ContactRole, Directory};
 use super::ids::{ContactId, PolicyId, ScheduleId};
 pub use called::Called;
 pub use ladders::Ladders;
+pub use usual::DefaultLadder;
 
 /// Who a step tells. A role and a schedule come to people when the step begins, not before: see [`Called`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +48,13 @@ pub struct Step {
 /// round 1: step 1 .. step n   round 2: step 1 .. step n   …   then the last responder, again and again,
 /// until a human answers
 /// ```
+///
+/// With [`further_rounds_with_last`](Self::further_rounds_with_last) the last responder's turn comes after the first round, and the
+/// rungs of the further ones are told with them:
+///
+/// ```text
+/// round 1: step 1 .. step n   last responder   last responder, step 1   last responder, step 2   …
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// The policy's id.
@@ -66,6 +75,10 @@ pub struct Policy {
     /// How often the last responder is told again.
     #[serde(with = "millis")]
     pub last_responder_every: Duration,
+    /// The last responder's turn comes after the first round. The rungs of the further rounds are told together with them,
+    /// one at each turn, so that nobody is given up on whom the ladder tells several times.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub further_rounds_with_last: bool,
     /// How long after it was planned a message may be without a receipt of its arrival before the same person is told
     /// over the next channel.
     #[serde(with = "millis", default = "fall_over_after")]
@@ -122,6 +135,11 @@ impl Policy {
         reach.dedup();
         // Where nobody is set up at all, the alarm that nobody is told shall not look like missing consent.
         if reach.is_empty() { self.channels() } else { reach }
+    }
+
+    /// How often the ladder is climbed before the last responder's turn comes.
+    pub const fn rounds_before_last(&self) -> u32 {
+        if self.further_rounds_with_last { 1 } else { self.rounds }
     }
 
     /// Whether it names this person.
@@ -182,6 +200,27 @@ impl Stage {
         }
     }
 
+    /// The rung that this turn of the last responder's tells again, from 0; `None`: nobody but the last responder is told.
+    pub fn told_again(&self, policy: &Policy) -> Option<u32> {
+        match *self {
+            Self::LastResponder { times } if policy.further_rounds_with_last => {
+                let (turns, rungs) = (times.checked_sub(2)?, u32::try_from(policy.steps.len()).ok()?);
+                (turns / rungs.max(1) < policy.rounds.saturating_sub(1)).then(|| turns % rungs.max(1))
+            }
+            Self::LastResponder { .. } | Self::Step { .. } => None,
+        }
+    }
+
+    /// Whether this stage comes in the same round as `rung`; the last responder's first turn is the end of the round before it.
+    pub const fn is_in_round_of(&self, rung: &Self) -> bool {
+        match (*self, *rung) {
+            (Self::Step { round, .. }, Self::Step { round: of, .. }) => round == of,
+            (Self::LastResponder { times: 1 }, Self::Step { .. }) => true,
+            (Self::LastResponder { .. }, Self::Step { .. } | Self::LastResponder { .. })
+            | (Self::Step { .. }, Self::LastResponder { .. }) => false,
+        }
+    }
+
     /// How long this stage waits for an answer before the next one.
     pub fn patience(&self, policy: &Policy) -> Duration {
         match self {
@@ -198,7 +237,7 @@ impl Stage {
             Self::Step { round, step } if (step as usize + 1) < policy.steps.len() => {
                 Self::Step { round, step: step + 1 }
             }
-            Self::Step { round, .. } if round < policy.rounds.saturating_sub(1) => {
+            Self::Step { round, .. } if round < policy.rounds_before_last().saturating_sub(1) => {
                 Self::Step { round: round + 1, step: 0 }
             }
             Self::Step { .. } => Self::LastResponder { times: 1 },

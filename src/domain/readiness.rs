@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::contact::{Channel, Directory, Language};
+use super::contact::{Channel, Contact, Directory, Language};
 use super::ids::{ContactId, PolicyId, ScheduleId};
 use super::message::{Purpose, Texts};
 use super::policy::check::{OUTLOOK, can_be_told};
@@ -67,6 +67,11 @@ pub enum Obstacle {
         /// The policy.
         policy: PolicyId,
     },
+    /// Somebody who can be told, and whom no rung and no last responder of a policy in use comes to: no case tells them anything.
+    ContactOnNoLadder {
+        /// Who.
+        contact: ContactId,
+    },
     /// A number that nobody has proved to reach its person.
     MethodUnverified {
         /// Whose.
@@ -104,11 +109,12 @@ pub enum Obstacle {
 
 impl Obstacle {
     /// Every kind's name, as in the API and in metric labels.
-    pub const KINDS: [&str; 8] = [
+    pub const KINDS: [&str; 9] = [
         "gap",
         "on_call_unreachable",
         "step_unreachable",
         "last_responder_unreachable",
+        "contact_on_no_ladder",
         "method_unverified",
         "method_opted_out",
         "method_refused",
@@ -122,6 +128,7 @@ impl Obstacle {
             Self::OnCallUnreachable { .. } => "on_call_unreachable",
             Self::StepUnreachable { .. } => "step_unreachable",
             Self::LastResponderUnreachable { .. } => "last_responder_unreachable",
+            Self::ContactOnNoLadder { .. } => "contact_on_no_ladder",
             Self::MethodUnverified { .. } => "method_unverified",
             Self::MethodOptedOut { .. } => "method_opted_out",
             Self::MethodRefused { .. } => "method_refused",
@@ -134,7 +141,8 @@ impl Obstacle {
         match self {
             Self::Gap { from, .. } | Self::OnCallUnreachable { from, .. } => Some(*from),
             Self::StepUnreachable { .. } | Self::LastResponderUnreachable { .. } => Some(Timestamp::MIN),
-            Self::MethodUnverified { .. }
+            Self::ContactOnNoLadder { .. }
+            | Self::MethodUnverified { .. }
             | Self::MethodOptedOut { .. }
             | Self::MethodRefused { .. }
             | Self::TemplateMissing { .. } => None,
@@ -168,6 +176,9 @@ impl Readiness {
         for policy in in_use {
             obstacles.extend(against_policy(policy, directory));
         }
+        let left_out =
+            directory.people().filter(|person| !in_use.iter().any(|policy| comes_to(policy, person, directory)));
+        obstacles.extend(left_out.map(|person| Obstacle::ContactOnNoLadder { contact: person.id.clone() }));
         obstacles.extend(idle.iter().map(|method| {
             let (contact, channel) = (method.contact.clone(), method.channel);
             if method.opted_out {
@@ -199,6 +210,7 @@ impl Readiness {
             Obstacle::OnCallUnreachable { .. }
             | Obstacle::StepUnreachable { .. }
             | Obstacle::LastResponderUnreachable { .. }
+            | Obstacle::ContactOnNoLadder { .. }
             | Obstacle::MethodUnverified { .. }
             | Obstacle::MethodOptedOut { .. }
             | Obstacle::MethodRefused { .. }
@@ -246,6 +258,14 @@ fn against(
     obstacles
 }
 
+/// Whether a policy ever tells this person anything, on whatever rung.
+fn comes_to(policy: &Policy, person: &Contact, directory: &Directory) -> bool {
+    let rungs = policy.steps.iter().flat_map(|step| step.targets.iter().map(|target| (target, &step.channels)));
+    rungs.chain([(&policy.last_responder, &policy.last_responder_channels)]).any(|(target, channels)| {
+        can_be_told(person, channels) && target.ever(directory).into_iter().any(|named| named.id == person.id)
+    })
+}
+
 fn against_policy(policy: &Policy, directory: &Directory) -> Vec<Obstacle> {
     let reaches = |target: &Target, channels: &[Channel]| {
         target.ever(directory).into_iter().any(|person| can_be_told(person, channels))
@@ -269,7 +289,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::contact::{Contact, ContactMethod, ContactRole};
+    use crate::domain::contact::{ContactMethod, ContactRole};
     use crate::domain::ids::{AddressKey, PersonKey};
     use crate::domain::message::TemplateSet;
     use crate::domain::policy::Step;
@@ -314,6 +334,7 @@ mod tests {
             last_responder: Target::Contact(last.parse().unwrap()),
             last_responder_channels: channels,
             last_responder_every: Duration::from_secs(60),
+            further_rounds_with_last: false,
             fall_over_after: Duration::from_secs(30),
             act_within: Duration::from_secs(900),
             check_in_within: Duration::from_secs(300),
@@ -333,6 +354,7 @@ mod tests {
             Obstacle::OnCallUnreachable { contact, from, .. } => format!("unreachable {contact} {from}"),
             Obstacle::StepUnreachable { step, .. } => format!("step {step}"),
             Obstacle::LastResponderUnreachable { .. } => "last".to_owned(),
+            Obstacle::ContactOnNoLadder { contact } => format!("on no ladder {contact}"),
             Obstacle::MethodUnverified { contact, channel } => format!("unverified {contact} {}", channel.as_str()),
             Obstacle::MethodOptedOut { contact, channel } => format!("opted out {contact} {}", channel.as_str()),
             Obstacle::MethodRefused { contact, channel, code } => format!("{code} {contact} {}", channel.as_str()),
@@ -365,6 +387,7 @@ mod tests {
                 "gap 2026-10-25T00:00:00Z 2026-10-25T03:00:00Z",
                 "unreachable bela 2026-10-25T03:00:00Z",
                 "gap 2026-11-01T01:00:00Z 2026-11-01T03:00:00Z",
+                "on no ladder bela",
             ]
         );
         assert_eq!(readiness.next_gap(), Some("2026-10-25T00:00:00Z".parse().unwrap()));
@@ -383,7 +406,9 @@ mod tests {
         let english = |said| ((said, "en".parse().unwrap()), "HX1".to_owned());
         let all_but_one = [Purpose::CounsellorAlert, Purpose::TakenNotice, Purpose::OutcomeReminder];
         let texts = Texts::new(TemplateSet::builtin(), all_but_one.map(english).into(), true);
-        let readiness = Readiness::look(NOW.parse().unwrap(), &directory, &[], &[], &texts);
+        let mut everybody = policy(Target::Role(ContactRole::Counsellor), "asha");
+        everybody.steps[0].channels = vec![Channel::Whatsapp, Channel::Sms];
+        let readiness = Readiness::look(NOW.parse().unwrap(), &directory, &[&everybody], &[], &texts);
         assert_eq!(
             told(&readiness),
             [
@@ -408,9 +433,12 @@ mod tests {
             opted_out,
         });
         let readiness = Readiness::look(NOW.parse().unwrap(), &directory, &[&policy], &idle, &simulated());
-        assert_eq!(told(&readiness), ["step 0", "last", "opted out bela whatsapp", "unverified bela whatsapp"]);
+        assert_eq!(
+            told(&readiness),
+            ["step 0", "last", "on no ladder bela", "opted out bela whatsapp", "unverified bela whatsapp"]
+        );
         let bites: Vec<bool> = readiness.obstacles.iter().map(|obstacle| obstacle.bites_from().is_some()).collect();
-        assert_eq!(bites, [true, true, false, false]);
+        assert_eq!(bites, [true, true, false, false, false]);
         assert!(readiness.obstacles.iter().all(|obstacle| Obstacle::KINDS.contains(&obstacle.kind())));
     }
 }

@@ -143,6 +143,6 @@ fn rungs_until(stage: Stage, policy: &Policy) -> u64 {
     let rungs = policy.steps.len() as u64;
     match stage {
         Stage::Step { round, step } => u64::from(round) * rungs + u64::from(step) + 1,
-        Stage::LastResponder { times } => u64::from(policy.rounds) * rungs + u64::from(times),
+        Stage::LastResponder { times } => u64::from(policy.rounds_before_last()) * rungs + u64::from(times),
     }
 }

@@ -45,9 +45,10 @@ use crate::domain::crowd::{Crowd, PhonePace};
 use crate::domain::delivery::Lease;
 use crate::domain::event::{EventDetails, Score};
 use crate::domain::ids::{AddressKey, AlertId, OrganisationId, Reference};
-use crate::domain::message::Texts;
-use crate::domain::policy::Ladders;
+use crate::domain::message::{BandThresholds, Texts};
+use crate::domain::policy::{DefaultLadder, Ladders};
 use crate::domain::provider::FaultMark;
+use crate::domain::roster::Roster;
 use crate::metrics::Metrics;
 use crate::ports::{
     AlertCommit, Clock, Committed, Entropy, IdempotencyRecord, Keyring, Store, StoreError, WrappedDataKey, jitter,
@@ -66,14 +67,23 @@ pub struct Organisation {
     pub senders: Vec<(Channel, AddressKey)>,
     /// How it sends codes.
     pub codes: codes::CodeTexts,
-    /// Its ladders of the configuration. Those of its roster go before.
-    pub ladders: Ladders,
+    /// Its ladder of the configuration. Those of its roster go before.
+    pub ladder: DefaultLadder,
+    /// From which score on a case is how urgent.
+    pub bands: BandThresholds,
     /// From which score on somebody is told.
     pub threshold: Score,
     /// Its texts, and the approved templates that go with them.
     pub texts: Arc<Texts>,
     /// Writes its messages.
     pub composer: Arc<dyn Compose>,
+}
+
+impl Organisation {
+    /// Which policy a case takes, with this roster.
+    pub(crate) fn ladders_of(&self, roster: &Roster) -> Ladders {
+        roster.ladders(&self.ladder, &self.directory, self.bands)
+    }
 }
 
 /// How the service behaves.

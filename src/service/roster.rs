@@ -38,7 +38,7 @@ pub struct Live {
 impl Live {
     fn of(roster: Roster, organisation: &Organisation) -> Self {
         let directory = roster.directory(&organisation.directory);
-        let ladders = roster.ladders(&organisation.ladders);
+        let ladders = organisation.ladders_of(&roster);
         Self { roster, directory, ladders }
     }
 

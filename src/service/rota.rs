@@ -32,13 +32,14 @@ pub struct Rota<'a> {
     pub roster: Roster,
     /// Which policy a case takes.
     pub ladders: Ladders,
+    default: Policy,
     now: Timestamp,
 }
 
 impl Rota<'_> {
-    /// The configuration's ladder.
-    pub fn configured(&self) -> &Policy {
-        self.organisation.ladders.of(UrgencyBand::Elevated)
+    /// The configuration's ladder, for everybody who is set up.
+    pub const fn configured(&self) -> &Policy {
+        &self.default
     }
 
     /// A policy by its id: of the roster, or the configuration's.
@@ -142,16 +143,17 @@ impl Service {
     pub async fn rota(&self, caller: &Caller) -> Result<Rota<'_>, ServiceError> {
         let organisation = self.organisation(&caller.organisation)?;
         let roster = self.stored_roster(&organisation.id).await?;
-        let ladders = roster.ladders(&organisation.ladders);
-        Ok(Rota { organisation, roster, ladders, now: self.clock.now() })
+        let ladders = organisation.ladders_of(&roster);
+        let default = roster.default_ladder(&organisation.ladder, &organisation.directory);
+        Ok(Rota { organisation, roster, ladders, default, now: self.clock.now() })
     }
 
-    /// The configuration's ladder, of the caller's college.
+    /// The counts and times of the configuration's ladder, of the caller's college.
     ///
     /// # Errors
     /// The organisation is not set up here.
-    pub fn configured_policy(&self, caller: &Caller) -> Result<&Policy, ServiceError> {
-        Ok(self.organisation(&caller.organisation)?.ladders.of(UrgencyBand::Elevated))
+    pub fn configured_figures(&self, caller: &Caller) -> Result<&Policy, ServiceError> {
+        Ok(self.organisation(&caller.organisation)?.ladder.figures())
     }
 
     /// Adds a policy, or replaces the version that was looked at.
@@ -261,7 +263,9 @@ impl Service {
                 match obstacle {
                     Obstacle::Gap { from, .. } | Obstacle::OnCallUnreachable { from, .. } => gap_soon |= *from <= soon,
                     Obstacle::StepUnreachable { .. } | Obstacle::LastResponderUnreachable { .. } => unreachable = true,
-                    Obstacle::MethodUnverified { .. }
+                    // Others are told: that is for whoever keeps the people, and wakes nobody.
+                    Obstacle::ContactOnNoLadder { .. }
+                    | Obstacle::MethodUnverified { .. }
                     | Obstacle::MethodOptedOut { .. }
                     | Obstacle::MethodRefused { .. }
                     | Obstacle::TemplateMissing { .. } => {}

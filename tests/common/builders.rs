@@ -350,6 +350,7 @@ fn policy() -> Policy {
         last_responder: Target::Contact("duty-manager".parse().unwrap()),
         last_responder_channels: vec![Channel::Whatsapp],
         last_responder_every: Duration::from_secs(300),
+        further_rounds_with_last: false,
         fall_over_after: Duration::from_secs(30),
         act_within: Duration::from_secs(3600),
         check_in_within: Duration::from_secs(300),

@@ -158,7 +158,14 @@ proptest! {
             .filter(|shown| !shown.is_vacant || matches!(shown.stage, Stage::LastResponder { .. }))
             .map(|shown| (shown.stage, shown.at))
             .collect();
-        prop_assert_eq!(&foretold, &stages);
+        // A stage that told nobody and was followed at once is over before anybody can look.
+        let told_nobody = |stage: &Stage| shown.iter().any(|shown| shown.stage == *stage && shown.told.is_empty());
+        let is_seen = |place: usize| {
+            let (stage, at) = foretold[place];
+            !told_nobody(&stage) || foretold.get(place + 1).is_none_or(|(_, next)| *next != at)
+        };
+        let seen: Vec<_> = (0..foretold.len()).filter(|place| is_seen(*place)).map(|place| foretold[place]).collect();
+        prop_assert_eq!(&seen, &stages);
         let all = shown.iter().flat_map(|shown| &shown.told).flat_map(|told| {
             told.over.iter().map(|(channel, at)| (told.contact.clone(), *channel, *at))
         });

@@ -35,6 +35,7 @@ pub(crate) fn college() -> World {
         last_responder: Target::Contact(contact_id(2)),
         last_responder_channels: channels.clone(),
         last_responder_every: 5 * MINUTE,
+        further_rounds_with_last: false,
         fall_over_after: MINUTE / 2,
         act_within: 15 * MINUTE,
         check_in_within: 5 * MINUTE,
@@ -126,11 +127,9 @@ fn a_message_whose_ground_was_replaced_does_not_wait_for_ever() {
     comes(&mut driver, (1, 1), busy());
     joins(&mut driver, Some(0.81), Granted::Consent(&[Channel::Sms]));
     let woken = wakes_at(&mut driver, 1);
-    assert!(woken.actions.is_empty());
     assert!(matches!(delivery(&driver, 1).state, DeliveryState::Cancelled { .. }));
-    // Nobody has been told, so the next person is, and soon.
-    assert_eq!(driver.alert.next_action_at(), Some(start_plus(31)));
-    assert_eq!(wakes_at(&mut driver, 31).actions.len(), 1);
+    // Nobody has been told, so the next person is, at once.
+    assert_eq!(woken.actions.len(), 1);
     assert_eq!(delivery(&driver, 2).channel, Channel::Sms);
 }
 
@@ -187,6 +186,10 @@ fn a_message_that_fails_after_a_reopening_is_followed_as_soon_as_any_other() {
     assert_eq!(wakes_at(&mut driver, 900).alarms, [Alarm::Reopened]);
     // The second one told that it was taken.
     comes(&mut driver, (3, 1), refused(ErrorClass::Switch));
+    assert_eq!(delivery(&driver, 4).contact, contact_id(1), "the next rung begins at once");
+    assert_eq!(wakes_at(&mut driver, 900).actions.len(), 1);
+    // Once they were tried, too, the whole round was in vain, and there is a pause.
+    comes(&mut driver, (4, 1), refused(ErrorClass::Switch));
     assert_eq!(driver.alert.next_action_at(), Some(start_plus(930)));
 }
 

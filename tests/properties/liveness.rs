@@ -16,7 +16,7 @@ use proptest::test_runner::TestCaseError;
 use crate::cases;
 use crate::driver::Driver;
 use crate::steps::{NO_FAILURES, STATUSES, What, fault, provider_id, step};
-use crate::world::{Granted, World, any_score, longest_patience, named, reachable_world};
+use crate::world::{Granted, World, any_score, longest_patience, named, reachable_world, with_last};
 
 /// How the provider behaves, for ever.
 #[derive(Debug, Clone)]
@@ -140,30 +140,30 @@ fn until_told_again(driver: &mut Driver<'_>, provider: &Provider) -> Result<(), 
     Ok(())
 }
 
-/// Whom a stage names when it begins, for who is on call changes later; and over how many channels at the most.
-type Stages = BTreeMap<Stage, (BTreeSet<ContactId>, usize)>;
+/// Whom a stage names when it begins, for who is on call changes later; over how many channels at the most; and whether it names
+/// nobody, so that they stand in: by turns, but for those whose phones have failed.
+type Stages = BTreeMap<Stage, (BTreeSet<ContactId>, usize, bool)>;
 
 /// Notes whom the stage names that has just begun.
 fn begins(driver: &Driver<'_>, stages: &mut Stages) {
     let AlertState::Escalating { stage, vacant, .. } = &driver.alert.state else { return };
     let (policy, directory) = (&driver.alert.policy, &driver.world.directory);
     let mut called = named(*stage, policy, directory, driver.now);
-    let mut channels = stage.targets(policy).1.len();
+    let (mut channels, mut stands_in) = (stage.targets(policy).1.len(), false);
     if let Stage::LastResponder { times } = stage {
-        for rung in vacant {
-            let rung = Stage::Step { round: 0, step: *rung };
+        for rung in with_last(*stage, policy, vacant) {
             called.extend(named(rung, policy, directory, driver.now));
             channels = channels.max(rung.targets(policy).1.len());
         }
         if called.is_empty() {
             // All who can be told stand in by turns, over all that they have.
             let people: Vec<_> = directory.people().filter(|person| !person.methods.is_empty()).collect();
-            let stands_in = people[(*times as usize - 1) % people.len()];
-            called.insert(stands_in.id.clone());
-            channels = stands_in.methods.len();
+            let person = people[(*times as usize - 1) % people.len()];
+            called.insert(person.id.clone());
+            (channels, stands_in) = (person.methods.len(), true);
         }
     }
-    stages.entry(*stage).or_insert((called, channels));
+    stages.entry(*stage).or_insert((called, channels, stands_in));
 }
 
 proptest! {
@@ -209,7 +209,7 @@ proptest! {
             provider.answer(&mut driver, &woken)?;
             begins(&driver, &mut stages);
         }
-        for (stage, (wanted, channels)) in stages {
+        for (stage, (wanted, channels, _)) in stages {
             let mut told: BTreeMap<&ContactId, u32> = BTreeMap::new();
             for begun in driver.begun.values().filter(|begun| begun.stage == stage) {
                 *told.entry(&begun.contact).or_default() += 1;
@@ -243,14 +243,11 @@ proptest! {
             provider.answer(&mut driver, &woken)?;
             begins(&driver, &mut stages);
         }
+        // Where all of a rung failed in the end, the next one has begun, and what it says is to be taken in hand.
+        driver.wake()?;
         // Where a message to the person is in hand still, the stage joins it: so not every stage has one of its own.
         let tried: BTreeSet<&ContactId> = driver.begun.values().map(|begun| &begun.contact).collect();
-        // Who stands in for nobody is the turn of one after the other, and that somebody is told is said above.
-        let is_for_somebody = |stage: Stage| {
-            let rungs = world.policies().any(|policy| !named(stage, policy, &world.directory, driver.now).is_empty());
-            rungs || !matches!(stage, Stage::LastResponder { .. })
-        };
-        for (stage, (wanted, _)) in stages.into_iter().filter(|(stage, _)| is_for_somebody(*stage)) {
+        for (stage, (wanted, ..)) in stages.into_iter().filter(|(_, (.., stands_in))| !stands_in) {
             prop_assert!(wanted.iter().all(|person| tried.contains(person)), "{:?}: {:?} of {:?}", stage, tried, wanted);
         }
     }

@@ -75,6 +75,7 @@ fn ladder(which: u8, target: u8) -> Policy {
         last_responder: Target::Contact(last),
         last_responder_channels: channels,
         last_responder_every: Duration::from_secs(60),
+        further_rounds_with_last: false,
         fall_over_after: Duration::from_secs(30),
         act_within: Duration::from_secs(900),
         check_in_within: Duration::from_secs(300),

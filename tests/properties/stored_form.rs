@@ -133,7 +133,12 @@ fn an_alert_is_read_although_what_may_be_absent_is() {
         }
         // Ladders had no next channel once.
         json["policy"].as_object_mut().unwrap().remove("fall_over_after");
+        // And the last responder's turn came after all rounds: that is not written.
+        assert!(json["policy"].get("further_rounds_with_last").is_none());
+        let joined = Policy { further_rounds_with_last: true, ..(*alert.policy).clone() };
+        assert_eq!(serde_json::to_value(&joined).unwrap()["further_rounds_with_last"], true);
         let read: Alert = serde_json::from_value(json).unwrap();
+        assert!(!read.policy.further_rounds_with_last);
         assert_eq!(read.policy.fall_over_after, Duration::from_secs(30));
         assert_eq!(read, Alert { paged_severity: None, ground: None, policy: Arc::clone(&read.policy), ..alert });
     }

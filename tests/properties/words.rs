@@ -16,7 +16,7 @@ use proptest::sample::{select, subsequence};
 
 use crate::cases;
 use crate::steps::STATUSES;
-use crate::world::{Granted, policy, score, start_plus};
+use crate::world::{Granted, policy, score, start_plus, with_last};
 
 const SYMBOLS: &str = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
@@ -136,7 +136,8 @@ proptest! {
     /// Round by round, rung by rung, then the last responder for ever.
     #[test]
     fn the_ladder_goes_on_and_ends_with_the_last_responder(policy in policy(0), steps in 0usize..40) {
-        let mut expected: Vec<Stage> = (0..policy.rounds)
+        let rounds = if policy.further_rounds_with_last { 1 } else { policy.rounds };
+        let mut expected: Vec<Stage> = (0..rounds)
             .flat_map(|round| (0..u32::try_from(policy.steps.len()).unwrap()).map(move |step| Stage::Step { round, step }))
             .collect();
         expected.extend((1..=40).map(|times| Stage::LastResponder { times }));
@@ -145,6 +146,8 @@ proptest! {
             .collect();
         prop_assert_eq!(&climbed[..], &expected[..steps]);
         for stage in climbed {
+            let with_last = with_last(stage, &policy, &[]).first().and_then(Stage::rung);
+            prop_assert_eq!(stage.told_again(&policy), with_last);
             prop_assert!(stage.patience(&policy) > Duration::ZERO, "{:?} would go round in circles", stage);
             let (targets, channels) = stage.targets(&policy);
             prop_assert!(channels.iter().all(|channel| policy.channels().contains(channel)), "{:?} {:?}", targets, channels);

@@ -84,6 +84,15 @@ pub(crate) fn named(stage: Stage, policy: &Policy, people: &Directory, now: Time
     stage.targets(policy).0.iter().flat_map(of).collect()
 }
 
+/// The rungs that are told with the last responder: those that were vacant, and the one whose turn it is again.
+pub(crate) fn with_last(stage: Stage, policy: &Policy, vacant: &[u32]) -> BTreeSet<Stage> {
+    let Stage::LastResponder { times } = stage else { return BTreeSet::new() };
+    let rungs = u32::try_from(policy.steps.len()).unwrap();
+    let again = (policy.further_rounds_with_last && times > 1 && times - 2 < rungs * (policy.rounds - 1))
+        .then(|| (times - 2) % rungs);
+    vacant.iter().copied().chain(again).map(|step| Stage::Step { round: 0, step }).collect()
+}
+
 /// The stage that begins where this one's turn has come: one for whoever is on call gives way while nobody is.
 pub(crate) fn landing(stage: Stage, policy: &Policy, people: &Directory, now: Timestamp) -> Stage {
     let is_vacant = |stage: Stage| {
@@ -367,6 +376,8 @@ pub(crate) fn policy(channels_min: usize) -> impl Strategy<Value = Policy> {
             last_responder,
             last_responder_channels,
             last_responder_every,
+            // Now and then; not drawn, so that the seeds of before keep what they mean.
+            further_rounds_with_last: respond_within.as_secs() % 3 == 1,
             fall_over_after,
             act_within,
             check_in_within: respond_within / 2,

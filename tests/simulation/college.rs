@@ -12,7 +12,7 @@ use crisis_relay::domain::ids::OrganisationId;
 use crisis_relay::domain::message::{
     BandThresholds, Composed, MessageFacts, Purpose, Speech, TemplateSet, Texts as Approved, UrgencyBand,
 };
-use crisis_relay::domain::policy::{Policy, Step, Target};
+use crisis_relay::domain::policy::{DefaultLadder, Policy, Step, Target};
 use crisis_relay::keyring::{LocalKeyring, MasterKeys};
 use crisis_relay::ports::Keyring;
 use crisis_relay::service::caller::Caller;
@@ -119,6 +119,7 @@ pub(crate) fn policy(setup: &Setup) -> Policy {
         last_responder: counsellor(2),
         last_responder_channels: vec![Channel::Sms, Channel::Voice, Channel::Whatsapp],
         last_responder_every: s(100),
+        further_rounds_with_last: false,
         fall_over_after: s(30),
         act_within: s(300),
         check_in_within: s(120),
@@ -126,6 +127,10 @@ pub(crate) fn policy(setup: &Setup) -> Policy {
         emergency_contact_after: None,
         respond_within: s(300),
     }
+}
+
+pub(crate) fn ladder(setup: &Setup) -> DefaultLadder {
+    DefaultLadder::new(policy(setup), COUNSELLORS[0].0.parse().expect("an id"), true)
 }
 
 pub(crate) fn contacts() -> impl Iterator<Item = ConfiguredContact> {

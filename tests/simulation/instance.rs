@@ -6,7 +6,6 @@ use std::time::Duration;
 use crisis_relay::alarm::Alarms;
 use crisis_relay::clock::SeededEntropy;
 use crisis_relay::domain::message::BandThresholds;
-use crisis_relay::domain::policy::Ladders;
 use crisis_relay::metrics::Metrics;
 use crisis_relay::ports::{Clock, Entropy, Store, TwilioClient};
 use crisis_relay::service::codes::{CodeTexts, WhatsappCode};
@@ -68,7 +67,8 @@ impl Instance {
             directory,
             senders: Vec::new(),
             codes: CodeTexts { sender: "north".to_owned(), whatsapp: WhatsappCode::Missing, calls: false },
-            ladders: Ladders::one(&Arc::new(college::policy(setup)), BandThresholds::default()),
+            ladder: college::ladder(setup),
+            bands: BandThresholds::default(),
             threshold: college::threshold(),
             texts: Arc::new(college::texts()),
             composer: Arc::new(Texts { templates: setup.templates }),

@@ -58,6 +58,7 @@ mod store_faults;
 mod store_two_instances;
 mod tokens;
 mod too_late;
+mod usual_ladder;
 mod verification;
 mod voice;
 mod watchman;

@@ -252,6 +252,7 @@ impl Alert {
             None => change.record(&Deed::Withheld { why }),
         }
         change.claim_and_follow();
+        change.go_on_at_once();
         change.finish()
     }
 
@@ -276,6 +277,7 @@ impl Alert {
             Input::Resolve { outcome, note, follow_up_at } => change.resolve(outcome, note.as_ref(), follow_up_at)?,
         }
         change.claim_and_follow();
+        change.go_on_at_once();
         Ok(change.finish())
     }
 
@@ -652,13 +654,20 @@ impl<'a, 'b> Changing<'a, 'b> {
         told
     }
 
-    /// Whom the rungs that were vacant come to now, each with the rung: they are told with the last responder.
+    /// Whom the rungs that were vacant come to now, and the one whose turn it is again, each with the rung: they are told
+    /// with the last responder.
     fn late_comers(&self, stage: Stage) -> Vec<(&'a Contact, usize)> {
-        let (Stage::LastResponder { .. }, AlertState::Escalating { vacant, .. }) = (stage, &self.alert.state) else {
-            return Vec::new();
+        let vacant: &[u32] = match (stage, &self.alert.state) {
+            (Stage::Step { .. }, _) => return Vec::new(),
+            (Stage::LastResponder { .. }, AlertState::Escalating { vacant, .. }) => vacant,
+            (
+                Stage::LastResponder { .. },
+                AlertState::Withheld { .. } | AlertState::Acknowledged { .. } | AlertState::Resolved { .. },
+            ) => &[],
         };
         let (directory, now): (&'a Directory, _) = (self.cx.directory, self.cx.now);
-        let rungs = vacant.iter().map(|rung| *rung as usize);
+        let again = stage.told_again(&self.alert.policy).filter(|rung| !vacant.contains(rung));
+        let rungs = vacant.iter().copied().chain(again).map(|rung| rung as usize);
         let known = rungs.filter_map(|rung| Some((rung, self.alert.policy.steps.get(rung)?)));
         known
             .flat_map(|(rung, step)| {
@@ -798,9 +807,46 @@ impl<'a, 'b> Changing<'a, 'b> {
         no
     }
 
-    /// If nothing of the ladder is under way or with Twilio any more, waiting for the next stage helps nobody.
-    fn hurry_if_all_failed(&mut self) {
-        let AlertState::Escalating { stage, next_step_at, asked, .. } = &mut self.alert.state else { return };
+    /// Where nothing of a rung is to be hoped for any more, the next one begins at once if somebody on it has a channel that was
+    /// not tried for them in this round: a refused message is followed by the phone call though that is a rung of its own.
+    /// Once the last responder was tried, too, the whole round was in vain, and a pause comes.
+    fn go_on_at_once(&mut self) {
+        while self.something_failed && self.is_hopeless() {
+            let AlertState::Escalating { stage, .. } = self.alert.state else { return };
+            if !self.leads_to_untried(stage) {
+                return;
+            }
+            self.enter(stage.next(&self.alert.policy));
+            self.claim_and_follow();
+        }
+    }
+
+    /// Whether the stage that comes next, those that nobody is on left aside, is of the same round or the last responder's
+    /// first, and names somebody who was not tried over everything that it has for them.
+    fn leads_to_untried(&self, stage: Stage) -> bool {
+        let (policy, Some(ground)) = (&self.alert.policy, &self.alert.ground) else { return false };
+        let is_of_round = |next: &Stage| next.is_in_round_of(&stage);
+        let mut following = std::iter::successors(Some(stage.next(policy)), |next| Some(next.next(policy)));
+        let next = following.by_ref().take_while(is_of_round).find(|next| !self.is_vacant(*next));
+        let Some(next) = next else { return false };
+        let (targets, channels) = next.targets(policy);
+        let tried = |contact: &Contact, channel| {
+            let alerts = self.alert.deliveries.iter().filter(|delivery| delivery.purpose.is_alert());
+            let mut of_round = alerts.filter(|delivery| delivery.stage.is_in_round_of(&stage));
+            of_round.any(|told| told.contact == contact.id && told.channel == channel)
+        };
+        let people = Called::new(targets, self.cx.directory, self.cx.now).people;
+        people.into_iter().filter(|contact| !self.hands_on.contains(&contact.id)).any(|contact| {
+            let usable = contact.methods.iter().map(|method| method.channel);
+            usable
+                .filter(|channel| channels.contains(channel) && ground.allows(*channel))
+                .any(|channel| !tried(contact, channel))
+        })
+    }
+
+    /// Whether nothing of the ladder is under way, and nothing of this stage with Twilio.
+    fn is_hopeless(&self) -> bool {
+        let AlertState::Escalating { stage, asked, .. } = &self.alert.state else { return false };
         let (stage, deliveries) = (*stage, &self.alert.deliveries);
         // The bottom of the ladder may have been climbed before: what somebody was told last counts.
         let is_last = |delivery: &Delivery| {
@@ -815,10 +861,18 @@ impl<'a, 'b> Changing<'a, 'b> {
             delivery.is_pending() || (delivery.stage == stage && is_last(delivery) && !passed(delivery))
         };
         let mut counting = alerts.filter(counts);
-        let hopeless = counting
-            .all(|delivery| matches!(delivery.state, DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. }));
+        counting
+            .all(|delivery| matches!(delivery.state, DeliveryState::Failed { .. } | DeliveryState::Cancelled { .. }))
+    }
+
+    /// Where nothing of a stage is to be hoped for, waiting for its time to pass helps nobody.
+    fn hurry_if_all_failed(&mut self) {
         let soon = later(self.cx.now, self.cx.rules.retry_when_all_failed);
-        if hopeless && soon < *next_step_at {
+        let is_hopeless = self.is_hopeless();
+        if let AlertState::Escalating { next_step_at, .. } = &mut self.alert.state
+            && is_hopeless
+            && soon < *next_step_at
+        {
             *next_step_at = soon;
             self.changed = true;
         }

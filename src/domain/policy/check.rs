@@ -1,12 +1,12 @@
 //! Whether a policy can do its work, looked at as a whole: everybody whom it names is there and can be told, and nobody is
 //! waited for in vain.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::explain::{Idle, IdleContact, WhyMissing};
 use super::{Policy, Target};
 use crate::domain::contact::{Channel, Contact, ContactRole, Directory};
 use crate::domain::ids::ContactId;
@@ -164,8 +164,8 @@ pub struct Finding {
 pub struct Staff<'a> {
     /// Everybody who can be told, and who of them is on call when.
     pub directory: &'a Directory,
-    /// Everybody who is set up, whether they can be told or not.
-    pub known: &'a BTreeSet<ContactId>,
+    /// Everybody who is set up besides, and cannot be told anything.
+    pub idle: &'a Idle,
     /// The time, from which on gaps are looked for.
     pub now: Timestamp,
 }
@@ -211,6 +211,10 @@ impl List<'_> {
         }
     }
 
+    fn is_known(&self, id: &ContactId) -> bool {
+        self.staff.directory.contact(id).is_some() || self.staff.idle.contains_key(id)
+    }
+
     fn channels(&mut self, field: &str, channels: &[Channel]) {
         let twice = (1..channels.len()).any(|place| channels[..place].contains(&channels[place]));
         self.note_if(channels.is_empty(), field, Shortcoming::NoChannel);
@@ -223,7 +227,7 @@ impl List<'_> {
         let people = target.ever(directory);
         let reachable = people.iter().filter(|person| can_be_told(person)).count();
         let nobody = match target {
-            Target::Contact(id) if !self.staff.known.contains(id) => Some(Shortcoming::UnknownContact),
+            Target::Contact(id) if !self.is_known(id) => Some(Shortcoming::UnknownContact),
             Target::Contact(_) => Some(Shortcoming::ContactUnreachable),
             Target::Role(role) if !ContactRole::STAFF.contains(role) => Some(Shortcoming::NotStaff),
             Target::Role(_) => Some(Shortcoming::RoleUnreachable),
@@ -231,7 +235,11 @@ impl List<'_> {
             Target::Schedule(_) => Some(Shortcoming::ScheduleUnreachable),
         };
         let named = match target {
-            Target::Contact(_) | Target::Role(_) => people.len(),
+            Target::Contact(_) => people.len(),
+            Target::Role(role) => {
+                let of_role = |idle: &&IdleContact| idle.role == *role && idle.why != WhyMissing::Inactive;
+                people.len() + self.staff.idle.values().filter(of_role).count()
+            }
             Target::Schedule(id) => directory.schedule(id).map_or(0, |schedule| schedule.names().len()),
         };
         match nobody {
@@ -345,6 +353,7 @@ mod tests {
             last_responder: contact("chetan"),
             last_responder_channels: BOTH.to_vec(),
             last_responder_every: Duration::from_secs(180),
+            further_rounds_with_last: false,
             fall_over_after: Duration::from_secs(30),
             act_within: Duration::from_secs(900),
             check_in_within: Duration::from_secs(300),
@@ -357,10 +366,11 @@ mod tests {
     fn found(change: impl FnOnce(&mut Policy)) -> Vec<(String, Shortcoming)> {
         let mut policy = policy();
         change(&mut policy);
-        let known = ["anita", "bela", "chetan", "devi"].map(|id| id.parse().unwrap()).into();
+        let devi = IdleContact { role: ContactRole::Lead, why: WhyMissing::Unverified };
+        let idle = Idle::from([("devi".parse().unwrap(), devi)]);
         let directory = directory();
         let now = "2026-11-20T10:00:00Z".parse().unwrap();
-        let found = check(&policy, &Staff { directory: &directory, known: &known, now });
+        let found = check(&policy, &Staff { directory: &directory, idle: &idle, now });
         found.into_iter().map(|finding| (finding.field, finding.what)).collect()
     }
 
@@ -462,5 +472,23 @@ mod tests {
         let field = "steps[2].targets[0]".to_owned();
         assert_eq!(found, [(field.clone(), Shortcoming::SomeUnreachable), (field, Shortcoming::Gap)]);
         assert!(found.iter().all(|(_, what)| !what.is_fault()));
+    }
+    #[test]
+    fn people_of_a_role_who_cannot_be_told_are_a_warning() {
+        let found = found(|policy| {
+            policy.steps[0].targets = vec![Target::Role(ContactRole::Lead), contact("anita")];
+            policy.steps[1].targets = vec![Target::Role(ContactRole::Counsellor)];
+        });
+        assert_eq!(found, [("steps[0].targets[0]".to_owned(), Shortcoming::RoleUnreachable)]);
+        let mut policy = policy();
+        policy.steps[1].targets = vec![Target::Role(ContactRole::Counsellor)];
+        let eshan = IdleContact { role: ContactRole::Counsellor, why: WhyMissing::Unverified };
+        let left = IdleContact { role: ContactRole::DutyManager, why: WhyMissing::Inactive };
+        policy.last_responder = Target::Role(ContactRole::DutyManager);
+        let idle = Idle::from([("eshan".parse().unwrap(), eshan), ("farah".parse().unwrap(), left)]);
+        let (directory, now) = (directory(), "2026-11-20T10:00:00Z".parse().unwrap());
+        let found = check(&policy, &Staff { directory: &directory, idle: &idle, now });
+        let found: Vec<_> = found.into_iter().map(|finding| (finding.field, finding.what)).collect();
+        assert_eq!(found, [("steps[1].targets[0]".to_owned(), Shortcoming::SomeUnreachable)]);
     }
 }

@@ -81,6 +81,18 @@ pub enum WhyMissing {
     OptedOut,
 }
 
+/// Somebody who is set up and cannot be told anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdleContact {
+    /// Why they would be told.
+    pub role: ContactRole,
+    /// Why they cannot be.
+    pub why: WhyMissing,
+}
+
+/// Everybody who is set up and cannot be told anything.
+pub type Idle = BTreeMap<ContactId, IdleContact>;
+
 /// Why a channel is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhyNot {
@@ -96,7 +108,7 @@ pub struct Climber<'a> {
     /// The people, and who of them is on call.
     pub directory: &'a Directory,
     /// Who is set up and cannot be told anything, and why.
-    pub idle: &'a BTreeMap<ContactId, WhyMissing>,
+    pub idle: &'a Idle,
     /// Why sending is allowed.
     pub ground: &'a Ground,
     /// How soon the next stage comes where nobody could be told.
@@ -133,6 +145,7 @@ impl Policy {
             let patience = stage.patience(self);
             at = match (is_vacant, told_nobody) {
                 (true, _) => at,
+                (false, true) if !goes_out_at(&shown, at) && self.leads_to_untried(stage, at, &shown, with) => at,
                 (false, true) if !goes_out_at(&shown, at) => later(at, patience.min(with.retry_when_all_failed)),
                 (false, _) => later(at, patience),
             };
@@ -143,6 +156,27 @@ impl Policy {
                 stage.next(self)
             };
         }
+    }
+
+    /// Whether the stage that comes next in this round, those that nobody is on left aside, names somebody who was not tried
+    /// over everything that it has for them: then nobody waits for its time.
+    fn leads_to_untried(&self, stage: Stage, at: Timestamp, shown: &[StageShown], with: &Climber<'_>) -> bool {
+        let is_vacant = |next: &Stage| Called::new(next.targets(self).0, with.directory, at).is_vacant();
+        let mut following = std::iter::successors(Some(stage.next(self)), |next| Some(next.next(self)));
+        let of_round = following.by_ref().take_while(|next| next.is_in_round_of(&stage));
+        let Some(next) = of_round.into_iter().find(|next| !is_vacant(next)) else { return false };
+        let of_round = shown.iter().filter(|shown| shown.stage.is_in_round_of(&stage));
+        let tried: BTreeSet<(&ContactId, Channel)> = of_round
+            .flat_map(|shown| &shown.told)
+            .flat_map(|told| told.over.iter().map(|(channel, over_at)| (&told.contact, *channel, *over_at)))
+            .filter(|(.., over_at)| *over_at <= at)
+            .map(|(contact, channel, _)| (contact, channel))
+            .collect();
+        let (targets, channels) = next.targets(self);
+        Called::new(targets, with.directory, at).people.into_iter().any(|person| {
+            let (over, _) = self.over(person, channels, at, with.ground);
+            over.iter().any(|(channel, _)| !tried.contains(&(&person.id, *channel)))
+        })
     }
 
     fn show(&self, stage: Stage, at: Timestamp, with: &Climber<'_>) -> StageShown {
@@ -157,11 +191,12 @@ impl Policy {
                 told.push(Told { contact: person.id.clone(), role: person.role, stands_in: false, over, not_over });
             }
         }
-        for id in &called.missing {
-            let why = with.idle.get(id).copied().unwrap_or(WhyMissing::NotSetUp);
-            not_told.push(NotTold::Missing(id.clone(), why));
+        for _ in &called.missing {
             self.add_stand_in(&mut told, at, with);
         }
+        let mut seen = BTreeSet::new();
+        let missing = targets.iter().flat_map(|target| missing(target, with, at));
+        not_told.extend(missing.filter(|(id, _)| seen.insert(id.clone())).map(|(id, why)| NotTold::Missing(id, why)));
         not_told.extend(targets.iter().filter_map(|target| vacancy(target, with.directory, at)));
         StageShown { stage, at, told, not_told, is_vacant: called.is_vacant() }
     }
@@ -229,6 +264,20 @@ impl Policy {
 /// Whether somebody of an earlier stage is told over their next channel at this very instant: then that is waited for.
 fn goes_out_at(shown: &[StageShown], at: Timestamp) -> bool {
     shown.iter().flat_map(|stage| &stage.told).flat_map(|told| &told.over).any(|(_, over_at)| *over_at == at)
+}
+
+/// Whom a target names, and who cannot be told anything. Somebody who was set aside is not of their role any more.
+fn missing(target: &Target, with: &Climber<'_>, at: Timestamp) -> Vec<(ContactId, WhyMissing)> {
+    let named: Vec<ContactId> = match target {
+        Target::Contact(id) => vec![id.clone()],
+        Target::Role(role) => {
+            let theirs = with.idle.iter().filter(|(_, idle)| idle.role == *role && idle.why != WhyMissing::Inactive);
+            theirs.map(|(id, _)| id.clone()).collect()
+        }
+        Target::Schedule(id) => with.directory.schedule(id).map(|schedule| schedule.on_call(at)).unwrap_or_default(),
+    };
+    let absent = named.into_iter().filter(|id| with.directory.contact(id).is_none());
+    absent.map(|id| (id.clone(), with.idle.get(&id).map_or(WhyMissing::NotSetUp, |idle| idle.why))).collect()
 }
 
 fn vacancy(target: &Target, directory: &Directory, at: Timestamp) -> Option<NotTold> {

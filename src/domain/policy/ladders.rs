@@ -27,11 +27,6 @@ impl Ladders {
         Self { thresholds, elevated, high, critical }
     }
 
-    /// The same, but with the policies that `of` has for their bands.
-    pub fn with(&self, of: impl Fn(UrgencyBand) -> Option<Arc<Policy>>) -> Self {
-        Self::by_band(self.thresholds, |band| of(band).unwrap_or_else(|| Arc::clone(self.of(band))))
-    }
-
     /// Every policy that a case may take, each once.
     pub fn in_use(&self) -> Vec<&Policy> {
         let mut policies: Vec<&Policy> = Vec::new();

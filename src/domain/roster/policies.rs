@@ -1,6 +1,6 @@
 //! Escalation policies of the roster, and what they are held against.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::{Changing, FieldFault, Method, Outcome, Rejection, Roster, RosterContact, SettingsDeed, Standing};
 use crate::domain::contact::Directory;
 use crate::domain::ids::{ContactId, PolicyId};
-use crate::domain::message::{Texts, UrgencyBand};
+use crate::domain::message::{BandThresholds, Texts, UrgencyBand};
 use crate::domain::policy::check::{Finding, Staff, check};
-use crate::domain::policy::explain::WhyMissing;
-use crate::domain::policy::{Ladders, Policy};
+use crate::domain::policy::explain::{Idle, IdleContact, WhyMissing};
+use crate::domain::policy::{DefaultLadder, Ladders, Policy};
 use crate::domain::readiness::{IdleMethod, Obstacle, Readiness};
 
 /// How many policies there may be.
@@ -43,11 +43,17 @@ impl Roster {
         self.policies.iter().find(|policy| policy.policy.id == *id)
     }
 
+    /// The configuration's ladder, for everybody who is set up.
+    pub fn default_ladder(&self, ladder: &DefaultLadder, configured: &Directory) -> Policy {
+        ladder.for_people(&self.directory(configured), &self.idle())
+    }
+
     /// Which policy a case takes: that of its band, and the configuration's where a band has none.
-    pub fn ladders(&self, configured: &Ladders) -> Ladders {
-        configured.with(|band| {
+    pub fn ladders(&self, ladder: &DefaultLadder, configured: &Directory, thresholds: BandThresholds) -> Ladders {
+        let default = Arc::new(self.default_ladder(ladder, configured));
+        Ladders::by_band(thresholds, |band| {
             let of_band = self.policies.iter().find(|policy| policy.bands.contains(&band));
-            of_band.map(|policy| Arc::clone(&policy.policy))
+            Arc::clone(of_band.map_or(&default, |policy| &policy.policy))
         })
     }
 
@@ -58,16 +64,19 @@ impl Roster {
     }
 
     /// Who is set up here and cannot be told anything, and why.
-    pub fn idle(&self) -> BTreeMap<ContactId, WhyMissing> {
-        let idle = self.contacts.iter().filter_map(|contact| Some((contact.id.clone(), why_idle(contact)?)));
-        idle.collect()
+    pub fn idle(&self) -> Idle {
+        let idle = |contact: &RosterContact| {
+            let idle = IdleContact { role: contact.role, why: why_idle(contact)? };
+            Some((contact.id.clone(), idle))
+        };
+        self.contacts.iter().filter_map(idle).collect()
     }
 
     /// What is not in order with a policy, held against everybody who is set up. What keeps people from being told is no fault
     /// of a draft: their numbers may be verified before it becomes active.
     pub fn findings(&self, policy: &Policy, is_active: bool, configured: &Directory, now: Timestamp) -> Findings {
-        let (directory, known) = (self.directory(configured), self.known(configured));
-        let found = check(policy, &Staff { directory: &directory, known: &known, now });
+        let (directory, idle) = (self.directory(configured), self.idle());
+        let found = check(policy, &Staff { directory: &directory, idle: &idle, now });
         let is_fault = |finding: &Finding| finding.what.is_fault() && (is_active || !finding.what.is_of_reach());
         let (faults, warnings) = found.into_iter().partition(is_fault);
         Findings { faults, warnings }

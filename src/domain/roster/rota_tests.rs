@@ -7,7 +7,7 @@ use super::*;
 use crate::domain::audit::verify_chain;
 use crate::domain::event::Score;
 use crate::domain::message::{BandThresholds, UrgencyBand};
-use crate::domain::policy::{Ladders, Policy, Step, Target};
+use crate::domain::policy::{DefaultLadder, Policy, Step, Target};
 use crate::domain::schedule::{Absence, Override, Shift};
 
 fn policy(name: &str, target: Target) -> Policy {
@@ -21,6 +21,7 @@ fn policy(name: &str, target: Target) -> Policy {
         last_responder: Target::Contact(id()),
         last_responder_channels: channels,
         last_responder_every: Duration::from_secs(300),
+        further_rounds_with_last: false,
         fall_over_after: Duration::from_secs(30),
         act_within: Duration::from_secs(900),
         check_in_within: Duration::from_secs(300),
@@ -55,12 +56,12 @@ fn add_schedule(schedule: Schedule) -> Change {
     Change::SaveSchedule { from_version: None, schedule }
 }
 
-fn configured() -> Ladders {
-    Ladders::one(&Arc::new(policy(CONFIGURED, contact())), BandThresholds::default())
+fn configured() -> DefaultLadder {
+    DefaultLadder::new(policy(CONFIGURED, contact()), id(), true)
 }
 
 fn taken(roster: &Roster, severity: f64) -> String {
-    let ladders = roster.ladders(&configured());
+    let ladders = roster.ladders(&configured(), &Directory::default(), BandThresholds::default());
     ladders.opening(Score::new(severity).unwrap()).id.as_str().to_owned()
 }
 

@@ -172,6 +172,7 @@ impl PolicyRequest {
             last_responder: self.last_responder.target()?,
             last_responder_channels: self.last_responder_channels.clone(),
             last_responder_every: seconds(self.last_responder_every_seconds, configured.last_responder_every),
+            further_rounds_with_last: false,
             fall_over_after: seconds(self.fall_over_after_seconds, configured.fall_over_after),
             act_within: seconds(self.act_within_seconds, configured.act_within),
             check_in_within: seconds(self.check_in_within_seconds, configured.check_in_within),
@@ -241,6 +242,9 @@ struct PolicyView {
     last_responder_channels: Vec<Channel>,
     /// How often the last responder is told again.
     last_responder_every_seconds: u64,
+    /// The last responder's turn comes after the first round; the rungs of the further ones are told with them, one at each turn.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    further_rounds_with_last_responder: bool,
     /// After how long without a receipt the next channel is used.
     fall_over_after_seconds: u64,
     /// How long after an acknowledgement an outcome or a check-in must follow.
@@ -279,6 +283,7 @@ impl PolicyView {
             last_responder: TargetView::of(&policy.last_responder),
             last_responder_channels: policy.last_responder_channels.clone(),
             last_responder_every_seconds: policy.last_responder_every.as_secs(),
+            further_rounds_with_last_responder: policy.further_rounds_with_last,
             fall_over_after_seconds: policy.fall_over_after.as_secs(),
             act_within_seconds: policy.act_within.as_secs(),
             check_in_within_seconds: policy.check_in_within.as_secs(),
@@ -380,7 +385,7 @@ async fn save(
 ) -> Result<Response, Problem> {
     refuse_configured(&id, from_version)?;
     let policy = request
-        .policy(id.clone(), state.service.configured_policy(&caller)?)
+        .policy(id.clone(), state.service.configured_figures(&caller)?)
         .ok_or_else(|| Problem::new(ProblemCode::InvalidField))?;
     let (service, who) = (Arc::clone(&state.service), caller.clone());
     to_its_end(async move { service.save_policy(&who, from_version, policy).await }).await?;

@@ -300,8 +300,8 @@ impl From<Outlook> for OutlookView {
 /// What stands against it that somebody would be there.
 #[derive(Default, Serialize, utoipa::ToSchema)]
 struct ObstacleView {
-    /// `gap`, `on_call_unreachable`, `step_unreachable`, `last_responder_unreachable`, `method_unverified`,
-    /// `method_opted_out`, `method_refused` (Twilio calls the number bad; it is tried all the same) or `template_missing`.
+    /// `gap`, `on_call_unreachable`, `step_unreachable`, `last_responder_unreachable`, `contact_on_no_ladder`,
+    /// `method_unverified`, `method_opted_out`, `method_refused` (Twilio calls the number bad; it is tried all the same) or `template_missing`.
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -348,6 +348,7 @@ impl From<Obstacle> for ObstacleView {
             }
             Obstacle::StepUnreachable { policy, step } => (view.policy, view.step) = (Some(policy), Some(step + 1)),
             Obstacle::LastResponderUnreachable { policy } => view.policy = Some(policy),
+            Obstacle::ContactOnNoLadder { contact } => view.contact = Some(contact),
             Obstacle::MethodUnverified { contact, channel } | Obstacle::MethodOptedOut { contact, channel } => {
                 (view.contact, view.channel) = (Some(contact), Some(channel));
             }

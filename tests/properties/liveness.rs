@@ -141,7 +141,7 @@ fn until_told_again(driver: &mut Driver<'_>, provider: &Provider) -> Result<(), 
 }
 
 /// Whom a stage names when it begins, for who is on call changes later; over how many channels at the most; and whether it names
-/// nobody, so that they stand in: by turns, but for those whose phones have failed.
+/// nobody, so that they stand in.
 type Stages = BTreeMap<Stage, (BTreeSet<ContactId>, usize, bool)>;
 
 /// Notes whom the stage names that has just begun.
@@ -151,7 +151,8 @@ fn begins(driver: &Driver<'_>, stages: &mut Stages) {
     let mut called = named(*stage, policy, directory, driver.now);
     let (mut channels, mut stands_in) = (stage.targets(policy).1.len(), false);
     if let Stage::LastResponder { times } = stage {
-        for rung in with_last(*stage, policy, vacant) {
+        let rungs = with_last(*stage, policy, vacant).into_iter();
+        for rung in rungs.filter(|rung| !rung.targets(policy).1.is_empty()) {
             called.extend(named(rung, policy, directory, driver.now));
             channels = channels.max(rung.targets(policy).1.len());
         }
@@ -247,6 +248,7 @@ proptest! {
         driver.wake()?;
         // Where a message to the person is in hand still, the stage joins it: so not every stage has one of its own.
         let tried: BTreeSet<&ContactId> = driver.begun.values().map(|begun| &begun.contact).collect();
+        // Who stands in for nobody is drawn by turns from those whose phones have not failed, and that somebody is told is said above.
         for (stage, (wanted, ..)) in stages.into_iter().filter(|(_, (.., stands_in))| !stands_in) {
             prop_assert!(wanted.iter().all(|person| tried.contains(person)), "{:?}: {:?} of {:?}", stage, tried, wanted);
         }

@@ -304,8 +304,9 @@ impl World {
             }
             assert!(
                 tokio::time::Instant::now() < until,
-                "{} users wait for an answer, and these cases for a message: {waiting:?}\nThe service said:\n{}",
+                "{} users wait for an answer, and these cases for a message: {waiting:?}\n{}The service said:\n{}",
                 self.users.len(),
+                self.known_of(&waiting),
                 relay.last_words()
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -313,6 +314,24 @@ impl World {
         self.checked().await;
         let status = relay.ended(END_WITHIN).await;
         assert!(status.success(), "asked to end, it ended with {status}");
+    }
+
+    /// What the disk and Twilio have of cases that nobody has heard of.
+    fn known_of(&self, waiting: &[String]) -> String {
+        let disk = Snapshot::read(crate::snapshot::copy(self.folder.0.path()).path());
+        let messages = self.load.twilio.conversation(PHONE);
+        let of = |alert: &crisis_relay::domain::alert::Alert| {
+            let reference = alert.reference.to_string();
+            let told = messages.iter().filter(|message| message.body.contains(&reference)).map(|message| {
+                format!("    {:?} {} {:?} {}\n", message.direction, message.sid, message.status_callback, message.body)
+            });
+            let told: String = told.collect();
+            format!("On disk: {}\nAt Twilio:\n{told}", serde_json::to_string(alert).unwrap_or_default())
+        };
+        let is_waiting = |alert: &&crisis_relay::domain::alert::Alert| {
+            waiting.iter().any(|case| case.contains(&alert.id.to_string()))
+        };
+        disk.alerts.values().filter(is_waiting).map(of).collect()
     }
 
     /// The cases that were promised to somebody, and of which nobody has heard.

@@ -1,11 +1,11 @@
 //! Create calls of which nobody knows what became: looked up, adopted, or sent again; two messages rather than none, and
 //! never more than two.
 
-use crisis_relay::simulator::{Fault, FaultRule, Scope, SimStatus};
+use crisis_relay::simulator::{Fault, FaultRule, Inbound, Quote, Scope, SimStatus};
 use crisis_relay::twilio::error_codes::explain;
 
 use crate::common::stage::{event, ms, s};
-use crate::common::{COUNSELLOR_KEY, Setting, World};
+use crate::common::{COUNSELLOR, COUNSELLOR_KEY, Setting, World};
 
 async fn world_with(fault: Fault) -> World {
     Setting::default().start_with(FaultRule::once(fault)).await
@@ -75,6 +75,24 @@ async fn a_connection_that_breaks_after_acceptance_is_found_and_not_sent_again()
     long_enough(&mut world).await;
     assert_eq!(world.calls(), 1);
     world.expect_only(&reference, 1);
+}
+
+/// The answer to a reply names the cases that are open, in the look-up's list like any message to the phone.
+#[tokio::test]
+async fn the_words_that_are_said_back_to_a_reply_are_not_taken_for_an_alerts_message() {
+    let mut world = World::new().await;
+    let first = world.told("student-1", 0.93).await;
+    world.work().await;
+    world.expect_on_the_phone(&first);
+    world.sim().push_fault(FaultRule::once(Fault::TimeOutWithoutAccepting));
+    let second = world.told("student-2", 0.93).await;
+    world.work().await;
+    let written = Inbound::new(COUNSELLOR, "1").quoting(Quote::Nothing);
+    let said = world.sim().receive(&written).await.unwrap().answers.concat();
+    assert!(said.contains(&first) && said.contains(&second), "{said}");
+    world.pass_in_steps(s(120), s(5)).await;
+    world.expect_on_the_phone(&second);
+    world.holds_its_promises().await;
 }
 
 #[tokio::test]

@@ -184,7 +184,7 @@ async fn neither_number_nor_text_nor_secret_is_ever_logged_or_shown() {
     let answer = error(400, 21211).insert_header("Twilio-Request-Id", "RQ0123abc");
     Mock::given(method("POST")).respond_with(answer).mount(&server).await;
     let listed = format!(
-        r#"{{"messages":[{{"sid":"{SM}","status":"sent","body":"{TEXT}","date_created":"Fri, 20 Nov 2026 10:00:00 +0000"}}],
+        r#"{{"messages":[{{"sid":"{SM}","status":"sent","direction":"outbound-api","body":"{TEXT}","date_created":"Fri, 20 Nov 2026 10:00:00 +0000"}}],
             "next_page_uri":"https://evil.example/?To={NUMBER}"}}"#
     );
     Mock::given(method("GET")).respond_with(ResponseTemplate::new(200).set_body_string(listed)).mount(&server).await;

@@ -71,7 +71,8 @@ fn entry(number: u8, second: i64) -> Value {
     let created = ten() + Duration::from_secs(u64::try_from(second.max(0)).unwrap())
         - Duration::from_secs(u64::try_from((-second).max(0)).unwrap());
     let date = jiff::fmt::rfc2822::to_string(&created.to_zoned(jiff::tz::TimeZone::UTC)).unwrap();
-    json!({"sid": sid(number), "status": "sent", "date_created": date, "date_sent": null, "body": format!("text {number}")})
+    json!({"sid": sid(number), "status": "sent", "date_created": date, "date_sent": null, "direction": "outbound-api",
+        "body": format!("text {number}")})
 }
 
 fn ten() -> Timestamp {
@@ -190,12 +191,30 @@ async fn a_list_that_leads_in_a_circle_ends_and_is_no_answer() {
     assert_eq!(server.received_requests().await.unwrap().len(), 20);
 }
 
+/// The words that are said back to a reply name the cases that are open: taken for an alert's message, they would be all that
+/// anybody heard of it.
+#[tokio::test]
+async fn what_was_not_asked_for_by_the_api_is_none_of_ours() {
+    let server = MockServer::start().await;
+    let in_direction = |number: u8, direction: &str| {
+        let mut message = entry(number, 1);
+        message["direction"] = json!(direction);
+        message
+    };
+    let others = ["inbound", "outbound-reply", "outbound-call"];
+    let mut all: Vec<Value> = (2..).zip(others).map(|(number, direction)| in_direction(number, direction)).collect();
+    all.push(entry(1, 1));
+    Mock::given(method("GET")).respond_with(page(&all, None)).mount(&server).await;
+    assert_eq!(bodies(&list(&server, NOW, 50).await.unwrap()), ["text 1"]);
+}
+
 #[tokio::test]
 async fn what_cannot_be_read_in_a_list_is_left_out_and_a_broken_list_is_no_answer() {
     let server = MockServer::start().await;
     let odd =
         json!({"sid": sid(9), "status": "received", "date_created": "Fri, 20 Nov 2026 10:00:00 +0000", "body": "in"});
-    let undated = json!({"sid": sid(8), "status": "sent", "date_created": null, "body": "undated"});
+    let undated =
+        json!({"sid": sid(8), "status": "sent", "date_created": null, "direction": "outbound-api", "body": "undated"});
     Mock::given(method("GET")).respond_with(page(&[odd, undated, entry(1, 1)], None)).mount(&server).await;
     assert_eq!(bodies(&list(&server, NOW, 50).await.unwrap()), ["text 1"]);
 

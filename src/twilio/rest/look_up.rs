@@ -140,9 +140,10 @@ fn created_at(message: &MessageJson) -> Option<Timestamp> {
     rfc2822::DateTimeParser::new().parse_timestamp(message.date_created.as_str()?).ok()
 }
 
-/// The message or call, unless it is none of ours (an inbound one) or Twilio's words are new.
+/// The message or call, unless it is none that we have asked Twilio for (an inbound one; the words that were said back to a
+/// reply, which name cases, too, and tell nobody of any) or Twilio's words are new.
 fn listed(resource: Resource, message: &MessageJson, created_at: Timestamp) -> Option<ListedMessage> {
-    if resource == Resource::Call && message.direction.as_str() != Some("outbound-api") {
+    if message.direction.as_str() != Some("outbound-api") {
         return None;
     }
     let body = message.body.as_str().unwrap_or("").to_owned();

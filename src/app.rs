@@ -359,12 +359,11 @@ pub fn check_texts(config: &Config) -> Result<TextFindings, StartError> {
     let mut found = TextFindings { languages: languages.join(", "), faults: Vec::new(), notes: Vec::new() };
     for missing in config::unapproved(config, &texts) {
         match (missing.gravity(), config.mode) {
-            // Told with the configuration.
-            (config::Gravity::RefusesStart, _) => {}
+            // Told with the configuration, which does not read a directory.
+            (config::Gravity::RefusesStart, _) if config.templates.dir.is_none() => {}
             (config::Gravity::Fault, Mode::Production) => found.faults.push(missing.fault()),
-            (config::Gravity::Fault, Mode::Development) | (config::Gravity::Note, _) => {
-                found.notes.push(missing.note())
-            }
+            (config::Gravity::Fault, Mode::Development)
+            | (config::Gravity::Note | config::Gravity::RefusesStart, _) => found.notes.push(missing.note()),
         }
     }
     OrganisationComposer::new(config, texts)?;

@@ -183,7 +183,7 @@ variable "twilio_whatsapp_from" {
 }
 
 variable "content_sids" {
-  description = "The approved WhatsApp template of each language."
+  description = "The approved WhatsApp templates: of each language that of the alert (en), and those of what is said besides (en_taken_notice, en_outcome_reminder, en_follow_up_reminder, en_emergency_contact). See docs/templates.md."
   type        = map(string)
   validation {
     condition     = length(var.content_sids) > 0 && alltrue([for sid in values(var.content_sids) : can(regex("^HX[0-9a-f]{32}$", sid))])

@@ -70,23 +70,20 @@ pub fn rota_findings(
                 found.notes.push(format!("schedule {schedule}: {contact} is on call from {from} and cannot be told"));
             }
             Obstacle::ContactOnNoLadder { contact } => {
-                let what = "is on no ladder in use: no case tells them anything";
+                let what = "no rung and no last responder comes to them; they are only told in somebody's place";
                 found.notes.push(format!("contact {contact}: {what}"));
-            }
-            Obstacle::MethodUnverified { contact, channel } => {
-                found.notes.push(format!("contact {contact}: the number for {} is not verified", channel.as_str()));
             }
             Obstacle::TemplateMissing { contact, purpose, language } => {
                 let missing = Unapproved { purpose, language };
                 match contact {
+                    // The configuration's own findings say it once, for everybody.
+                    _ if told.contains(&missing) => {}
                     Some(contact) => found.notes.push(format!("contact {contact}: {}", missing.note())),
-                    None if told.contains(&missing) => {}
                     None => found.notes.push(missing.note()),
                 }
             }
-            Obstacle::MethodOptedOut { contact, channel } => {
-                found.notes.push(format!("contact {contact}: the phone takes nothing over {}", channel.as_str()));
-            }
+            // `check` says of every number of the roster how it stands.
+            Obstacle::MethodUnverified { .. } | Obstacle::MethodOptedOut { .. } => {}
             Obstacle::MethodRefused { contact, channel, code } => {
                 let channel = channel.as_str();
                 found.notes.push(format!("contact {contact}: Twilio calls the number for {channel} bad (code {code})"));

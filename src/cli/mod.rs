@@ -13,6 +13,7 @@ mod tools;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
@@ -82,8 +83,8 @@ enum Command {
     Template {
         /// The language: en, hi, or another that has a template file.
         language: String,
-        /// Which: counsellor_alert, taken_notice, outcome_reminder or follow_up_reminder.
-        #[arg(long, default_value = "counsellor_alert", value_parser = purpose)]
+        /// What it is for.
+        #[arg(long, default_value = Purpose::CounsellorAlert.as_str(), value_parser = purposes())]
         purpose: Purpose,
     },
     /// Print the API's OpenAPI description, as JSON.
@@ -188,7 +189,8 @@ async fn asked_to_end() {
     let _ = interrupt.await;
 }
 
-fn purpose(word: &str) -> Result<Purpose, String> {
-    Purpose::from_word(word)
-        .ok_or_else(|| "there are counsellor_alert, taken_notice, outcome_reminder and follow_up_reminder".to_owned())
+/// Reads a purpose by its name; help and errors list all of them.
+fn purposes() -> impl TypedValueParser<Value = Purpose> {
+    let words = PossibleValuesParser::new(Purpose::ALL.map(Purpose::as_str));
+    words.try_map(|word| Purpose::from_word(&word).ok_or("there is no such purpose"))
 }

@@ -81,6 +81,15 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    /// Every purpose.
+    pub const ALL: [Self; 5] = [
+        Self::CounsellorAlert,
+        Self::TakenNotice,
+        Self::OutcomeReminder,
+        Self::FollowUpReminder,
+        Self::EmergencyContact,
+    ];
+
     /// The notices: what asks nobody to take a case. The ladder does not know of them.
     pub const NOTICES: [Self; 3] = [Self::TakenNotice, Self::OutcomeReminder, Self::FollowUpReminder];
 
@@ -97,8 +106,7 @@ impl Purpose {
 
     /// The purpose of this name.
     pub fn from_word(word: &str) -> Option<Self> {
-        let others = [Self::CounsellorAlert, Self::EmergencyContact];
-        others.into_iter().chain(Self::NOTICES).find(|purpose| purpose.as_str() == word)
+        Self::ALL.into_iter().find(|purpose| purpose.as_str() == word)
     }
 
     /// Whether somebody waits for what comes of it: of a live case it goes ahead of everything else, and no pace of a phone

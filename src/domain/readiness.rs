@@ -67,7 +67,8 @@ pub enum Obstacle {
         /// The policy.
         policy: PolicyId,
     },
-    /// Somebody who can be told, and whom no rung and no last responder of a policy in use comes to: no case tells them anything.
+    /// Somebody who can be told, and whom no rung and no last responder of a policy in use comes to: they are only told in
+    /// somebody's place.
     ContactOnNoLadder {
         /// Who.
         contact: ContactId,

@@ -55,9 +55,10 @@ fn accept(driver: &mut Driver<'_>, transition: &Transition) -> Result<(), TestCa
     Ok(())
 }
 
-/// Each reason that is given is so.
+/// Each reason that is given is so. `passed_over` are the rungs that nobody was on when their turn came last.
 fn reasons_hold(
     shown: &StageShown,
+    passed_over: &BTreeSet<u32>,
     policy: &Policy,
     directory: &Directory,
     ground: &Ground,
@@ -73,6 +74,8 @@ fn reasons_hold(
         })
     };
     let named = crate::world::named(shown.stage, policy, directory, shown.at);
+    let is_last = matches!(shown.stage, Stage::LastResponder { .. });
+    let late_rungs = || policy.steps.iter().zip(0..).filter(|(_, rung)| is_last && passed_over.contains(rung));
     let mut somebody_is_missing = false;
     for not in &shown.not_told {
         let so = match not {
@@ -85,12 +88,11 @@ fn reasons_hold(
                     channels.iter().all(|channel| not_over.iter().any(|(not, _)| not == channel))
                 };
                 // Who has come on call for a rung that was passed over is told with the last responder, over that rung's channels.
-                let is_late = |step: &Step| {
+                let is_late = |(step, _): (&Step, u32)| {
                     let called = step.targets.iter().flat_map(|target| target.people(directory, shown.at));
                     called.into_iter().any(|person| person.id == *id) && says_of(&step.channels)
                 };
-                let is_last = matches!(shown.stage, Stage::LastResponder { .. });
-                let each = says_of(channels) || (is_last && policy.steps.iter().any(is_late));
+                let each = says_of(channels) || late_rungs().any(is_late);
                 each && directory.contact(id).is_some() && holds(id, not_over)
             }
             NotTold::NobodyOf(role) => !directory.people().any(|person| person.role == *role),
@@ -101,15 +103,14 @@ fn reasons_hold(
         };
         prop_assert!(so, "{:?} is not so: {:?}", not, shown);
     }
-    let is_last = matches!(shown.stage, Stage::LastResponder { .. });
     for told in &shown.told {
         prop_assert!(told.over.iter().all(|(channel, _)| has(&told.contact, *channel) && ground.allows(*channel)));
         prop_assert!(holds(&told.contact, &told.not_over), "{:?}", told);
         // Who has come on call since their rung was passed over is told with the last responder.
         let is_late = || {
-            let called = policy.steps.iter().flat_map(|step| &step.targets);
+            let called = late_rungs().flat_map(|(step, _)| &step.targets);
             let mut called = called.flat_map(|target| target.people(directory, shown.at));
-            is_last && called.any(|person| person.id == told.contact)
+            called.any(|person| person.id == told.contact)
         };
         let so =
             if told.stands_in { somebody_is_missing || is_last } else { named.contains(&told.contact) || is_late() };
@@ -173,6 +174,7 @@ proptest! {
         let begun = driver.begun.values().map(|begun| (begun.contact.clone(), begun.channel, begun.at));
         prop_assert_eq!(foretold, begun.filter(|(.., at)| *at <= last).collect::<BTreeSet<_>>());
         // Nobody is left out without a reason.
+        let mut passed_over = BTreeSet::new();
         for shown in &shown {
             let named = crate::world::named(shown.stage, &driver.alert.policy, &world.directory, shown.at);
             let told = shown.told.iter().map(|told| &told.contact);
@@ -182,7 +184,14 @@ proptest! {
             });
             let spoken_of: BTreeSet<&ContactId> = told.chain(not_told).collect();
             prop_assert!(named.iter().all(|id| spoken_of.contains(id)), "{:?} of {:?}", named, shown);
-            reasons_hold(shown, &driver.alert.policy, &world.directory, &ground)?;
+            reasons_hold(shown, &passed_over, &driver.alert.policy, &world.directory, &ground)?;
+            if let Some(rung) = shown.stage.rung() {
+                if shown.is_vacant {
+                    passed_over.insert(rung);
+                } else {
+                    passed_over.remove(&rung);
+                }
+            }
         }
     }
 }

@@ -246,7 +246,29 @@ async fn the_check_names_a_role_that_nobody_has_and_whom_no_ladder_tells() {
     let found = app::rota_findings(&config, &provider, &nobody, START.parse().unwrap()).unwrap();
     let subjects: Vec<String> = found.faults.into_iter().map(|fault| fault.subject).collect();
     assert_eq!(subjects, ["policy default, steps[0]"]);
-    assert_eq!(found.notes, ["contact counsellor: is on no ladder in use: no case tells them anything"]);
+    let what = "no rung and no last responder comes to them; they are only told in somebody's place";
+    assert_eq!(found.notes, [format!("contact counsellor: {what}")]);
+}
+
+/// The check of the configuration says that a template is missing, once: what is found about people does not say it again.
+#[test]
+fn a_template_that_is_missing_is_not_said_again_of_each_person() {
+    let environment = [
+        ("COUNSELLOR_WHATSAPP_TO", COUNSELLOR),
+        ("TWILIO_ACCOUNT_SID", "AC00000000000000000000000000000001"),
+        ("TWILIO_AUTH_TOKEN", "0123456789abcdef0123456789abcdef"),
+        ("TWILIO_WHATSAPP_FROM", "+919800000000"),
+    ];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let text = contact_entry("lead", "lead", "whatsapp_to", LEAD);
+    let file = Some(ConfigFile { name: "check.toml".to_owned(), text });
+    let sources = Sources { file, environment, read_file: &|path| std::fs::read_to_string(path) };
+    let config = Config::load(&sources).unwrap();
+    let missing = |notes: &[String]| notes.iter().filter(|note| note.contains("content_sids.en is not set")).count();
+    assert_eq!(missing(config.notes()) + missing(&app::check_texts(&config).unwrap().notes), 1);
+    let (provider, nobody) = (app::provider(&config, None), Roster::empty("default".parse().unwrap()));
+    let found = app::rota_findings(&config, &provider, &nobody, START.parse().unwrap()).unwrap();
+    assert_eq!(missing(&found.notes), 0, "{:?}", found.notes);
 }
 
 #[tokio::test]

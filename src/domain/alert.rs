@@ -319,6 +319,10 @@ pub struct Alert {
     /// How fast people were told; `None`: nobody was yet, or not since this is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reached: Option<Reached>,
+    /// How many deliveries had been planned when the ladder was begun the last time from its first rung, or after somebody had
+    /// taken the case: those told nobody in this climb.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub climb_from: u32,
     /// Where it stands with the student's emergency contacts, as far as the policy goes; `None`: their time runs since it was
     /// opened, if the policy knows one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::alert::Outcome;
-use super::ids::Reference;
+use super::ids::{AlertId, DeliveryNo, Reference};
 
 /// What a reply asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,12 +194,22 @@ pub enum Answer {
     NotSetUp(Reference),
     /// They hide their number, and nothing says which of our messages they answer: nothing was done.
     WhoIsIt,
+    /// The same, and what they want is to be sent nothing any more.
+    WhoStops,
     /// Not understood, but a case waits.
     Help,
     /// No case waits for this person.
     NoCase,
-    /// They were told as an emergency contact: whom to call is said again, in the very words that are recorded.
-    CallTheDesk(String),
+    /// They were told as an emergency contact: whom to call is said again. Not the words are kept, but what they are made of,
+    /// so that the student's word is asked whenever they are said.
+    CallTheDesk {
+        /// The case.
+        alert: AlertId,
+        /// The message that told them.
+        delivery: DeliveryNo,
+        /// SHA-256 of the words that are recorded: others are not said.
+        text_sha256: String,
+    },
     /// Nobody that is known here, or the provider itself answers: nothing is said.
     Nothing,
 }
@@ -223,9 +233,10 @@ impl Answer {
             | Self::WhoseWords(_)
             | Self::NotSetUp(_)
             | Self::WhoIsIt
+            | Self::WhoStops
             | Self::Help
             | Self::NoCase
-            | Self::CallTheDesk(_)
+            | Self::CallTheDesk { .. }
             | Self::Nothing => false,
         }
     }
@@ -320,9 +331,14 @@ fn answer_text(answer: &Answer) -> Option<String> {
                             reply to the message itself, or use the dashboard."
                 .to_owned()
         }
+        Answer::WhoStops => {
+            "Nothing was done: your number is hidden, so it is not clear who you are. Please reply to one of our messages \
+                             itself with the same word."
+                .to_owned()
+        }
         Answer::Help => HELP.to_owned(),
-        Answer::CallTheDesk(words) => words.clone(),
-        Answer::Nothing => return None,
+        // The words are the college's own: see the service.
+        Answer::CallTheDesk { .. } | Answer::Nothing => return None,
     };
     Some(text)
 }

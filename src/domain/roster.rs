@@ -45,7 +45,7 @@ pub const ACTIVE_MAX: usize = 64;
 /// How many contacts are kept, those who have left included: their names belong to the audit.
 pub const KEPT_MAX: usize = 200;
 
-/// How many numbers are kept that nobody has and that take nothing from us; beyond that the one that was taken out first goes.
+/// How many numbers of one channel are kept that nobody has and that take nothing from us; beyond that the oldest goes.
 pub const OPTED_OUT_MAX: usize = 1_000;
 
 /// How many numbers are kept that the provider calls bad: one for every channel of everybody who is active, and some.

@@ -19,7 +19,7 @@ use super::manners::ClientIp;
 use super::problem::{Problem, ProblemCode};
 use super::state::{AppState, WebhookTrust};
 use crate::domain::contact::Channel;
-use crate::domain::reply::{self, Command};
+use crate::domain::reply::Command;
 use crate::domain::tap::Tap;
 use crate::service::receipts::Recorded;
 use crate::service::replies::Reply;
@@ -111,7 +111,7 @@ async fn incoming(
     let booking = async move { service.record_reply(&reply).await };
     let answer = tokio::spawn(booking).await.map_err(|_| Problem::new(ProblemCode::Internal))??;
     observe(&state, "incoming", begun);
-    let said: Vec<Verb> = reply::text(&answer).map(Verb::Message).into_iter().collect();
+    let said: Vec<Verb> = state.service.said_back(&answer).await?.map(Verb::Message).into_iter().collect();
     Ok(([(header::CONTENT_TYPE, twiml::CONTENT_TYPE)], twiml::document(&said)).into_response())
 }
 

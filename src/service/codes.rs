@@ -175,21 +175,28 @@ impl Service {
         }
         for place in 0..PLACES_AN_HOUR {
             if self.keep_mark(organisation, address, &[b"hour", &hour.to_be_bytes(), &[place]]).await? {
-                // Kept for as long as answers are, from the first of them on: whoever says STOP to a code is known by it.
-                self.keep_mark(organisation, address, &[b"sent"]).await?;
+                // Whoever says STOP to a code is known by it, for as long as answers are kept.
+                self.keep_mark(organisation, address, &[b"day", &day_of(now).to_be_bytes()]).await?;
                 return Ok(());
             }
         }
         Err(ServiceError::Roster(Rejection::TooSoon(rest(now, HOUR))))
     }
 
-    /// Whether a code went to this phone on behalf of a student, in the days for which answers are kept.
+    /// Whether a code went to this phone on behalf of a student, today or in the two days before.
     pub(super) async fn was_sent_a_code(
         &self,
         organisation: &OrganisationId,
         address: AddressKey,
     ) -> Result<bool, ServiceError> {
-        Ok(self.store.answer(self.mark_key(organisation, address, &[b"sent"])).await?.is_some())
+        let today = day_of(self.clock.now().as_second());
+        for day in [today, today - 1, today - 2] {
+            let mark = self.mark_key(organisation, address, &[b"day", &day.to_be_bytes()]);
+            if self.store.answer(mark).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether a code may have gone to this phone on behalf of a student, over whatever channel, within [`CODES_LOOKED_AT`] minutes
@@ -421,6 +428,10 @@ const HOUR: i64 = 60 * MINUTE;
 const CODES_LOOKED_AT: i64 = 5;
 /// How many codes a phone gets in an hour on behalf of students.
 const PLACES_AN_HOUR: u8 = 5;
+
+const fn day_of(second: i64) -> i64 {
+    second.div_euclid(24 * HOUR)
+}
 
 /// What is left of a span of the clock, from this second on.
 fn rest(now: i64, span: i64) -> Duration {

@@ -11,7 +11,7 @@ use crate::alarm::kind::Kind;
 use crate::domain::alert::{self, Alert};
 use crate::domain::audit::Actor;
 use crate::domain::contact::{Channel, Contact, ContactRole, Language, PhoneNumber};
-use crate::domain::delivery::Settled;
+use crate::domain::delivery::{Delivery, Settled};
 use crate::domain::ids::{AddressKey, ContactId, DeliveryNo, OrganisationId, PersonKey, Reference};
 use crate::domain::message::{Purpose, Texts};
 use crate::domain::phone;
@@ -327,7 +327,9 @@ impl Service {
 
     /// A message has arrived: whatever was said of its number is no longer so.
     pub(crate) async fn note_arrival(&self, alert: &Alert, no: DeliveryNo) {
-        let Some(delivery) = alert.delivery(no).filter(|delivery| delivery.has_arrived()) else { return };
+        // As above: a student's own people are none of the team's.
+        let is_of_team = |delivery: &&Delivery| delivery.has_arrived() && delivery.purpose.is_for_team();
+        let Some(delivery) = alert.delivery(no).filter(is_of_team) else { return };
         let (contact, channel, address) = (delivery.contact.clone(), delivery.channel, delivery.address_key);
         let known = self.live(&alert.organisation);
         if known.is_ok_and(|live| live.roster.refused_code(channel, address).is_some()) {

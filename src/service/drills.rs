@@ -62,12 +62,21 @@ impl DailyDrills {
         let planned =
             days.flat_map(|day| self.at.iter().enumerate().map(move |(nth, at)| Planned { day, at: *at, nth }));
         let mut due = planned.filter_map(|planned| {
-            let start = planned.day.to_datetime(planned.at).to_zoned(self.time_zone.clone()).ok()?.timestamp();
+            let start = self.start_of(planned)?;
             let late = now.duration_since(start);
             (!late.is_negative() && late <= LATE_MAX).then_some((start, planned))
         });
         let first = due.next()?;
         Some(due.fold(first, |latest, one| if one.0 > latest.0 { one } else { latest }).1)
+    }
+
+    /// Whether the hour in which it may start has passed.
+    pub fn is_over(&self, planned: Planned, now: Timestamp) -> bool {
+        self.start_of(planned).is_none_or(|start| now.duration_since(start) > LATE_MAX)
+    }
+
+    fn start_of(&self, planned: Planned) -> Option<Timestamp> {
+        Some(planned.day.to_datetime(planned.at).to_zoned(self.time_zone.clone()).ok()?.timestamp())
     }
 }
 

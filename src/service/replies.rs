@@ -24,7 +24,7 @@ use crate::domain::event::{EventDetails, ReplyOrigin};
 use crate::domain::ids::{
     AddressKey, AlertId, ContactId, EventId, IdempotencyKey, OrganisationId, ProviderId, Reference,
 };
-use crate::domain::message::Purpose;
+use crate::domain::message::{Composed, Purpose};
 use crate::domain::reply::{self, Answer, Command, Note, Said};
 use crate::domain::roster::OptOutBy;
 use crate::domain::tap::Ticket;
@@ -141,6 +141,17 @@ enum ByReply {
     Answered(Said),
     /// It does not fit the case's state.
     Rejected(Rejection),
+    /// The student has spoken since.
+    Outdated,
+}
+
+/// What is committed beside what a reply asks for.
+#[derive(Default)]
+struct Beside {
+    /// Its words.
+    event: Option<EventDetails>,
+    /// The version of the student's record that the answer rests on, if it does.
+    consent_version: Option<u64>,
 }
 
 /// What is said to words: that they are kept, or, where they cannot be, something else.
@@ -148,7 +159,7 @@ enum ByReply {
 pub(super) struct Answers {
     kept: Answer,
     lost: Answer,
-    told_again: Option<ToldAgain>,
+    told_again: Option<(ToldAgain, u64)>,
 }
 
 impl Answers {
@@ -167,9 +178,12 @@ impl Answers {
         Self { kept: Answer::Nothing, lost: Answer::Nothing, told_again: None }
     }
 
-    /// An emergency contact hears once more whom to call; where that cannot be recorded, nothing.
-    fn call_the_desk(told_again: ToldAgain, words: String) -> Self {
-        Self { kept: Answer::CallTheDesk(words), lost: Answer::Nothing, told_again: Some(told_again) }
+    /// An emergency contact hears once more whom to call; where that cannot be recorded, nothing. `version` is that of the
+    /// student's record that was read.
+    fn call_the_desk(alert: AlertId, told_again: ToldAgain, version: u64) -> Self {
+        let (delivery, text_sha256) = (told_again.delivery, told_again.disclosed.text_sha256.clone());
+        let kept = Answer::CallTheDesk { alert, delivery, text_sha256 };
+        Self { kept, lost: Answer::Nothing, told_again: Some((told_again, version)) }
     }
 }
 
@@ -200,7 +214,10 @@ impl Service {
                 | Command::Keyword
                 | Command::Other => {}
             }
-            return self.keep_reply(key, Answer::Nothing.into()).await;
+            let is_in_vain =
+                matches!(reply.command, Command::OptOut | Command::OptIn) && self.sender(reply).await?.is_hidden(reply);
+            let said = if is_in_vain { Answer::WhoStops } else { Answer::Nothing };
+            return self.keep_reply(key, said.into()).await;
         }
         let is_about_a_case = reply.command.is_about_a_case();
         let said = match self.meant(reply).await? {
@@ -209,8 +226,7 @@ impl Service {
             Meant::Outside(alert, actor) => {
                 let answers = self.told_again(&alert, &actor, reply.channel).await?;
                 let words = (reply.channel, reply.words.expose());
-                let under = Kept::alone(key, None);
-                return self.keep_words(*alert, &actor, words, under, answers).await;
+                return self.keep_words(*alert, &actor, words, Kept::alone(key, None), answers).await;
             }
             Meant::Hidden => {
                 tracing::warn!("a reply from a hidden number tells no message that it answers: nothing was done");
@@ -305,7 +321,10 @@ impl Service {
     async fn check_in_by_reply(&self, alert: Alert, actor: &Actor, under: Kept) -> Result<Said, ServiceError> {
         let reference = alert.reference;
         let id = alert.id;
-        match self.by_reply(alert, Input::CheckIn, actor, &under, Answer::CheckedIn(reference), None).await? {
+        match self
+            .by_reply(alert, Input::CheckIn, actor, &under, Answer::CheckedIn(reference), Beside::default())
+            .await?
+        {
             ByReply::Answered(said) => {
                 tracing::info!(alert = %id, "checked in by a reply");
                 Ok(said)
@@ -315,7 +334,7 @@ impl Service {
                 self.too_late(id, Answer::TakenBefore(reference), under).await
             }
             ByReply::Rejected(Rejection::AlreadyResolved) => self.too_late(id, Answer::Closed(reference), under).await,
-            ByReply::Rejected(_) => Err(ServiceError::Busy),
+            ByReply::Rejected(_) | ByReply::Outdated => Err(ServiceError::Busy),
         }
     }
 
@@ -333,13 +352,13 @@ impl Service {
             AlertState::Acknowledged { by, .. } if by != actor => Answer::TakenBefore(reference),
             AlertState::Acknowledged { .. } if alert.policy.resolve_by_reply => {
                 let closing = Input::Resolve { outcome, note: None, follow_up_at: None };
-                match self.by_reply(alert, closing, actor, &under, Answer::Done(reference), None).await? {
+                match self.by_reply(alert, closing, actor, &under, Answer::Done(reference), Beside::default()).await? {
                     ByReply::Answered(said) => {
                         tracing::info!(alert = %id, ?outcome, "alert resolved by a reply");
                         return Ok(said);
                     }
                     ByReply::Rejected(Rejection::AlreadyResolved) => Answer::Closed(reference),
-                    ByReply::Rejected(_) => Answer::WhichOutcome,
+                    ByReply::Rejected(_) | ByReply::Outdated => Answer::WhichOutcome,
                 }
             }
             AlertState::Acknowledged { .. } => Answer::CloseOnDashboard(reference),
@@ -371,12 +390,21 @@ impl Service {
             message: Some(data_key.seal(SealedField::Message, words)),
             metadata: None,
         };
-        let input = Input::Replied { channel, told_again: answers.told_again };
-        match self.by_reply(alert, input, actor, &under, answers.kept, Some(details)).await? {
+        let (told_again, version) = answers.told_again.unzip();
+        let outside = told_again.is_some();
+        let input = Input::Replied { channel, told_again };
+        let beside = Beside { event: Some(details), consent_version: version };
+        match self.by_reply(alert, input, actor, &under, answers.kept, beside).await? {
             ByReply::Answered(said) => {
                 tracing::info!(alert = %id, "words of a reply are kept");
                 Ok(said)
             }
+            // The case or the student's word is another one since: the words are kept, and nothing is said.
+            ByReply::Outdated | ByReply::Rejected(Rejection::NoSuchEmergencyContact) if outside => {
+                let alert = self.load(id).await?;
+                Box::pin(self.keep_words(alert, actor, (channel, words), under, Answers::silent())).await
+            }
+            ByReply::Outdated => Err(ServiceError::Busy),
             // A machine may be answering us: it is not talked to for ever.
             ByReply::Rejected(_) => self.keep_reply(under.key, Answer::Nothing.into()).await,
         }
@@ -390,14 +418,17 @@ impl Service {
         actor: &Actor,
         under: &Kept,
         answer: Answer,
-        event: Option<EventDetails>,
+        beside: Beside,
     ) -> Result<ByReply, ServiceError> {
         let said = under.said(answer);
-        let along = Along { idempotency: Some(self.reply_record(under.key, &said)), event, ..Along::default() };
+        let Beside { event, consent_version } = beside;
+        let idempotency = Some(self.reply_record(under.key, &said));
+        let along = Along { idempotency, event, consent_version, ..Along::default() };
         match self.change_along(alert, input, actor, &along).await {
             Ok(Changed::Made(_)) => Ok(ByReply::Answered(said)),
             Ok(Changed::AnsweredBefore) => Ok(ByReply::Answered(self.answer_of_another(under.key).await?)),
-            Ok(Changed::Nothing | Changed::ConsentOutdated | Changed::NoPlace) => Err(ServiceError::Busy),
+            Ok(Changed::ConsentOutdated) => Ok(ByReply::Outdated),
+            Ok(Changed::Nothing | Changed::NoPlace) => Err(ServiceError::Busy),
             Err(ServiceError::Rejected(rejection)) => Ok(ByReply::Rejected(rejection)),
             Err(error) => Err(error),
         }
@@ -450,12 +481,17 @@ impl Service {
     /// and nothing is planned for it any more if it is of the roster.
     async fn opted_out(&self, reply: &Reply) -> Result<(), ServiceError> {
         let sender = self.sender(reply).await?;
+        if sender.is_hidden(reply) {
+            tracing::warn!("STOP from a hidden number that answers no message of ours: nobody knows whose phone it is");
+        }
         for (organisation, address) in &sender.phones {
             let known =
                 self.live(organisation)?.directory.contact_at(reply.channel, *address).map(|known| known.id.clone());
             self.opt_out(organisation, reply.channel, *address, OptOutBy::Reply).await?;
-            // Somebody whom students have named: told of a case, or sent a code.
-            let is_outside = self.told_outside(organisation, *address, reply.channel).await?.is_some()
+            // Somebody whom students may have named. Over WhatsApp nobody but we keeps such a list, and no number is forged; text
+            // messages Twilio itself stops, so that there those count who were told of a case, or sent a code lately.
+            let is_outside = reply.channel == Channel::Whatsapp
+                || self.told_outside(organisation, *address, reply.channel).await?.is_some()
                 || self.was_sent_a_code(organisation, *address).await?;
             if is_outside {
                 self.opt_out_outside(organisation, reply.channel, *address, OptOutBy::Reply).await?;
@@ -562,17 +598,38 @@ impl Service {
             is_theirs && delivery.purpose == Purpose::EmergencyContact && delivery.is_out()
         };
         let Some(delivery) = alert.deliveries.iter().rfind(told) else { return Ok(Answers::silent()) };
-        if !self.may_still_disclose(alert, delivery).await {
+        // As for the message itself: a decision stands until the case is closed, the policy's word until somebody has it.
+        if !alert.wants(delivery) {
             return Ok(Answers::silent());
         }
-        let composer = &self.organisation(&alert.organisation)?.composer;
-        // An answer is free text over WhatsApp, too.
-        let facts = Facts { channel: Channel::Sms, ..alert.facts(delivery, TakenBy::Dashboard) };
-        let composed = composer.compose(&facts).filter(|_| composer.has_desk());
-        Ok(composed.map_or(Answers::silent(), |message| {
+        let known = self.disclosures(alert).await?;
+        let message = known.may_disclose(delivery).ok().map(|_| self.in_answer(alert, delivery)).transpose()?.flatten();
+        Ok(message.map_or(Answers::silent(), |message| {
             let told_again = ToldAgain { delivery: delivery.no, disclosed: Disclosed::of(&message) };
-            Answers::call_the_desk(told_again, message.text)
+            Answers::call_the_desk(alert.id, told_again, known.version)
         }))
+    }
+
+    /// What an emergency contact was told, as it is said in answer to a reply: free text, over WhatsApp, too.
+    fn in_answer(&self, alert: &Alert, delivery: &Delivery) -> Result<Option<Composed>, ServiceError> {
+        let composer = &self.organisation(&alert.organisation)?.composer;
+        let facts = Facts { channel: Channel::Sms, ..alert.facts(delivery, TakenBy::Dashboard) };
+        Ok(composer.compose(&facts).filter(|_| composer.has_desk()))
+    }
+
+    /// The words that an answer is said in. What goes to somebody outside the team is looked at again whenever it is said: the
+    /// same reply may be posted again long after the student has taken their word back.
+    pub async fn said_back(&self, said: &Said) -> Result<Option<String>, ServiceError> {
+        let Answer::CallTheDesk { alert, delivery, text_sha256 } = &said.answer else { return Ok(reply::text(said)) };
+        let alert = self.load(*alert).await?;
+        let Some(delivery) = alert.delivery(*delivery).filter(|delivery| alert.wants(delivery)) else {
+            return Ok(None);
+        };
+        if !self.may_still_disclose(&alert, delivery).await {
+            return Ok(None);
+        }
+        let message = self.in_answer(&alert, delivery)?.filter(|message| message.text_sha256 == *text_sha256);
+        Ok(message.map(|message| message.text))
     }
 
     /// The case of a message that was tapped. A wrong tap must not send anybody back to sleep while another case waits.

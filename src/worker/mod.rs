@@ -415,7 +415,8 @@ impl Worker {
     async fn start_drills(&self, now: Timestamp) {
         let Some(daily) = &self.daily_drills else { return };
         let due = daily.due_at(now);
-        let missed = self.drill.lock().awaited.take_if(|awaited| Some(*awaited) != due);
+        // Where the clock was set back, its hour comes again.
+        let missed = self.drill.lock().awaited.take_if(|awaited| Some(*awaited) != due && daily.is_over(*awaited, now));
         if let Some(missed) = missed
             && !matches!(self.service.are_drills_started(missed).await, Ok(true))
         {

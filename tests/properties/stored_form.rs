@@ -236,6 +236,7 @@ fn alert() -> Alert {
         emergency: None,
         replies: 2,
         outside_replies: 2,
+        climb_from: 1,
         audit_head: AuditHead::EMPTY,
     }
 }

@@ -4,7 +4,7 @@
 use crisis_relay::domain::audit::AuditStream;
 use crisis_relay::domain::message::text_sha256;
 use crisis_relay::service::report::report;
-use crisis_relay::simulator::{AnsweredBy, Fault, FaultRule, Inbound};
+use crisis_relay::simulator::{AnsweredBy, Fault, FaultRule, Inbound, Quote};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -609,21 +609,17 @@ async fn a_stop_counts_for_every_student_who_names_the_phone_now_or_later() {
 }
 
 #[tokio::test]
-async fn a_stop_in_answer_to_a_code_is_heeded_and_one_of_a_stranger_fills_no_list() {
+async fn a_stop_in_answer_to_a_code_is_heeded() {
     let mut world = with_desk().start().await;
     let path = added(&world, STUDENT, &person(&[("sms", PHONE)], Some(true))).await;
     let verification = format!("{path}/methods/sms/verification");
     world.request(Method::POST, &verification, Some(SERVICE), None).await.expect(202);
-    for phone in [PHONE, THIRD] {
-        assert!(world.sim().reply(phone, "STOP").await.unwrap().answers.is_empty());
-    }
+    assert!(world.sim().reply(PHONE, "STOP").await.unwrap().answers.is_empty(), "Twilio answers it");
     let shown = world.get(&path, COUNSELLOR_KEY).await.expect(200).json();
     assert_eq!(shown["methods"][0]["standing"], "opted_out");
     world.pass(s(61)).await;
     let refused = world.request(Method::POST, &verification, Some(SERVICE), None).await.expect(409);
     assert_eq!(refused.text_at("/code"), "opted_out");
-    let roster = world.store().roster(&"default".parse().unwrap()).await.unwrap().unwrap();
-    assert_eq!(roster.opted_out.len(), 1, "only who was ever sent something: {:?}", roster.opted_out);
     world.holds_its_promises().await;
 }
 
@@ -674,11 +670,11 @@ async fn whatever_they_reply_is_kept_for_the_team_answered_with_the_desk_and_dec
     let events = revealed["events"].as_array().unwrap();
     let words = events.iter().find(|event| event["message"] == texts[4]).unwrap();
     assert_eq!(words["reply"]["contact"], id_of(&path));
-    // Also once somebody has it, and once it is closed.
+    // Also once somebody has it: a person's decision stands until the case is closed. Then nobody outside hears anything more.
     acknowledge(&world, &reference).await;
     assert!(world.sim().reply(PHONE, "done safe").await.unwrap().answers.concat().contains(DESK));
     resolve(&world, &reference).await;
-    assert!(world.sim().reply(PHONE, "yes").await.unwrap().answers.concat().contains(DESK));
+    assert!(world.sim().reply(PHONE, "yes").await.unwrap().answers.is_empty(), "the ground has ended");
     assert_eq!(world.alert(&reference).await["detail"]["outcome"], "safe_by_phone");
     // Posted again, a reply is kept once.
     let again = Inbound::new(PHONE, "Hello?").with_sid("SM00000000000000000000000000000077");
@@ -715,6 +711,53 @@ async fn what_they_hear_again_is_recorded_with_its_ground_and_is_in_their_own_la
     let organisation = "default".parse().unwrap();
     let page = report(world.store().as_ref(), None, &organisation, reference.parse().unwrap()).await.unwrap();
     assert!(page.contains(&format!("heard again whom to call (message {}", again["delivery"])), "{page}");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_reply_that_is_posted_again_after_the_student_has_taken_their_word_back_discloses_nothing() {
+    let mut world = with_desk().start().await;
+    let path = proven(&world, STUDENT, &[("sms", PHONE)], None).await;
+    let reference = world.told(STUDENT, 0.93).await;
+    world.work().await;
+    informed(&mut world, &reference).await;
+    let words = Inbound::new(PHONE, "Who is this?").with_sid("SM00000000000000000000000000000078");
+    assert!(world.sim().receive(&words).await.unwrap().answers.concat().contains(DESK));
+    assert!(world.sim().receive(&words).await.unwrap().answers.concat().contains(DESK), "Twilio asks again at once");
+    change(&world, Method::DELETE, &path, "\"1\"", None).await.expect(204);
+    let again = world.sim().receive(&words).await.unwrap();
+    assert_eq!((again.http_status, again.answers), (200, Vec::<String>::new()));
+    assert_eq!(deeds_of(&world, &reference, "reply_kept").await.len(), 1);
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn what_the_policy_let_them_hear_they_hear_again_only_until_somebody_has_the_case() {
+    let mut world = with_policy().start().await;
+    proven(&world, STUDENT, &[("sms", PHONE)], Some(true)).await;
+    let reference = world.told(STUDENT, 0.93).await;
+    world.work().await;
+    world.pass_in_steps(s(620), s(10)).await;
+    assert_eq!(asked(&world, PHONE).len(), 1);
+    assert!(world.sim().reply(PHONE, "What is it?").await.unwrap().answers.concat().contains(DESK));
+    acknowledge(&world, &reference).await;
+    assert!(world.sim().reply(PHONE, "Hello?").await.unwrap().answers.is_empty());
+    assert_eq!(world.alert(&reference).await["replies"], 2, "the words are kept all the same");
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
+async fn a_stop_over_whatsapp_counts_however_long_ago_they_were_sent_anything() {
+    let mut world = with_desk().start().await;
+    let path = proven(&world, STUDENT, &[("whatsapp", PHONE)], Some(true)).await;
+    world.pass(s(10 * 24 * 3600)).await;
+    world.sim().receive(&Inbound::new(&format!("whatsapp:{PHONE}"), "STOP")).await.unwrap();
+    let shown = world.get(&path, COUNSELLOR_KEY).await.expect(200).json();
+    assert_eq!(shown["methods"][0]["standing"], "opted_out");
+    let hidden = Inbound::new("whatsapp:IN.1234567890", "STOP").quoting(Quote::Nothing);
+    let said = world.sim().receive(&hidden).await.unwrap().answers.concat();
+    assert!(said.contains("it is not clear who you are"), "{said}");
+    world.work().await;
     world.holds_its_promises().await;
 }
 

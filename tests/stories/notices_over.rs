@@ -321,6 +321,29 @@ async fn what_the_student_does_not_allow_is_no_second_channel() {
     world.holds_its_promises().await;
 }
 
+#[tokio::test]
+async fn a_notice_goes_over_no_channel_that_the_ladder_does_not_use() {
+    let lead = contact_entry("lead", "lead", "whatsapp_to", LEAD) + &format!("sms_to = \"{LEAD_TEXTS}\"\n");
+    let lead = lead + &contact_entry("manager", "duty_manager", "whatsapp_to", MANAGER);
+    let policy = "[policy]\nlast_responder = \"manager\"\n[[policy.steps]]\ncontacts = [\"counsellor\", \"lead\"]\n\
+        channels = [\"whatsapp\"]\n";
+    let mut world = Setting::default().with_file(&(lead + policy)).start().await;
+    let stated = json!({ "by": "Dr. A. Rao", "reason": "life is at risk" });
+    let event = json!({ "user_id": "student-1", "crisis_score": 0.93, "source": "chat", "emergency_override": stated });
+    let reference = world.event(&event).await.expect(202).text_at("/reference");
+    world.work().await;
+    receipts(&mut world).await;
+    // An override covers every channel; what nobody has set up to send over is none of them.
+    let unreached = Fault::FailsLater { code: 63016, failed: false };
+    world.sim().push_fault(FaultRule::always(unreached).to(LEAD));
+    world.post(&format!("/api/v1/crisis/alerts/{reference}/acknowledge"), COUNSELLOR_KEY, &json!({})).await.expect(200);
+    world.work().await;
+    receipts(&mut world).await;
+    world.pass_in_steps(s(120), s(10)).await;
+    assert!(world.sim().messages_to(LEAD_TEXTS).is_empty());
+    world.holds_its_promises().await;
+}
+
 // -- as in life -------------------------------------------------------------------------------------------------------
 
 /// The approved templates of these, which the simulator knows.

@@ -239,6 +239,7 @@ impl Alert {
             emergency: None,
             replies: 0,
             outside_replies: 0,
+            climb_from: 0,
             audit_head: AuditHead::EMPTY,
         };
         let mut change = Changing::begin(alert, None, cx);
@@ -614,6 +615,9 @@ impl<'a, 'b> Changing<'a, 'b> {
             self.cancel_notices();
             self.restart_emergency_clock();
         }
+        if stage == Stage::FIRST || !matches!(self.alert.state, AlertState::Escalating { .. }) {
+            self.alert.climb_from = self.alert.deliveries_planned;
+        }
         self.alert.state = AlertState::Escalating { stage, next_step_at, asked: Vec::new(), vacant };
         let told = self.plan_stage(stage);
         self.alert.paged_severity = self.alert.paged_severity.max(Some(self.alert.severity));
@@ -831,7 +835,9 @@ impl<'a, 'b> Changing<'a, 'b> {
         let Some(next) = next else { return false };
         let (targets, channels) = next.targets(policy);
         let tried = |contact: &Contact, channel| {
-            let alerts = self.alert.deliveries.iter().filter(|delivery| delivery.purpose.is_alert());
+            // A climb of before somebody had the case has tried nothing for this one.
+            let is_of_climb = |told: &&Delivery| told.purpose.is_alert() && told.no.0 > self.alert.climb_from;
+            let alerts = self.alert.deliveries.iter().filter(is_of_climb);
             let mut of_round = alerts.filter(|delivery| delivery.stage.is_in_round_of(&stage));
             of_round.any(|told| told.contact == contact.id && told.channel == channel)
         };

@@ -111,6 +111,7 @@ pub enum DisclosureGround {
     /// A named human decided it.
     Decision {
         /// Who decided, by name, and why: sealed under the student's data key.
+        #[serde(alias = "reason")]
         statement: Sealed,
         /// Who wrote it down. A machine's key may speak for somebody: then the statement alone names them.
         by: Actor,

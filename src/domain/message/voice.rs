@@ -92,11 +92,12 @@ impl Speech {
             | Answer::WhoseWords(_)
             | Answer::NotSetUp(_)
             | Answer::WhoIsIt
+            | Answer::WhoStops
             | Answer::TakeFirst(_)
             | Answer::CloseOnDashboard(_)
             | Answer::WhichOutcome
             | Answer::KeptAndWaits(_)
-            | Answer::CallTheDesk(_)
+            | Answer::CallTheDesk { .. }
             | Answer::Kept(_)
             | Answer::KeptAfterEnd(_) => None,
         }

@@ -144,8 +144,17 @@ impl Changing<'_, '_> {
     }
 
     pub(super) fn drop_oldest_opted_out(&mut self) {
-        let excess = self.roster.opted_out.len().saturating_sub(OPTED_OUT_MAX);
-        self.roster.opted_out.drain(..excess);
+        // Each channel has its own room: who can be anybody on one must not push out who said so on another.
+        for channel in Channel::ALL {
+            let of_it = |known: &OptedOutNumber| known.channel == channel;
+            let mut excess =
+                self.roster.opted_out.iter().filter(|known| of_it(known)).count().saturating_sub(OPTED_OUT_MAX);
+            self.roster.opted_out.retain(|known| {
+                let goes = of_it(known) && excess > 0;
+                excess -= usize::from(goes);
+                !goes
+            });
+        }
     }
 
     pub(super) fn opt_in(&mut self, channel: Channel, address: AddressKey) -> Outcome {

@@ -88,8 +88,8 @@ impl Changing<'_, '_> {
             self.record(&Deed::ReplyKept { channel, number, told_again: None });
             return Ok(());
         };
-        let disclosure = self.alert.delivery(*delivery).and_then(|told| told.disclosure.clone());
-        let disclosure = disclosure.filter(|_| is_outside).ok_or(Rejection::NoSuchEmergencyContact)?;
+        let told = self.alert.delivery(*delivery).filter(|told| is_outside && self.alert.wants(told));
+        let disclosure = told.and_then(|told| told.disclosure.clone()).ok_or(Rejection::NoSuchEmergencyContact)?;
         let told_again = Some(AgainDeed { delivery: *delivery, disclosure: &disclosure, disclosed });
         self.record(&Deed::ReplyKept { channel, number, told_again });
         Ok(())

@@ -194,9 +194,17 @@ impl Changing<'_, '_> {
     /// What somebody can be told by in writing, the best first: what has reached them, and of equal ones the first of their
     /// own. WhatsApp comes last where it would take the text only for a while after their own message.
     fn methods_for_notice<'c>(&self, purpose: Purpose, contact: &'c Contact) -> Vec<&'c ContactMethod> {
+        // What the ladder does not use may have no sender; a stand-in was told over all that they have.
+        let of_ladder = self.alert.policy.channels_that_reach(self.cx.directory);
+        let is_used = |method: &ContactMethod| {
+            let mut told = self.alert.deliveries.iter().filter(|told| told.purpose.is_alert());
+            of_ladder.contains(&method.channel)
+                || told.any(|told| told.channel == method.channel && told.contact == contact.id)
+        };
         let allowed = |method: &&ContactMethod| {
             let ground = self.alert.ground.as_ref();
-            method.channel != Channel::Voice && ground.is_some_and(|ground| ground.allows(method.channel))
+            let is_written = method.channel != Channel::Voice && is_used(method);
+            is_written && ground.is_some_and(|ground| ground.allows(method.channel))
         };
         // 2: the phone has something of ours; 1: it will; 0: nobody has tried.
         let reach = |method: &ContactMethod| {

@@ -63,9 +63,11 @@ impl Changing<'_, '_> {
             AlertState::Escalating { stage, next_step_at, .. } => {
                 nearer(next_step_at, later(now, stage.patience(&policy)))
             }
-            AlertState::Acknowledged { action_due_at, reminded_at, .. } => {
+            AlertState::Acknowledged { at, action_due_at, reminded_at, .. } => {
                 let longest = if reminded_at.is_some() { policy.check_in_within } else { policy.act_within };
-                nearer(action_due_at, later(now, longest))
+                // What is planned from now on came after that.
+                let was_ahead = nearer(at, now) | reminded_at.as_mut().is_some_and(|at| nearer(at, now));
+                nearer(action_due_at, later(now, longest)) | was_ahead
             }
             // A follow-up is due on a day, not after a time.
             AlertState::Withheld { .. } | AlertState::Resolved { .. } => false,

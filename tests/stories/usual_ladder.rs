@@ -307,6 +307,24 @@ async fn a_phone_that_refuses_messages_rings_at_once() {
 }
 
 #[tokio::test]
+async fn a_case_that_is_open_again_goes_on_at_once_like_a_new_one() {
+    let opted_out = |phone| FaultRule::always(Fault::Refused { code: 21610, http_status: 400 }).to(phone);
+    let mut world = college(&[SECOND_ENTRY]).start_with(opted_out(COUNSELLOR)).await;
+    world.sim().push_fault(opted_out(TEXTS));
+    let begun = world.now();
+    let reference = case(&mut world).await;
+    world.post(&format!("/api/v1/crisis/alerts/{reference}/acknowledge"), COUNSELLOR_KEY, &json!({})).await.expect(200);
+    world.pass_in_steps(s(905), s(5)).await;
+    let told = told(&world, begun);
+    assert_eq!(
+        told,
+        ["0 counsellor voice", "900 counsellor voice"],
+        "what was tried before it was taken counts no more"
+    );
+    world.holds_its_promises().await;
+}
+
+#[tokio::test]
 async fn where_everything_fails_each_person_is_tried_at_once_and_then_there_is_a_pause() {
     let refused = FaultRule::always(Fault::Refused { code: 21610, http_status: 400 });
     let mut world = college(&[SECOND_ENTRY, LEAD_ENTRY, MANAGER_ENTRY]).start_with(refused).await;

@@ -316,7 +316,10 @@ async fn who_hides_their_number_and_answers_no_message_of_ours_hears_so_and_take
         let said = world.sim().receive(&reply).await.unwrap().answers.concat();
         assert!(said.starts_with("Nothing was done: your number is hidden"), "{text}: {said}");
     }
-    for text in ["hello", "STOP", "👍"] {
+    let stop = Inbound::new(HIDDEN, "STOP").quoting(Quote::Nothing);
+    let said = world.sim().receive(&stop).await.unwrap().answers.concat();
+    assert!(said.contains("it is not clear who you are"), "nobody knows whom to send nothing any more: {said}");
+    for text in ["hello", "👍"] {
         let reply = Inbound::new(HIDDEN, text).quoting(Quote::Nothing);
         assert_eq!(world.sim().receive(&reply).await.unwrap().answers.concat(), "", "{text}");
     }

@@ -292,7 +292,9 @@ fn ladder(seen: &Seen<'_>) -> Checked {
         // Handed on by whoever had taken it.
         Some(AlertState::Acknowledged { .. }) if matches!(seen.input, Some(Input::PassOn)) => {}
         // The same place on another ladder, whose rungs before it were in vain, is another one: see below.
-        Some(AlertState::Escalating { stage: was, next_step_at: due, .. }) if *was == stage && !seen.changes_policy() => {
+        Some(AlertState::Escalating { stage: was, next_step_at: due, .. })
+            if *was == stage && !seen.changes_policy() =>
+        {
             prop_assert!(next_step_at <= *due, "the next step was put off, from {} to {}", due, next_step_at);
         }
         // Handed on: further up, or round again.
@@ -465,7 +467,12 @@ fn notices(seen: &Seen<'_>) -> Checked {
         prop_assert_eq!(tried.len(), notice.in_turn.len() + 1, "over the same channel again: {:?}", notice);
         let known = seen.world.directory.contact(&notice.contact);
         let has_text = known.is_some_and(|known| known.methods.iter().any(|method| method.channel == Channel::Sms));
-        let may_text = alert.ground.as_ref().is_some_and(|ground| ground.allows(Channel::Sms));
+        // What the ladder does not use may have no sender; a stand-in was told over all that they have.
+        let was_texted =
+            |told: &Delivery| is_alert(&told) && told.channel == Channel::Sms && told.contact == notice.contact;
+        let is_used = alert.policy.channels_that_reach(&seen.world.directory).contains(&Channel::Sms)
+            || alert.deliveries.iter().any(was_texted);
+        let may_text = is_used && alert.ground.as_ref().is_some_and(|ground| ground.allows(Channel::Sms));
         // Nobody is told that a case is taken on a phone of whoever has it.
         let is_preferred = notice.purpose != Purpose::TakenNotice && !tried.contains(&Channel::Sms);
         prop_assert!(

@@ -469,7 +469,7 @@ fn notices(seen: &Seen<'_>) -> Checked {
         let has_text = known.is_some_and(|known| known.methods.iter().any(|method| method.channel == Channel::Sms));
         // What the ladder does not use may have no sender; a stand-in was told over all that they have.
         let was_texted =
-            |told: &Delivery| is_alert(&told) && told.channel == Channel::Sms && told.contact == notice.contact;
+            |told: &Delivery| is_alert(told) && told.channel == Channel::Sms && told.contact == notice.contact;
         let is_used = alert.policy.channels_that_reach(&seen.world.directory).contains(&Channel::Sms)
             || alert.deliveries.iter().any(was_texted);
         let may_text = is_used && alert.ground.as_ref().is_some_and(|ground| ground.allows(Channel::Sms));

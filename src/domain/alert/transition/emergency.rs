@@ -220,10 +220,14 @@ impl Changing<'_, '_> {
 
     /// Nobody outside the team takes a case, hands it on or closes it.
     pub(super) fn refuse_outsider(&self) -> Result<(), Rejection> {
-        let Actor::Contact { contact } = self.cx.actor else { return Ok(()) };
+        if self.is_outsider() { Err(Rejection::OutsideTheTeam) } else { Ok(()) }
+    }
+
+    /// Whether whoever acts was told of this case as an emergency contact of the student, and never otherwise.
+    pub(super) fn is_outsider(&self) -> bool {
+        let Actor::Contact { contact } = self.cx.actor else { return false };
         let mut told = self.alert.deliveries.iter().filter(|delivery| delivery.contact == *contact).peekable();
-        let is_outsider = told.peek().is_some() && told.all(|delivery| delivery.purpose == Purpose::EmergencyContact);
-        if is_outsider { Err(Rejection::OutsideTheTeam) } else { Ok(()) }
+        told.peek().is_some() && told.all(|delivery| delivery.purpose == Purpose::EmergencyContact)
     }
 }
 

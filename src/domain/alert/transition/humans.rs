@@ -74,7 +74,7 @@ impl Changing<'_, '_> {
     ///
     /// An emergency contact may hear once more whom to call: that is a disclosure as their message was, on the same ground.
     pub(super) fn keep_reply(&mut self, channel: Channel, again: Option<&ToldAgain>) -> Result<(), Rejection> {
-        let is_outside = self.refuse_outsider().is_err();
+        let is_outside = self.is_outsider();
         let (kept, most) = match is_outside {
             true => (&mut self.alert.outside_replies, OUTSIDE_REPLIES_MAX),
             false => (&mut self.alert.replies, REPLIES_MAX),

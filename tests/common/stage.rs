@@ -126,6 +126,13 @@ pub struct Instance {
     clock: ServiceClock,
 }
 
+/// Writes from a phone, and sees to whatever comes of it; says what came back.
+pub async fn says(world: &mut World, phone: &str, text: &str) -> String {
+    let reply = world.sim().reply(phone, text).await.unwrap();
+    world.work().await;
+    reply.answers.concat()
+}
+
 impl Instance {
     /// Does all that is there to do now.
     pub async fn work(&mut self) {

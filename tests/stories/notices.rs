@@ -5,7 +5,7 @@ use crisis_relay::simulator::{Fault, FaultRule};
 use jiff::SignedDuration;
 use serde_json::json;
 
-use crate::common::stage::s;
+use crate::common::stage::{s, says};
 use crate::common::{ADMIN, COUNSELLOR, COUNSELLOR_KEY, SERVICE, Setting, World, contact_entry};
 
 const LEAD: &str = "+919800000037";
@@ -39,12 +39,6 @@ fn texts(world: &World, phone: &str) -> Vec<String> {
 
 fn notices(world: &World, phone: &str, words: &str) -> usize {
     texts(world, phone).iter().filter(|text| text.contains(words)).count()
-}
-
-async fn says(world: &mut World, phone: &str, text: &str) -> String {
-    let reply = world.sim().reply(phone, text).await.unwrap();
-    world.work().await;
-    reply.answers.concat()
 }
 
 /// A case that the counsellor and the lead have been told of.

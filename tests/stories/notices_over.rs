@@ -5,7 +5,7 @@ use crisis_relay::simulator::{ContentTemplate, Fault, FaultRule, SimMessage, Sim
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::common::stage::s;
+use crate::common::stage::{s, says};
 use crate::common::{ADMIN, AUDITOR, COUNSELLOR, COUNSELLOR_KEY, SERVICE, Setting, World, contact_entry};
 
 const COUNSELLOR_TEXTS: &str = "+919800000027";
@@ -52,12 +52,6 @@ fn said(world: &World, phone: &str, words: &str) -> Vec<SimMessage> {
 
 fn count(world: &World, words: &str) -> [usize; 5] {
     [COUNSELLOR, COUNSELLOR_TEXTS, LEAD, LEAD_TEXTS, MANAGER].map(|phone| said(world, phone, words).len())
-}
-
-async fn says(world: &mut World, phone: &str, text: &str) -> String {
-    let reply = world.sim().reply(phone, text).await.unwrap();
-    world.work().await;
-    reply.answers.concat()
 }
 
 async fn allows(world: &World, sms: bool) {

@@ -3,7 +3,7 @@
 use crisis_relay::simulator::{Fault, FaultRule};
 use serde_json::json;
 
-use crate::common::stage::s;
+use crate::common::stage::{s, says};
 use crate::common::{COUNSELLOR, SERVICE, Setting, World, contact_entry};
 
 const COLLEAGUE: &str = "+919800000037";
@@ -35,12 +35,6 @@ fn counts(world: &World, reference: &str) -> [usize; 3] {
         let asks = |body: &str| body.contains(reference) && body.contains("a case needs you");
         messages.iter().filter(|message| asks(&message.body)).count()
     })
-}
-
-async fn says(world: &mut World, phone: &str, text: &str) -> String {
-    let reply = world.sim().reply(phone, text).await.unwrap();
-    world.work().await;
-    reply.answers.concat()
 }
 
 async fn case(world: &mut World) -> String {

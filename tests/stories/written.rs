@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::replies::posted;
-use crate::common::stage::s;
+use crate::common::stage::{s, says};
 use crate::common::{ADMIN, COUNSELLOR, COUNSELLOR_KEY, Setting, World, contact_entry};
 
 const LEAD: &str = "+919800000037";
@@ -21,12 +21,6 @@ async fn case(world: &mut World) -> String {
     let reference = world.told("student-1", 0.93).await;
     world.work().await;
     reference
-}
-
-async fn says(world: &mut World, phone: &str, text: &str) -> String {
-    let reply = world.sim().reply(phone, text).await.unwrap();
-    world.work().await;
-    reply.answers.concat()
 }
 
 async fn revealed(world: &World, reference: &str) -> serde_json::Value {
